@@ -1,0 +1,1 @@
+//! Benchmarks of the engine and the codec; `benches/` holds the criterion ones.

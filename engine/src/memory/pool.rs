@@ -1,0 +1,371 @@
+//! Blocks of memory in size classes, carved from regions of 2 MiB. See [`super`].
+#![allow(unsafe_code, reason = "raw memory: this module and its neighbour are the only ones that hold pointers to it")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_queue::SegQueue;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+/// The unit in which memory is taken from the system, and the size and alignment of a huge page.
+const REGION_BYTES: usize = 2 << 20;
+/// The sizes of blocks that share a region; larger ones have regions to themselves.
+const CLASSES_BYTES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// The alignment of every block: what O_DIRECT asks for on any device.
+pub(super) const ALIGN_BYTES: usize = 4096;
+
+/// Memory mapped from the system: `len` bytes at `ptr`, always initialised (the kernel zeroes it).
+struct Region {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a region is memory; who may touch which part of it is settled by `RawBlock`'s single ownership.
+unsafe impl Send for Region {}
+
+impl Region {
+    fn map(len: usize) -> Option<Self> {
+        debug_assert!(len.is_multiple_of(REGION_BYTES));
+        // Twice the alignment is asked for and the ends given back, since mmap aligns to small pages only.
+        let wanted = len + REGION_BYTES;
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
+        let raw = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), wanted, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }
+        .ok()?
+        .cast::<u8>();
+        let head = raw.align_offset(REGION_BYTES);
+        // SAFETY: head < REGION_BYTES and wanted = len + REGION_BYTES, so all pieces lie inside the new mapping; the two
+        // that are unmapped are not part of the region.
+        let ptr = unsafe {
+            let start = raw.add(head);
+            if head > 0 {
+                let _ = rustix::mm::munmap(raw.cast(), head);
+            }
+            if wanted - head - len > 0 {
+                let _ = rustix::mm::munmap(start.add(len).cast(), wanted - head - len);
+            }
+            // Best effort: without huge pages everything works, slower.
+            let _ = rustix::mm::madvise(start.cast(), len, Advice::LinuxHugepage);
+            start
+        };
+        Some(Self { ptr: NonNull::new(ptr)?, len })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the region was mapped by `map` with this length; a region is dropped only when no block of it is out.
+        unsafe {
+            let _ = rustix::mm::munmap(self.ptr.as_ptr().cast(), self.len);
+        }
+    }
+}
+
+/// Blocks that were given back, from whichever thread, until the pool looks.
+struct Returns {
+    blocks: SegQueue<ReturnedBlock>,
+    out_bytes: AtomicUsize,
+}
+
+struct ReturnedBlock {
+    ptr: NonNull<u8>,
+    len: usize,
+    /// The mapping, where the block has one to itself.
+    region: Option<Region>,
+}
+
+// SAFETY: a returned block has no other owner; only its address travels.
+unsafe impl Send for ReturnedBlock {}
+
+/// A block with exactly one owner. Its memory is initialised, aligned to [`ALIGN_BYTES`], and goes back to its pool on drop.
+pub(super) struct RawBlock {
+    pub(super) ptr: NonNull<u8>,
+    pub(super) len: usize,
+    region: Option<Region>,
+    home: Option<Arc<Returns>>,
+}
+
+// SAFETY: `RawBlock` is the single owner of its memory, like a `Box<[u8]>`.
+unsafe impl Send for RawBlock {}
+// SAFETY: a shared reference to it gives no access to the memory.
+unsafe impl Sync for RawBlock {}
+
+impl Drop for RawBlock {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            home.out_bytes.fetch_sub(self.len, Ordering::Relaxed);
+            home.blocks.push(ReturnedBlock { ptr: self.ptr, len: self.len, region: self.region.take() });
+        }
+    }
+}
+
+/// Memory of one core, with an upper bound. Clones are handles to the same pool; they stay on its thread, blocks need not.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    bytes_max: usize,
+    mapped_bytes: Cell<usize>,
+    free: RefCell<Free>,
+    returns: Arc<Returns>,
+}
+
+/// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep what they need,
+/// because shared regions are never unmapped while the process lives.
+#[derive(Default)]
+struct Free {
+    /// Free blocks per class.
+    by_class: [Vec<NonNull<u8>>; CLASSES_BYTES.len()],
+    /// How many blocks of each shared region are out or in `by_class`, by the region's address: class and number out.
+    shared: HashMap<usize, SharedRegion>,
+    /// Whole shared regions without a class.
+    regions: Vec<Region>,
+    /// Large blocks, by their size.
+    large: Vec<Region>,
+}
+
+struct SharedRegion {
+    class: usize,
+    out: usize,
+    region: Region,
+}
+
+impl Pool {
+    /// A pool that takes at most `bytes_max` (rounded up to 2 MiB) from the system, as it is needed.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                bytes_max: bytes_max.next_multiple_of(REGION_BYTES),
+                mapped_bytes: Cell::new(0),
+                free: RefCell::new(Free::default()),
+                returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0) }),
+            }),
+        }
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.inner.bytes_max
+    }
+
+    /// How many bytes are handed out now.
+    #[must_use]
+    pub fn out_bytes(&self) -> usize {
+        self.inner.returns.out_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A block of at least `len` bytes, or `None` where the bound is reached. What it holds is arbitrary but initialised.
+    #[must_use]
+    pub fn buffer(&self, len: usize) -> Option<Buffer> {
+        self.raw(len).map(|raw| Buffer { raw })
+    }
+
+    pub(super) fn raw(&self, len: usize) -> Option<RawBlock> {
+        self.take_returns();
+        let block = match CLASSES_BYTES.iter().position(|&size| len <= size) {
+            Some(class) => self.shared_block(class)?,
+            None => self.large_block(len.next_multiple_of(REGION_BYTES))?,
+        };
+        self.inner.returns.out_bytes.fetch_add(block.len, Ordering::Relaxed);
+        Some(block)
+    }
+
+    fn map(&self, len: usize) -> Option<Region> {
+        let mapped = self.inner.mapped_bytes.get() + len;
+        if mapped > self.inner.bytes_max {
+            return None;
+        }
+        let region = Region::map(len)?;
+        self.inner.mapped_bytes.set(mapped);
+        Some(region)
+    }
+
+    fn shared_block(&self, class: usize) -> Option<RawBlock> {
+        let mut free = self.inner.free.borrow_mut();
+        if free.by_class[class].is_empty() {
+            let region = match free.regions.pop() {
+                Some(region) => region,
+                None => self.map(REGION_BYTES).or_else(|| {
+                    // Cached large blocks are given up for what is needed now.
+                    while let Some(large) = free.large.pop() {
+                        self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - large.len);
+                    }
+                    self.map(REGION_BYTES)
+                })?,
+            };
+            let size = CLASSES_BYTES[class];
+            for at in (0..REGION_BYTES).step_by(size).rev() {
+                // SAFETY: `at` lies inside the region.
+                free.by_class[class].push(unsafe { region.ptr.add(at) });
+            }
+            free.shared.insert(region.ptr.as_ptr() as usize, SharedRegion { class, out: 0, region });
+        }
+        let ptr = free.by_class[class].pop()?;
+        if let Some(shared) = free.shared.get_mut(&region_of(ptr)) {
+            shared.out += 1;
+        }
+        Some(RawBlock { ptr, len: CLASSES_BYTES[class], region: None, home: Some(self.inner.returns.clone()) })
+    }
+
+    fn large_block(&self, len: usize) -> Option<RawBlock> {
+        let mut free = self.inner.free.borrow_mut();
+        let cached = free.large.iter().position(|region| region.len == len).map(|at| free.large.swap_remove(at));
+        let region = match cached {
+            Some(region) => region,
+            None => self.map(len).or_else(|| {
+                for region in free.large.drain(..).collect::<Vec<_>>() {
+                    self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
+                }
+                for region in free.regions.drain(..).collect::<Vec<_>>() {
+                    self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
+                }
+                self.map(len)
+            })?,
+        };
+        Some(RawBlock { ptr: region.ptr, len, region: Some(region), home: Some(self.inner.returns.clone()) })
+    }
+
+    fn take_returns(&self) {
+        if self.inner.returns.blocks.is_empty() {
+            return;
+        }
+        let mut free = self.inner.free.borrow_mut();
+        while let Some(block) = self.inner.returns.blocks.pop() {
+            if let Some(region) = block.region {
+                free.large.push(region);
+                continue;
+            }
+            let key = region_of(block.ptr);
+            let Some(shared) = free.shared.get_mut(&key) else { unreachable!("a block of no region") };
+            shared.out -= 1;
+            let class = shared.class;
+            debug_assert_eq!(block.len, CLASSES_BYTES[class]);
+            free.by_class[class].push(block.ptr);
+            // A region that is free as a whole may serve another class, unless it is the last of its own.
+            if free.shared[&key].out == 0 && free.by_class[class].len() > REGION_BYTES / CLASSES_BYTES[class] {
+                free.by_class[class].retain(|&ptr| region_of(ptr) != key);
+                if let Some(shared) = free.shared.remove(&key) {
+                    free.regions.push(shared.region);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Blocks that are still out point into these regions: let those live on.
+        let free = std::mem::take(self.free.get_mut());
+        while let Some(block) = self.returns.blocks.pop() {
+            drop(block.region);
+        }
+        if self.returns.out_bytes.load(Ordering::Acquire) > 0 {
+            for (_, shared) in free.shared {
+                std::mem::forget(shared.region);
+            }
+        }
+    }
+}
+
+fn region_of(ptr: NonNull<u8>) -> usize {
+    ptr.as_ptr() as usize & !(REGION_BYTES - 1)
+}
+
+/// A block of memory with one owner; it derefs to all of its bytes. Aligned for direct I/O.
+pub struct Buffer {
+    raw: RawBlock,
+}
+
+impl Buffer {
+    /// A buffer outside any pool, for tests and rare large things.
+    ///
+    /// # Panics
+    /// Where the system has no memory left.
+    #[must_use]
+    pub fn standalone(len: usize) -> Self {
+        let len = len.max(1).next_multiple_of(REGION_BYTES);
+        let Some(region) = Region::map(len) else { panic!("the system refused {len} bytes of memory") };
+        Self { raw: RawBlock { ptr: region.ptr, len, region: Some(region), home: None } }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the block is initialised memory of this length, and this value owns it alone.
+        unsafe { std::slice::from_raw_parts(self.raw.ptr.as_ptr(), self.raw.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.raw.ptr.as_ptr(), self.raw.len) }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_reused() {
+        let pool = Pool::new(4 << 20);
+        let first = pool.buffer(100).unwrap();
+        assert_eq!(first.as_ptr() as usize % ALIGN_BYTES, 0);
+        assert_eq!(first.len(), 16 << 10);
+        assert_eq!(pool.out_bytes(), 16 << 10);
+        let address = first.as_ptr() as usize;
+        drop(first);
+        assert_eq!(pool.out_bytes(), 0);
+        assert_eq!(pool.buffer(16 << 10).unwrap().as_ptr() as usize, address);
+    }
+
+    #[test]
+    fn the_bound_holds_and_memory_changes_class() {
+        let pool = Pool::new(4 << 20);
+        let small: Vec<_> = (0..256).map(|_| pool.buffer(16 << 10).unwrap()).collect();
+        assert!(pool.buffer(16 << 10).is_none());
+        assert!(pool.buffer(1 << 20).is_none());
+        drop(small);
+        let large: Vec<_> = (0..2).map(|_| pool.buffer(1 << 20).unwrap()).collect();
+        drop(large);
+        assert!(pool.buffer(4 << 20).is_none(), "regions that are split stay split while in a class");
+    }
+
+    #[test]
+    fn a_block_may_be_dropped_elsewhere() {
+        let pool = Pool::new(2 << 20);
+        let buffer = pool.buffer(1 << 20).unwrap();
+        std::thread::spawn(move || drop(buffer)).join().unwrap();
+        assert_eq!(pool.out_bytes(), 0);
+        let a = pool.buffer(1 << 20).unwrap();
+        let b = pool.buffer(1 << 20).unwrap();
+        assert_ne!(a.as_ptr(), b.as_ptr());
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_pool() {
+        let pool = Pool::new(2 << 20);
+        let mut buffer = pool.buffer(10).unwrap();
+        drop(pool);
+        buffer[0] = 7;
+        assert_eq!(buffer[0], 7);
+    }
+}

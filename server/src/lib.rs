@@ -1,0 +1,1 @@
+//! The broker as a library: what the binary `ringlog` and its tests are made of.

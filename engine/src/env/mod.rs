@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::types::TimestampMs;
 
+pub mod random;
 pub mod real;
 pub mod sim;
 

@@ -1,0 +1,136 @@
+//! What a batch from a producer must obey before it is appended, as Kafka decides it for Produce version 3 and later:
+//! one check of the header alone, for every batch, and one of its records, for where a rule needs them. The CRC is left to
+//! the copy into the log, which reads all bytes anyway. It changes nothing and allocates nothing.
+
+use super::{BatchError, BatchHeader, BatchView, ErrorKind, RecordIter, TimestampType};
+use crate::compression::Codec;
+use crate::types::TimestampMs;
+
+/// What a topic and the version of the request allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProduceRules {
+    /// `max.message.bytes`: the largest batch, header and all.
+    pub message_bytes_max: usize,
+    /// The broker's time.
+    pub now: TimestampMs,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far back a CreateTime may lie; `i64::MAX` is no limit.
+    pub timestamp_before_ms_max: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead a CreateTime may lie; `i64::MAX` is no limit.
+    pub timestamp_after_ms_max: i64,
+    /// Whether the request may hold zstd (Produce version 7 and later, KIP-110).
+    pub zstd_allowed: bool,
+    /// Whether every record needs a key (`cleanup.policy` has `compact`).
+    pub keys_required: bool,
+}
+
+impl ProduceRules {
+    /// Whether a rule cannot be decided from the header alone, so that [`validate_records`] has to see the records, even
+    /// compressed ones: keys, and a limit to how old a record may be (the header has only the largest timestamp). Where it
+    /// is false, the records of an uncompressed batch are still worth checking, since that costs little.
+    #[must_use]
+    pub fn needs_records(&self) -> bool {
+        self.keys_required || (self.timestamp_type == TimestampType::CreateTime && self.timestamp_before_ms_max != i64::MAX)
+    }
+
+    fn check_timestamp(&self, timestamp: TimestampMs) -> Result<(), BatchError> {
+        if self.timestamp_type == TimestampType::LogAppendTime || timestamp == TimestampMs::NONE {
+            return Ok(());
+        }
+        let from = self.now.0.saturating_sub(self.timestamp_before_ms_max);
+        let to = self.now.0.saturating_add(self.timestamp_after_ms_max);
+        if (from..=to).contains(&timestamp.0) { Ok(()) } else { Err(BatchError::Timestamp { timestamp: timestamp.0, from, to }) }
+    }
+}
+
+/// Checks one partition's records of a Produce request: exactly one batch, magic 2, base offset 0, within the size, codec
+/// known, as many records as offsets, nothing that only brokers write, producer fields that go together, the largest
+/// timestamp within the range. Not the CRC, and not the records; see [`validate_records`].
+///
+/// Kafka checks the CRC before most of this, so a batch that fails here has its CRC computed after all: damage on the way
+/// is answered as such, which makes the producer try again.
+///
+/// Kafka corrects a header's maximum timestamp from the records; here the header is believed, and checked against the range.
+///
+/// # Errors
+/// [`BatchError`], one for each rule.
+pub fn validate_produced(bytes: &[u8], rules: &ProduceRules) -> Result<BatchHeader, BatchError> {
+    let view = BatchView::new(bytes)?;
+    match check_header(view.header(), bytes.len(), rules) {
+        Ok(()) => Ok(*view.header()),
+        Err(error) if error.kind() == ErrorKind::TooLarge => Err(error),
+        Err(error) => {
+            view.check_crc()?;
+            Err(error)
+        }
+    }
+}
+
+fn check_header(header: &BatchHeader, bytes: usize, rules: &ProduceRules) -> Result<(), BatchError> {
+    let codec = header.attributes.codec()?;
+    if codec == Codec::Zstd && !rules.zstd_allowed {
+        return Err(BatchError::Codec(codec.id()));
+    }
+    if header.base_offset.0 != 0 {
+        return Err(BatchError::Field { field: "base offset in a produce request", value: header.base_offset.0 });
+    }
+    if bytes > rules.message_bytes_max {
+        return Err(BatchError::TooLarge { bytes, bytes_max: rules.message_bytes_max });
+    }
+    let offset_count = i64::from(header.last_offset_delta) + 1;
+    if i64::from(header.record_count) != offset_count {
+        return Err(BatchError::Count { record_count: header.record_count, offset_count });
+    }
+    if header.attributes.is_control() {
+        return Err(BatchError::BrokersOnly("control records"));
+    }
+    if header.attributes.has_delete_horizon() {
+        return Err(BatchError::BrokersOnly("a delete horizon"));
+    }
+    check_producer(header)?;
+    if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
+        return Err(BatchError::TimestampType);
+    }
+    rules.check_timestamp(header.max_timestamp)
+}
+
+fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
+    if header.producer_id.0 < 0 {
+        return match header.attributes.is_transactional() {
+            true => Err(BatchError::Producer("transactional without a producer id")),
+            false => Ok(()),
+        };
+    }
+    if header.producer_epoch < 0 {
+        return Err(BatchError::Producer("a producer id without an epoch"));
+    }
+    if header.base_sequence < 0 {
+        return Err(BatchError::Producer("a producer id without a sequence"));
+    }
+    Ok(())
+}
+
+/// Checks the records of a batch that [`validate_produced`] let pass: each well-formed, numbered from 0 without a gap, as
+/// many as the header says and nothing behind them, with a key and a timestamp as the rules want. `records` are the
+/// batch's records, decompressed. It allocates nothing.
+///
+/// Kafka does this for every batch. Without it a broken producer's batch would be stored and break its consumers, not the
+/// broker: so do it for uncompressed batches (it reads a few bytes of each record, which the copy needs next anyway), and for
+/// compressed ones where [`ProduceRules::needs_records`].
+///
+/// # Errors
+/// [`BatchError`] for the first record that fails.
+pub fn validate_records(header: &BatchHeader, records: &[u8], rules: &ProduceRules) -> Result<(), BatchError> {
+    for (index, record) in (0..).zip(RecordIter::new(records, header.record_count)) {
+        let record = record?;
+        if record.offset_delta != index {
+            return Err(BatchError::OffsetDelta { index, offset_delta: record.offset_delta });
+        }
+        if rules.keys_required && record.key.is_none() {
+            return Err(BatchError::KeyMissing(index));
+        }
+        rules.check_timestamp(header.timestamp_of(&record))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The runtime of a core: tokio's tasks, timers and sockets, and a ring, on one thread. And what to tell a user whose machine
+//! lets us have no ring.
+#![allow(unsafe_code, reason = "the probe pushes an entry of its own")]
+
+use std::future::Future;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::rc::Rc;
+use std::time::Duration;
+
+use io_uring::IoUring;
+use tokio::task::LocalSet;
+
+use super::submit::{ENTRIES_DEFAULT, ENTRIES_MIN, Gate};
+
+/// How long the end of a runtime waits for the kernel to finish what it was given.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Why there is no ring. Each says in one line what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel does not know io_uring_setup(2), or something pretends so.
+    #[error(
+        "io_uring is not there (ENOSYS): Linux 6.0 or later built with CONFIG_IO_URING is needed; in a container, the seccomp \
+         profile must allow io_uring_setup, io_uring_enter and io_uring_register"
+    )]
+    Missing,
+    /// Forbidden by the administrator.
+    #[error(
+        "io_uring is switched off on this machine (kernel.io_uring_disabled = {value}): run `sysctl -w kernel.io_uring_disabled=0`"
+    )]
+    Disabled {
+        /// The setting: 1 lets only privileged processes and the group kernel.io_uring_group have rings, 2 nobody.
+        value: u32,
+    },
+    /// Forbidden by a seccomp filter or a security module.
+    #[error(
+        "io_uring is blocked (EPERM), as the default seccomp profiles of Docker and containerd do: run with a profile that \
+         allows io_uring_setup, io_uring_enter and io_uring_register (docker run --security-opt seccomp=PROFILE)"
+    )]
+    Blocked,
+    /// The kernel is older than 6.0.
+    #[error("this kernel is too old ({release}): Linux 6.0 or later is needed")]
+    TooOld {
+        /// What uname(2) says.
+        release: String,
+    },
+    /// No memory to lock is left for this user.
+    #[error(
+        "not enough lockable memory for a ring (ENOMEM): the limit is {limit}, for all processes of this user together; raise it \
+         with `ulimit -l`, or LimitMEMLOCK=infinity in a systemd unit"
+    )]
+    Memlock {
+        /// The soft RLIMIT_MEMLOCK, as text.
+        limit: String,
+    },
+    /// No descriptor is left.
+    #[error("no file descriptor is left for a ring: raise the limit with `ulimit -n`, or LimitNOFILE in a systemd unit")]
+    Descriptors,
+    /// Anything else.
+    #[error("io_uring cannot be used: {0}")]
+    Other(#[source] io::Error),
+}
+
+impl RingError {
+    fn from_setup(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Self::Missing,
+            Some(libc::EPERM | libc::EACCES) => match disabled_setting() {
+                Some(value) if value > 0 => Self::Disabled { value },
+                _ => Self::Blocked,
+            },
+            Some(libc::ENOMEM) => Self::Memlock { limit: memlock_limit() },
+            Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors,
+            // A flag that it does not know.
+            Some(libc::EINVAL) => Self::TooOld { release: rustix::system::uname().release().to_string_lossy().into_owned() },
+            _ => Self::Other(error),
+        }
+    }
+}
+
+fn disabled_setting() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn memlock_limit() -> String {
+    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+        Some(bytes) => format!("{} KiB", bytes >> 10),
+        None => "infinite".to_owned(),
+    }
+}
+
+/// Completions are reported when the thread comes to rest, not by interrupting it; only one thread submits. DEFER_TASKRUN
+/// would hang, since nobody here waits inside io_uring_enter. An entry that is refused does not hold back those behind it.
+fn flags() -> io_uring::Builder {
+    let mut builder = tokio_uring::uring_builder();
+    builder.setup_coop_taskrun().setup_single_issuer().setup_submit_all();
+    builder
+}
+
+/// Sets up a ring as [`Runtime`] will, and passes one operation through it. To be called once at start, for an error that a
+/// user can do something about.
+pub fn probe() -> Result<(), RingError> {
+    let mut ring: IoUring = flags().build(ENTRIES_DEFAULT).map_err(RingError::from_setup)?;
+    let nothing = io_uring::opcode::Nop::new().build();
+    // SAFETY: the entry names no memory and no descriptor.
+    unsafe { ring.submission().push(&nothing) }.map_err(|e| RingError::Other(io::Error::other(e)))?;
+    ring.submit_and_wait(1).map_err(RingError::from_setup)?;
+    match ring.completion().next() {
+        Some(entry) if entry.result() == 0 => Ok(()),
+        entry => Err(RingError::Other(io::Error::other(format!("an empty operation came back as {entry:?}")))),
+    }
+}
+
+/// The runtime of one thread. Tasks are spawned with `tokio::task::spawn_local`; sockets and timers are tokio's. Create it
+/// before pinning the thread: the kernel's workers inherit the affinity.
+pub struct Runtime {
+    gate: Rc<Gate>,
+    /// Tasks. Ours, and not tokio-uring's own, so that they can be dropped while the ring still runs.
+    tasks: ManuallyDrop<LocalSet>,
+    ring: ManuallyDrop<tokio_uring::Runtime>,
+}
+
+impl Runtime {
+    /// A runtime with a ring of so many entries (a power of two, at least 16; see [`Runtime::with_defaults`]).
+    ///
+    /// # Panics
+    /// When this thread has one already.
+    pub fn new(entries: u32) -> Result<Self, RingError> {
+        let entries = entries.max(ENTRIES_MIN);
+        let mut builder = tokio_uring::builder();
+        builder.entries(entries).uring_builder(&flags());
+        let ring = tokio_uring::Runtime::new(&builder).map_err(RingError::from_setup)?;
+        let (gate, tasks) = (Gate::open(entries), LocalSet::new());
+        tasks.spawn_local(gate.clone().run_closer());
+        Ok(Self { gate, tasks: ManuallyDrop::new(tasks), ring: ManuallyDrop::new(ring) })
+    }
+
+    /// A runtime with a ring of 256 entries: enough for a core, and cheap in lockable memory.
+    pub fn with_defaults() -> Result<Self, RingError> {
+        Self::new(ENTRIES_DEFAULT)
+    }
+
+    /// Runs everything until the future is done. Other tasks are suspended then, until the next call.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.ring.block_on(self.tasks.run_until(future))
+    }
+}
+
+impl Drop for Runtime {
+    /// Drops all tasks, waits for the kernel to finish the operations that they left behind, and only then drops the ring:
+    /// tokio-uring would free the memory of abandoned operations before it cancels them.
+    fn drop(&mut self) {
+        let gate = self.gate.clone();
+        // SAFETY: dropped once, here, and not used afterwards.
+        let tasks = unsafe { ManuallyDrop::take(&mut self.tasks) };
+        let drained = self.ring.block_on(async move {
+            gate.close();
+            drop(tasks);
+            tokio::time::timeout(DRAIN_MAX, gate.idle()).await.is_ok()
+        });
+        if drained {
+            // SAFETY: as above; nothing is in flight, so nothing points into memory that goes with it.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        } else {
+            tracing::error!(operations = self.gate.in_flight(), "the disk does not answer: its ring is left behind");
+        }
+    }
+}
+
+/// Runs one future to its end in a runtime made for it.
+pub fn run<F: Future>(entries: u32, future: F) -> Result<F::Output, RingError> {
+    Ok(Runtime::new(entries)?.block_on(future))
+}

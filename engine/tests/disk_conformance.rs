@@ -1,5 +1,7 @@
 //! What every disk must do, in one suite: the ring on a real filesystem, the ring in memory, the simulator.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
+
 mod disk_support;
 
 use std::future::Future;

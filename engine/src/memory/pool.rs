@@ -18,6 +18,7 @@ const REGION_BYTES: usize = 2 << 20;
 const CLASSES_BYTES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
 /// The alignment of every block: what O_DIRECT asks for on any device.
 pub(super) const ALIGN_BYTES: usize = 4096;
+const _: () = assert!(CLASSES_BYTES[0].is_multiple_of(ALIGN_BYTES) && REGION_BYTES.is_multiple_of(ALIGN_BYTES));
 
 /// Memory mapped from the system: `len` bytes at `ptr`, always initialised (the kernel zeroes it).
 struct Region {

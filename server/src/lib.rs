@@ -1,1 +1,3 @@
 //! The broker as a library: what the binary `ringlog` and its tests are made of.
+
+pub mod config;

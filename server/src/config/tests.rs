@@ -1,0 +1,315 @@
+//! The tables of options as a whole, precedence between them, and what is said about wrong values.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::definition::{Definition, Valid, ValueType};
+use super::*;
+
+fn load(text: &str) -> Result<(BrokerConfig, Vec<String>), ConfigError> {
+    BrokerConfig::load(Some(text), &[])
+}
+
+fn broker(text: &str) -> BrokerConfig {
+    load(text).unwrap().0
+}
+
+fn error(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+fn overrides(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn topic(broker: &BrokerConfig, entries: &[(&str, &str)]) -> Result<TopicConfig, ConfigError> {
+    TopicConfig::resolve(broker, &overrides(entries))
+}
+
+#[test]
+fn tables_are_sorted_documented_and_their_defaults_valid() {
+    for table in [TOPIC_DEFINITIONS, BROKER_DEFINITIONS] {
+        assert!(table.is_sorted_by_key(|definition| definition.name));
+        for Definition { name, doc, synonyms, .. } in table {
+            assert!(doc.trim().len() > 20 && doc.trim().ends_with('.'), "{name}: {doc}");
+            for synonym in *synonyms {
+                let of = broker::definition(synonym.name).unwrap_or_else(|| panic!("{name}: {}", synonym.name));
+                assert!(of.synonyms.iter().all(|next| synonyms.iter().any(|other| other.name == next.name)), "{name}");
+            }
+        }
+        for definition in table {
+            assert_eq!(definition.default_value().is_some(), definition.default.is_some());
+        }
+    }
+    for definition in TOPIC_DEFINITIONS {
+        assert!(definition.default.is_some() == definition.synonyms.is_empty(), "{}: one source of the default", definition.name);
+        let ranges = definition.synonyms.iter().filter(|synonym| synonym.factor == 1).map(|synonym| synonym.name);
+        for broker_definition in ranges.filter_map(broker::definition) {
+            assert_eq!(definition.value_type, broker_definition.value_type, "{}", definition.name);
+            // Retention is the exception: every negative value of the broker means "no limit".
+            if definition.name != "retention.ms" {
+                assert_eq!(definition.valid.to_string(), broker_definition.valid.to_string(), "{}", definition.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn defaults_are_kafkas_but_for_what_the_documentation_names() {
+    let (config, unknown) = BrokerConfig::load(None, &[]).unwrap();
+    assert!(unknown.is_empty());
+    assert_eq!(config.node_id, 1);
+    assert_eq!(config.data_dir.to_str(), Some("data"));
+    let address = HostPort { host: "127.0.0.1".to_owned(), port: 9092 };
+    let listener = Listener { name: "PLAINTEXT".to_owned(), bind: address.clone(), advertised: Some(address) };
+    assert_eq!(config.listeners, [listener]);
+    let topic = &config.topic_defaults;
+    assert_eq!(topic, &TopicConfig::resolve(&config, &BTreeMap::new()).unwrap());
+    assert!(topic.is_durable());
+    assert_eq!(topic.flush_ms, i64::MAX);
+    assert_eq!(topic.retention_ms, 7 * 24 * 3_600_000);
+    assert_eq!(topic.segment_ms, 7 * 24 * 3_600_000);
+    assert_eq!(topic.segment_bytes, 1 << 30);
+    assert_eq!(topic.retention_bytes, -1);
+    assert_eq!(topic.max_message_bytes, 1_048_588);
+    assert_eq!(topic.index_interval_bytes, 4096);
+    assert_eq!(topic.segment_index_bytes, 10 << 20);
+    assert_eq!(topic.cleanup_policy, ["delete"]);
+    assert_eq!(topic.message_timestamp_after_max_ms, 3_600_000);
+    assert_eq!(topic.message_timestamp_before_max_ms, i64::MAX);
+    assert!(!topic.has_log_append_time());
+}
+
+#[test]
+fn a_stock_server_properties_of_kafka_works() {
+    let (config, unknown) = load(
+        "process.roles=broker,controller\nnode.id=7\ncontroller.quorum.bootstrap.servers=localhost:9093\n\
+         listeners=PLAINTEXT://:9092,CONTROLLER://:9093\ninter.broker.listener.name=PLAINTEXT\n\
+         advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093\ncontroller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+         num.network.threads=3\nsocket.request.max.bytes=104857600\nlog.dirs=/tmp/logs\nnum.partitions=1\n\
+         num.network.threads=4\nlog.retention.hours=168\nlog.segment.bytes=1073741824\n",
+    )
+    .unwrap();
+    assert_eq!(config.node_id, 7);
+    assert_eq!(config.data_dir.to_str(), Some("/tmp/logs"));
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].advertised.as_ref().unwrap().to_string(), "localhost:9092");
+    assert!(config.listeners[0].bind.is_wildcard());
+    assert_eq!(unknown, ["controller.quorum.bootstrap.servers", "num.network.threads"]);
+}
+
+#[test]
+fn overrides_win_over_the_file_and_later_over_earlier() {
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let overrides = [set("num.partitions", "3"), set("num.partitions", "4"), set("no.such", "x"), set("no.such", "y")];
+    let (config, unknown) = BrokerConfig::load(Some("num.partitions=1\nnum.partitions=2"), &overrides).unwrap();
+    assert_eq!(config.options.num_partitions, 4);
+    assert_eq!(unknown, ["no.such"]);
+    assert_eq!(broker("num.partitions=1\nnum.partitions=2").options.num_partitions, 2);
+}
+
+#[test]
+fn the_finer_unit_wins() {
+    let retention = |text: &str| broker(text).topic_defaults.retention_ms;
+    assert_eq!(retention("log.retention.hours=2"), 7_200_000);
+    assert_eq!(retention("log.retention.minutes=3\nlog.retention.hours=2"), 180_000);
+    assert_eq!(retention("log.retention.hours=2\nlog.retention.ms=4\nlog.retention.minutes=3"), 4);
+    assert_eq!(retention("log.retention.ms=-1\nlog.retention.hours=2"), -1);
+    assert_eq!(retention("log.retention.hours=-5"), -1);
+    assert_eq!(broker("log.roll.hours=1").topic_defaults.segment_ms, 3_600_000);
+    assert_eq!(broker("log.roll.hours=1\nlog.roll.ms=5").topic_defaults.segment_ms, 5);
+    assert_eq!(broker("log.roll.jitter.hours=1").topic_defaults.segment_jitter_ms, 3_600_000);
+    assert_eq!(broker("log.flush.scheduler.interval.ms=9").topic_defaults.flush_ms, 9);
+    assert_eq!(broker("log.flush.interval.ms=8\nlog.flush.scheduler.interval.ms=9").topic_defaults.flush_ms, 8);
+    assert_eq!(broker("log.dir=a\nlog.dirs=b").data_dir.to_str(), Some("b"));
+    assert_eq!(broker("log.dir=a").data_dir.to_str(), Some("a"));
+}
+
+#[test]
+fn node_id_goes_before_broker_id_and_must_not_contradict_it() {
+    assert_eq!(broker("broker.id=4").node_id, 4);
+    assert_eq!(broker("node.id=5").node_id, 5);
+    assert_eq!(broker("node.id=4\nbroker.id=4").node_id, 4);
+    assert_eq!(broker("node.id=0").node_id, 0);
+    assert!(error("node.id=5\nbroker.id=4").contains("broker.id (4) must be the same as node.id (5)"));
+}
+
+#[test]
+fn every_wrong_value_is_named_with_what_is_accepted() {
+    let wrong = load("num.partitions=0\n\nlog.segment.bytes=12\nauto.create.topics.enable=yes\nfetch.max.bytes=1k").unwrap_err();
+    let texts: Vec<String> = wrong.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "line 1: Invalid value 0 for configuration num.partitions: Value must be at least 1",
+            "line 3: Invalid value 12 for configuration log.segment.bytes: Value must be at least 1048576",
+            "line 4: Invalid value yes for configuration auto.create.topics.enable: Expected value to be either true or false",
+            "line 5: Invalid value 1k for configuration fetch.max.bytes: Not a number of type INT, accepted: [1024,...]",
+        ]
+    );
+    assert!(error("a=\\u1").starts_with("line 1: \\u must"));
+    assert!(error("log.dirs=a,b").contains("one directory"));
+    assert!(error("log.cleanup.policy=delete,compact").contains("compaction is not implemented yet"));
+    assert!(error("compression.type=zstd").contains("accepted: producer"));
+    assert!(error("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer").contains("authorization"));
+    assert!(error("process.roles=controller").contains("Accepted: broker"));
+    assert!(error("log.retention.ms=0").contains("unlimited"));
+    assert!(error("ringlog.memory.bytes=5").contains("automatic"));
+    let from_override = BrokerConfig::load(None, &[("num.partitions".to_owned(), "x".to_owned())]).unwrap_err();
+    let expected = "Invalid value x for configuration num.partitions: Not a number of type INT, accepted: [1,...]";
+    assert_eq!(from_override.to_string(), expected);
+}
+
+#[test]
+fn listeners_are_checked_together() {
+    let config = broker(
+        "listeners=internal://[::1]:1,PUBLIC://0.0.0.0:2,ANY://:0\nadvertised.listeners=PUBLIC://broker.example:3\nlistener.security.protocol.map=INTERNAL:PLAINTEXT,PUBLIC:plaintext,any:PLAINTEXT",
+    );
+    let shown: Vec<_> = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.bind.to_string())).collect();
+    assert_eq!(shown, [("INTERNAL", "[::1]:1".to_owned()), ("PUBLIC", "0.0.0.0:2".to_owned()), ("ANY", ":0".to_owned())]);
+    let advertised: Vec<_> =
+        config.listeners.iter().map(|listener| listener.advertised.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(advertised, [Some("[::1]:1".to_owned()), Some("broker.example:3".to_owned()), None]);
+
+    assert!(error("listeners=SSL://:9093").contains("SSL, which is not implemented yet; accepted: PLAINTEXT"));
+    assert!(error("listeners=X://:9093").contains("no security protocol for listener X"));
+    assert!(error("listeners=PLAINTEXT://:1,PLAINTEXT://:2").contains("different name"));
+    let map = "listener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT\n";
+    assert!(error(&format!("{map}listeners=A://:1,B://127.0.0.1:1")).contains("two listeners on port 1"));
+    assert_eq!(broker(&format!("{map}listeners=A://127.0.0.2:1,B://127.0.0.1:1")).listeners.len(), 2);
+    assert_eq!(broker(&format!("{map}listeners=A://[::1]:1,B://127.0.0.1:1")).listeners.len(), 2);
+    assert!(error("advertised.listeners=PLAINTEXT://0.0.0.0:1").contains("clients can connect to"));
+    assert!(error("advertised.listeners=OTHER://h:1").contains("OTHER is not one of the listeners (PLAINTEXT)"));
+    assert!(error("listeners=").contains("at least one listener"));
+    assert!(error("listeners=PLAINTEXT://:9\ncontroller.listener.names=PLAINTEXT").contains("at least one listener"));
+    for wrong in [
+        "PLAINTEXT",
+        "PLAINTEXT://",
+        "PLAINTEXT://h",
+        "PLAINTEXT://h:",
+        "PLAINTEXT://h:70000",
+        "://h:1",
+        "A B://h:1",
+        "PLAINTEXT://::1:9",
+        "PLAINTEXT://h h:1",
+        "PLAINTEXT://h:-1",
+    ] {
+        assert!(error(&format!("listeners={wrong}")).contains("for configuration listeners"), "{wrong}");
+    }
+    for wrong in ["PLAINTEXT", "PLAINTEXT:TELNET", ":SSL", "A:SSL,A:PLAINTEXT"] {
+        assert!(error(&format!("listener.security.protocol.map={wrong}")).contains("listener.security.protocol.map"), "{wrong}");
+    }
+    assert!(error("inter.broker.listener.name=X").contains("inter.broker.listener.name: X"));
+}
+
+#[test]
+fn topic_overrides_win_and_are_checked_as_kafka_does() {
+    let config = broker("log.retention.hours=2\nlog.flush.interval.messages=100");
+    assert!(!config.topic_defaults.is_durable());
+    let durable = topic(&config, &[("flush.messages", " 1 "), ("retention.ms", "5")]).unwrap();
+    assert!(durable.is_durable());
+    assert_eq!(durable.retention_ms, 5);
+    assert_eq!(topic(&config, &[]).unwrap().retention_ms, 7_200_000);
+
+    let error = |name, value| topic(&config, &[(name, value)]).unwrap_err().to_string();
+    assert_eq!(error("no.such", "1"), "Unknown topic config name: no.such");
+    assert_eq!(error("ringlog.cores", "1"), "Unknown topic config name: ringlog.cores");
+    assert_eq!(error("retention.ms", "-2"), "Invalid value -2 for configuration retention.ms: Value must be at least -1");
+    assert_eq!(
+        error("segment.bytes", "99999999999"),
+        "Invalid value 99999999999 for configuration segment.bytes: Not a number of type INT, accepted: [1048576,...]"
+    );
+    assert_eq!(
+        error("message.timestamp.type", "x"),
+        "Invalid value x for configuration message.timestamp.type: String must be one of: CreateTime, LogAppendTime"
+    );
+    assert!(error("cleanup.policy", "compact").ends_with("compaction is not implemented yet; accepted: delete"));
+    assert!(error("cleanup.policy", "compact, delete").contains("not implemented"));
+    assert!(error("cleanup.policy", "shred").ends_with("String must be one of: delete"));
+    assert!(error("compression.type", "gzip").ends_with("accepted: producer"));
+    assert!(error("preallocate", "true").ends_with("accepted: false"));
+    assert!(error("min.cleanable.dirty.ratio", "1.5").ends_with("Value must be no more than 1"));
+    assert!(error("compression.gzip.level", "0").ends_with("Value must be between 1 and 9 or equal to -1"));
+    let both = topic(&config, &[("a", "1"), ("retention.ms", "x")]).unwrap_err();
+    assert_eq!(both.problems().len(), 2);
+    let lag = topic(&config, &[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")]).unwrap_err();
+    assert!(lag.to_string().contains("min.compaction.lag.ms (5) > max.compaction.lag.ms (4)"));
+}
+
+#[test]
+fn describe_says_where_a_value_comes_from() {
+    let config = broker("log.retention.hours=2");
+    let entry = |broker: &BrokerConfig, entries: &[(&str, &str)]| {
+        let mut shown = describe_topic(broker, &overrides(entries), Some(&["retention.ms"]));
+        assert_eq!(shown.len(), 1);
+        shown.remove(0)
+    };
+    let synonyms = |entry: &ConfigEntry| -> Vec<(&str, String, i8)> {
+        entry.synonyms.iter().map(|synonym| (synonym.name, synonym.value.clone(), synonym.source.code())).collect()
+    };
+    let overridden = entry(&config, &[("retention.ms", "5")]);
+    assert_eq!(overridden.value.as_deref(), Some("5"));
+    assert_eq!(overridden.source, ConfigSource::DynamicTopicConfig);
+    assert!(!overridden.is_read_only && !overridden.is_sensitive);
+    assert_eq!(overridden.value_type, ValueType::Long);
+    assert!(overridden.documentation.starts_with("Milliseconds after which"));
+    assert_eq!(
+        synonyms(&overridden),
+        [
+            ("retention.ms", "5".to_owned(), 1),
+            ("log.retention.hours", "2".to_owned(), 4),
+            ("log.retention.hours", "168".to_owned(), 5)
+        ]
+    );
+    let from_file = entry(&config, &[]);
+    assert_eq!((from_file.value.as_deref(), from_file.source), (Some("7200000"), ConfigSource::StaticBrokerConfig));
+    let by_default = entry(&broker(""), &[]);
+    assert_eq!((by_default.value.as_deref(), by_default.source), (Some("604800000"), ConfigSource::DefaultConfig));
+    assert_eq!(synonyms(&by_default), [("log.retention.hours", "168".to_owned(), 5)]);
+
+    assert_eq!(describe_topic(&config, &BTreeMap::new(), None).len(), TOPIC_DEFINITIONS.len());
+    let shown = describe_broker(&config, None);
+    assert_eq!(shown.len(), BROKER_DEFINITIONS.len());
+    assert!(shown.iter().all(|entry| entry.is_read_only));
+    let retention = shown.iter().find(|entry| entry.name == "log.retention.ms").unwrap();
+    assert_eq!(retention.value, None);
+    let hours = shown.iter().find(|entry| entry.name == "log.retention.hours").unwrap();
+    assert_eq!((hours.value.as_deref(), hours.source), (Some("2"), ConfigSource::StaticBrokerConfig));
+    assert!(describe_broker(&config, Some(&["no.such"])).is_empty());
+}
+
+#[test]
+fn ranges_print_as_kafka_prints_them() {
+    assert_eq!(Valid::AtLeast(1).to_string(), "[1,...]");
+    assert_eq!(Valid::OrBetween(-1, 1, 9).to_string(), "[1,...,9] or -1");
+    assert_eq!(Valid::OneOf(&["a", "b"]).to_string(), "[a, b]");
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_given_is_accepted_or_refused_with_its_name(
+        name in prop::sample::select(BROKER_DEFINITIONS.iter().map(|definition| definition.name).collect::<Vec<_>>()),
+        value in "-?[0-9]{1,19}|true|[a-z,:/\\[\\]]{0,9}|PLAINTEXT://[a-z:0-9]{0,9}",
+    ) {
+        match BrokerConfig::load(None, &[(name.to_owned(), value)]) {
+            Ok((config, unknown)) => {
+                prop_assert!(unknown.is_empty());
+                prop_assert!(!config.listeners.is_empty());
+                prop_assert!(TopicConfig::resolve(&config, &BTreeMap::new()).is_ok());
+            }
+            Err(error) => prop_assert!(error.to_string().contains(name) || error.to_string().contains("listener"), "{}", error),
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_shown_is_read_back_the_same(
+        definition in prop::sample::select(TOPIC_DEFINITIONS.iter().collect::<Vec<_>>()),
+        text in "-?[0-9]{1,12}|0\\.[0-9]|true|false|CreateTime|delete|producer|",
+    ) {
+        if let Ok(value) = definition.parse(&text) {
+            prop_assert_eq!(definition.parse(&value.to_string()), Ok(value));
+        }
+    }
+}

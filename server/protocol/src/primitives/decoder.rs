@@ -1,0 +1,273 @@
+//! Reading primitives from borrowed bytes. Zero copy: strings and bytes point into the input. Never panics, never reserves memory.
+
+use std::borrow::Cow;
+
+use super::{Encoding, Uuid};
+
+/// Why bytes are not the message they were taken for. All of these are the peer's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The message ends before what it announced.
+    #[error("message ends early: {wanted} more bytes wanted, {remaining} left")]
+    Truncated {
+        /// Bytes that the next value takes.
+        wanted: usize,
+        /// Bytes that are there.
+        remaining: usize,
+    },
+    /// An array announces more elements than the bytes that follow can hold.
+    #[error("array of {count} elements, of at least {element_bytes_min} bytes each, in {remaining} bytes")]
+    ArrayTooLong {
+        /// Elements announced.
+        count: usize,
+        /// The fewest bytes an element takes.
+        element_bytes_min: usize,
+        /// Bytes that are there.
+        remaining: usize,
+    },
+    /// A string is not UTF-8.
+    #[error("string is not valid UTF-8")]
+    InvalidUtf8,
+    /// A varint does not end within 5 bytes (10 for 64 bits), or has bits beyond its type.
+    #[error("varint out of range")]
+    VarintOutOfRange,
+    /// A string is longer than the 32767 bytes that Kafka allows.
+    #[error("string of {0} bytes is longer than 32767")]
+    StringTooLong(usize),
+    /// A value that may not be null is null.
+    #[error("{0} may not be null in this version")]
+    UnexpectedNull(&'static str),
+    /// A known tagged field's value is not as long as its section says.
+    #[error("tagged field {tag} has {remaining} bytes too many")]
+    TaggedFieldSize {
+        /// The field's tag.
+        tag: u32,
+        /// Bytes left over after its value.
+        remaining: usize,
+    },
+    /// An API key outside the table.
+    #[error("unknown API key {0}")]
+    UnknownApi(i16),
+    /// A version outside the range served.
+    #[error("{api} version {version} is outside {version_min} to {version_max}")]
+    UnsupportedVersion {
+        /// The API's name.
+        api: &'static str,
+        /// The version asked for.
+        version: i16,
+        /// Oldest version served.
+        version_min: i16,
+        /// Newest version served.
+        version_max: i16,
+    },
+}
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+/// A cursor over the bytes of one message. Whoever decodes may look at [`Decoder::remaining`] afterwards.
+#[derive(Clone, Debug)]
+pub struct Decoder<'a> {
+    bytes: &'a [u8],
+}
+
+macro_rules! fixed {
+    ($($name:ident -> $type:ty, $doc:literal;)*) => {$(
+        #[doc = $doc]
+        #[inline]
+        pub fn $name(&mut self) -> Result<$type> {
+            Ok(<$type>::from_be_bytes(*self.chunk()?))
+        }
+    )*};
+}
+
+impl<'a> Decoder<'a> {
+    /// Reads from the start of `bytes`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Bytes not read yet.
+    #[must_use]
+    pub const fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What has not been read yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    #[inline]
+    fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N]> {
+        match self.bytes.split_first_chunk::<N>() {
+            Some((chunk, rest)) => {
+                self.bytes = rest;
+                Ok(chunk)
+            }
+            None => Err(DecodeError::Truncated { wanted: N, remaining: self.bytes.len() }),
+        }
+    }
+
+    /// The next `size` bytes as they are.
+    #[inline]
+    pub fn raw(&mut self, size: usize) -> Result<&'a [u8]> {
+        match self.bytes.split_at_checked(size) {
+            Some((taken, rest)) => {
+                self.bytes = rest;
+                Ok(taken)
+            }
+            None => Err(DecodeError::Truncated { wanted: size, remaining: self.bytes.len() }),
+        }
+    }
+
+    fixed! {
+        int8 -> i8, "A signed byte.";
+        int16 -> i16, "A big-endian 16-bit integer.";
+        uint16 -> u16, "A big-endian unsigned 16-bit integer.";
+        int32 -> i32, "A big-endian 32-bit integer.";
+        uint32 -> u32, "A big-endian unsigned 32-bit integer.";
+        int64 -> i64, "A big-endian 64-bit integer.";
+    }
+
+    /// A boolean: any byte but zero is true, as Kafka reads it.
+    #[inline]
+    pub fn boolean(&mut self) -> Result<bool> {
+        Ok(self.int8()? != 0)
+    }
+
+    /// An id of 16 bytes.
+    #[inline]
+    pub fn uuid(&mut self) -> Result<Uuid> {
+        Ok(*self.chunk::<16>()?)
+    }
+
+    /// An unsigned varint of at most 5 bytes.
+    #[inline]
+    pub fn unsigned_varint(&mut self) -> Result<u32> {
+        // Nearly all lengths are below 127, so one byte.
+        if let Some((&byte, rest)) = self.bytes.split_first()
+            && byte < 0x80
+        {
+            self.bytes = rest;
+            return Ok(u32::from(byte));
+        }
+        let value = self.varint_bits(5)?;
+        u32::try_from(value).map_err(|_| DecodeError::VarintOutOfRange)
+    }
+
+    /// A zigzag varint of at most 5 bytes, as records use it.
+    #[inline]
+    pub fn varint(&mut self) -> Result<i32> {
+        let value = self.unsigned_varint()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    /// A zigzag varint of at most 10 bytes, as records use it.
+    #[inline]
+    pub fn varlong(&mut self) -> Result<i64> {
+        let value = self.varint_bits(10)?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    fn varint_bits(&mut self, bytes_max: usize) -> Result<u64> {
+        let mut value = 0u64;
+        for (index, &byte) in self.bytes.iter().take(bytes_max).enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            let shift = 7 * index;
+            if shift == 63 && bits > 1 {
+                return Err(DecodeError::VarintOutOfRange);
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                self.bytes = &self.bytes[index + 1..];
+                return Ok(value);
+            }
+        }
+        if self.bytes.len() < bytes_max {
+            return Err(DecodeError::Truncated { wanted: self.bytes.len() + 1, remaining: self.bytes.len() });
+        }
+        Err(DecodeError::VarintOutOfRange)
+    }
+
+    /// A length that is 16 bits in the old encoding, a varint one above the length in the flexible one; `None` is null.
+    #[inline]
+    fn length16(&mut self, encoding: Encoding) -> Result<Option<usize>> {
+        if encoding.flexible { self.compact_length() } else { Ok(usize::try_from(self.int16()?).ok()) }
+    }
+
+    /// As [`Self::length16`], with 32 bits in the old encoding. Any negative length is null, as Kafka reads it.
+    #[inline]
+    fn length32(&mut self, encoding: Encoding) -> Result<Option<usize>> {
+        if encoding.flexible { self.compact_length() } else { Ok(usize::try_from(self.int32()?).ok()) }
+    }
+
+    #[inline]
+    fn compact_length(&mut self) -> Result<Option<usize>> {
+        Ok((self.unsigned_varint()? as usize).checked_sub(1))
+    }
+
+    /// A string, or null.
+    #[inline]
+    pub fn string_nullable(&mut self, encoding: Encoding) -> Result<Option<Cow<'a, str>>> {
+        let Some(size) = self.length16(encoding)? else { return Ok(None) };
+        if size > i16::MAX as usize {
+            return Err(DecodeError::StringTooLong(size));
+        }
+        let bytes = self.raw(size)?;
+        match std::str::from_utf8(bytes) {
+            Ok(string) => Ok(Some(Cow::Borrowed(string))),
+            Err(_) => Err(DecodeError::InvalidUtf8),
+        }
+    }
+
+    /// A string that may not be null.
+    #[inline]
+    pub fn string(&mut self, encoding: Encoding) -> Result<Cow<'a, str>> {
+        self.string_nullable(encoding)?.ok_or(DecodeError::UnexpectedNull("string"))
+    }
+
+    /// Bytes with a 32-bit or compact length, or null: also how records are carried.
+    #[inline]
+    pub fn bytes_nullable(&mut self, encoding: Encoding) -> Result<Option<&'a [u8]>> {
+        match self.length32(encoding)? {
+            Some(size) => self.raw(size).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes that may not be null.
+    #[inline]
+    pub fn bytes(&mut self, encoding: Encoding) -> Result<&'a [u8]> {
+        self.bytes_nullable(encoding)?.ok_or(DecodeError::UnexpectedNull("bytes"))
+    }
+
+    /// The number of elements of an array, or null. Fails if the bytes that are left cannot hold that many elements of at least
+    /// `element_bytes_min` bytes (1 or more), so the caller may rely on it for what it reserves.
+    #[inline]
+    pub fn array_count(&mut self, encoding: Encoding, element_bytes_min: usize) -> Result<Option<usize>> {
+        let Some(count) = self.length32(encoding)? else { return Ok(None) };
+        let element_bytes_min = element_bytes_min.max(1);
+        if count > self.bytes.len() / element_bytes_min {
+            return Err(DecodeError::ArrayTooLong { count, element_bytes_min, remaining: self.bytes.len() });
+        }
+        Ok(Some(count))
+    }
+
+    /// The tagged fields after a flexible structure (KIP-482). `field` gets each tag and a decoder over its value, and says whether it knows the
+    /// tag; the rest is skipped. As in Kafka, neither the order of tags nor their uniqueness is enforced.
+    #[inline]
+    pub fn tagged_fields(&mut self, mut field: impl FnMut(u32, &mut Decoder<'a>) -> Result<bool>) -> Result<()> {
+        // No count of fields can outlast the bytes: each takes two at least, and running out is an error.
+        for _ in 0..self.unsigned_varint()? {
+            let tag = self.unsigned_varint()?;
+            let size = self.unsigned_varint()? as usize;
+            let mut value = Decoder::new(self.raw(size)?);
+            if field(tag, &mut value)? && value.remaining() != 0 {
+                return Err(DecodeError::TaggedFieldSize { tag, remaining: value.remaining() });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,3 +1,4 @@
 //! The broker as a library: what the binary `ringlog` and its tests are made of.
 
 pub mod config;
+pub mod net;

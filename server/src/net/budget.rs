@@ -1,0 +1,77 @@
+//! Memory for large frames: a core's bound on the bytes of requests it holds, and pooled buffers under that bound. Used by
+//! the reader and the writer of a connection. Small frames ask for nothing here, so they are never held back by large ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringlog_engine::memory::{Buffer, Pool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+/// How long the pool is asked again before memory is taken from the system. The budget bounds that memory too; what makes
+/// this necessary is a pool whose regions are all split into smaller blocks.
+const POOL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often: blocks come back from other threads, which cannot wake this one.
+const POOL_WAIT_STEP: Duration = Duration::from_millis(1);
+
+/// The bytes of large requests that a core may hold. Clones share it. First come, first served.
+#[derive(Clone)]
+pub(super) struct Budget {
+    bytes: Arc<Semaphore>,
+    bytes_max: u32,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX).max(1);
+        Self { bytes: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max }
+    }
+
+    /// Waits for room for `len` bytes. What is larger than the whole budget takes all of it.
+    pub(super) async fn take(&self, len: usize) -> Permit {
+        let wanted = u32::try_from(len).unwrap_or(u32::MAX).min(self.bytes_max);
+        // The semaphore is never closed, so that `None` does not happen.
+        Permit(self.bytes.clone().acquire_many_owned(wanted).await.ok())
+    }
+
+    #[cfg(test)]
+    pub(super) fn available(&self) -> usize {
+        self.bytes.available_permits()
+    }
+}
+
+/// Room in a [`Budget`], given back on drop, from whichever thread.
+pub(super) struct Permit(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+/// The memory of a frame with its room in the budget: fields are dropped in this order.
+pub(super) struct FrameMemory {
+    pub(super) buffer: Buffer,
+    pub(super) len: usize,
+    pub(super) permit: Permit,
+}
+
+impl AsRef<[u8]> for FrameMemory {
+    fn as_ref(&self) -> &[u8] {
+        let _ = &self.permit;
+        &self.buffer[..self.len]
+    }
+}
+
+/// A buffer of at least `len` bytes, from the pool if it has one within [`POOL_WAIT_MAX`].
+pub(super) async fn buffer(pool: &Pool, len: usize) -> Buffer {
+    // What would be most of the pool is not worth waiting for.
+    if len <= pool.bytes_max() / 2 {
+        let start = Instant::now();
+        loop {
+            if let Some(buffer) = pool.buffer(len) {
+                return buffer;
+            }
+            if start.elapsed() > POOL_WAIT_MAX {
+                break;
+            }
+            sleep(POOL_WAIT_STEP).await;
+        }
+        tracing::debug!(len, "no pooled memory for a large frame");
+    }
+    Buffer::standalone(len)
+}

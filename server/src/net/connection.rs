@@ -1,0 +1,251 @@
+//! One connection: a task that joins its reader, the handlers of its unanswered requests, and its writer. Started by
+//! [`super::serve`]. The three share [`Shared`] and are polled one after the other, so that none needs to wake another.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use super::reader::{End, Reader};
+use super::writer::{self, WriteEnd};
+use super::{ConnectionInfo, Core, LocalBoxFuture, Outcome, Stop};
+
+/// How long the last bytes to a peer may take to be taken off our socket before it is closed under them: closing a socket
+/// with unread input resets the connection, and the peer then loses what it has not read yet.
+const LINGER_MAX: Duration = Duration::from_millis(200);
+
+/// A request whose handler runs.
+struct Running {
+    state: State,
+    bytes: usize,
+}
+
+enum State {
+    Handler(LocalBoxFuture<Outcome>),
+    Done(Option<Outcome>),
+}
+
+impl Future for Running {
+    type Output = (Outcome, usize);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let bytes = self.bytes;
+        match &mut self.state {
+            State::Handler(handler) => handler.as_mut().poll(cx).map(|outcome| (outcome, bytes)),
+            State::Done(outcome) => match outcome.take() {
+                Some(outcome) => Poll::Ready((outcome, bytes)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// What the parts of a connection share.
+pub(super) struct Shared {
+    pub(super) core: Rc<Core>,
+    pub(super) info: Rc<ConnectionInfo>,
+    running: RefCell<FuturesOrdered<Running>>,
+    ready: RefCell<VecDeque<Outcome>>,
+    /// Requests that were read and whose answers are not all written.
+    requests: Cell<usize>,
+    /// Bytes of the requests whose handlers run.
+    bytes: Cell<usize>,
+    reading: Cell<bool>,
+    /// Counts what one part did that another may wait for.
+    signals: Cell<u64>,
+    yielding: Cell<bool>,
+    /// When bytes last moved or a handler last finished.
+    active: Cell<Instant>,
+}
+
+impl Shared {
+    fn signal(&self) {
+        self.signals.set(self.signals.get().wrapping_add(1));
+    }
+
+    pub(super) fn is_active(&self) {
+        self.active.set(Instant::now());
+    }
+
+    pub(super) fn active(&self) -> Instant {
+        self.active.get()
+    }
+
+    /// Whether every request is answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.requests.get() == 0
+    }
+
+    /// Whether one more request may be read.
+    pub(super) fn has_room(&self) -> bool {
+        let limits = &self.core.limits;
+        self.requests.get() < limits.connection_requests_max && self.bytes.get() < limits.connection_bytes_max
+    }
+
+    /// Takes in a request's handler, after its first poll here: that makes requests start in order.
+    pub(super) fn start(&self, mut handler: LocalBoxFuture<Outcome>, bytes: usize) {
+        // Whoever waits is polled again with the task's own waker in `drive`.
+        let state = match handler.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(outcome) => State::Done(Some(outcome)),
+            Poll::Pending => State::Handler(handler),
+        };
+        self.requests.set(self.requests.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+        self.running.borrow_mut().push_back(Running { state, bytes });
+        self.signal();
+    }
+
+    /// Polls the handlers; what they answer is moved on in the order of the requests.
+    fn drive(&self, cx: &mut Context<'_>) {
+        let mut running = self.running.borrow_mut();
+        while let Poll::Ready(Some((outcome, bytes))) = running.poll_next_unpin(cx) {
+            self.bytes.set(self.bytes.get() - bytes);
+            self.ready.borrow_mut().push_back(outcome);
+            self.is_active();
+            self.signal();
+        }
+    }
+
+    /// The next answer that is ready to be sent.
+    pub(super) fn take_ready(&self) -> Option<Outcome> {
+        self.ready.borrow_mut().pop_front()
+    }
+
+    /// Told when a request is answered and its bytes are with the kernel, or nothing was to be sent.
+    pub(super) fn answered(&self) {
+        self.requests.set(self.requests.get() - 1);
+        self.signal();
+    }
+
+    /// Waits for the next answer; false when there will be none.
+    pub(super) async fn wait_ready(&self) -> bool {
+        poll_fn(|_| {
+            if !self.ready.borrow().is_empty() {
+                Poll::Ready(true)
+            } else if !self.reading.get() && self.running.borrow().is_empty() {
+                Poll::Ready(false)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Lets the core's other tasks run.
+    pub(super) async fn yield_now(&self) {
+        let mut yielded = false;
+        poll_fn(|_| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            self.yielding.set(true);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: ConnectionInfo, stop: Stop) {
+    let info = Rc::new(info);
+    debug!(connection = info.id, peer = %info.peer, listener = %info.listener, "connected");
+    let shared = Shared {
+        core,
+        info: info.clone(),
+        running: RefCell::default(),
+        ready: RefCell::default(),
+        requests: Cell::new(0),
+        bytes: Cell::new(0),
+        reading: Cell::new(true),
+        signals: Cell::new(0),
+        yielding: Cell::new(false),
+        active: Cell::new(Instant::now()),
+    };
+    let (end, result, stream) = serve(&shared, stream, stop).await;
+    let linger = match &result {
+        Ok(()) => !matches!(end, Some(End::PeerClosed | End::Idle | End::Io(_))),
+        Err(WriteEnd::Closed(_)) => true,
+        Err(_) => false,
+    };
+    log(&info, end, result);
+    let drain = poll_fn(|cx| {
+        shared.drive(cx);
+        shared.ready.borrow_mut().clear();
+        if shared.running.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    tokio::join!(close(stream, linger), drain);
+}
+
+async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<End>, Result<(), WriteEnd>, TcpStream) {
+    let mut end = None;
+    let result = {
+        let (read_half, write_half) = stream.split();
+        let mut reader = pin!(Reader::run(shared, read_half, stop));
+        let mut writer = pin!(writer::run(shared, write_half.as_ref()));
+        poll_fn(|cx| {
+            loop {
+                let before = shared.signals.get();
+                if end.is_none()
+                    && let Poll::Ready(why) = reader.as_mut().poll(cx)
+                {
+                    end = Some(why);
+                    shared.reading.set(false);
+                    shared.signal();
+                }
+                shared.drive(cx);
+                if let Poll::Ready(result) = writer.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                if shared.yielding.replace(false) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                if shared.signals.get() == before {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    };
+    (end, result, stream)
+}
+
+/// Closes a connection so that the peer can still read what was sent.
+async fn close(mut stream: TcpStream, linger: bool) {
+    if !linger || rustix::net::shutdown(&stream, rustix::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let mut unread = [0_u8; 4096];
+    let _ = timeout(LINGER_MAX, async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} }).await;
+}
+
+fn log(info: &ConnectionInfo, end: Option<End>, result: Result<(), WriteEnd>) {
+    let (connection, peer) = (info.id, info.peer);
+    let closing = |reason: Cow<'static, str>| warn!(connection, %peer, listener = %info.listener, "connection closed: {reason}");
+    match (result, end) {
+        (Err(WriteEnd::Closed(reason)), _) => closing(reason),
+        (Err(WriteEnd::File(error)), _) => closing(format!("a file could not be sent: {error}").into()),
+        (Err(WriteEnd::Stuck), _) => info!(connection, %peer, "connection closed: the peer does not read its responses"),
+        (_, Some(End::Malformed(reason))) => closing(reason),
+        (_, Some(End::Stalled)) => info!(connection, %peer, "connection closed: the peer stopped in the middle of a request"),
+        (Err(WriteEnd::Io(error)), _) => debug!(connection, %peer, %error, "connection lost"),
+        (Ok(()), Some(End::Io(error))) if error.kind() != io::ErrorKind::ConnectionReset => {
+            info!(connection, %peer, %error, "connection lost");
+        }
+        (Ok(()), Some(End::Io(_) | End::PeerClosed) | None) => debug!(connection, %peer, "connection closed by the peer"),
+        (Ok(()), Some(End::Idle)) => debug!(connection, %peer, "connection closed: idle"),
+        (Ok(()), Some(End::Stopped)) => debug!(connection, %peer, "connection closed: the broker stops"),
+    }
+}

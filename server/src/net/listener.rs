@@ -1,0 +1,251 @@
+//! Listening sockets, and dealing accepted connections out to the cores. Called by the broker's assembly: [`bind`] at
+//! start, [`accept`] on one core. A port that another process uses is an error here: SO_REUSEPORT, which would let two
+//! brokers share it in silence, is not used.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::Stop;
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// How long to wait when the process has no descriptors left.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// A trouble that goes on is logged once in a while.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a listener could not be opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The name means nothing.
+    #[error("listener {listener}: the host '{host}' has no address here ({error}); check 'listeners'")]
+    Resolve {
+        /// The listener's name.
+        listener: Arc<str>,
+        /// What was looked up.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// Somebody listens there.
+    #[error("listener {listener}: {address} is in use by another process; stop it, or choose another port with --listen")]
+    InUse {
+        /// The listener's name.
+        listener: Arc<str>,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Anything else.
+    #[error("listener {listener}: cannot listen on {address}: {error}; choose an address of this machine with --listen")]
+    Other {
+        /// The listener's name.
+        listener: Arc<str>,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// An open listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Where it listens, with the port that the system chose where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+/// Opens a listener. An empty `host` means every interface.
+///
+/// # Errors
+/// When the host has no address, or nothing can listen there.
+pub fn bind(name: &str, host: &str, port: u16) -> Result<Listener, BindError> {
+    let listener: Arc<str> = Arc::from(name);
+    let addresses: Vec<SocketAddr> = if host.is_empty() {
+        vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
+    } else {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let resolve = |error| BindError::Resolve { listener: listener.clone(), host: host.to_owned(), error };
+        let mut found: Vec<SocketAddr> = (bare, port).to_socket_addrs().map_err(resolve)?.collect();
+        // Clients try IPv4 first where a name has both.
+        found.sort_by_key(SocketAddr::is_ipv6);
+        if found.is_empty() {
+            return Err(resolve(io::ErrorKind::NotFound.into()));
+        }
+        found
+    };
+    let mut first_error = None;
+    for address in addresses {
+        match open(address) {
+            Ok(socket) => {
+                let address = socket.local_addr().unwrap_or(address);
+                return Ok(Listener { name: listener, socket, address });
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse { listener, address }),
+            Err(error) => {
+                first_error.get_or_insert((address, error));
+            }
+        }
+    }
+    let Some((address, error)) = first_error else { unreachable!("there was an address, and it failed") };
+    Err(BindError::Other { listener, address, error })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted broker shall not wait for the old one's connections to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A connection on its way to its core.
+#[derive(Debug)]
+pub struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) id: u64,
+    pub(super) peer: SocketAddr,
+    pub(super) listener: Arc<str>,
+    pub(super) place: Place,
+}
+
+/// A connection's place in the count of its core, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    open: Arc<[AtomicUsize]>,
+    core: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open[self.core].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Deals connections out to cores: each to the one that has the fewest. Clones share the counts.
+#[derive(Clone, Debug)]
+pub struct Dealer {
+    cores: Vec<mpsc::UnboundedSender<Accepted>>,
+    open: Arc<[AtomicUsize]>,
+    next_id: Arc<AtomicU64>,
+    connections_max: usize,
+}
+
+impl Dealer {
+    /// A dealer and, for each core, the end where its connections arrive. `connections_max` is `max.connections`.
+    ///
+    /// # Panics
+    /// Without cores.
+    #[must_use]
+    pub fn new(cores: usize, connections_max: usize) -> (Self, Vec<mpsc::UnboundedReceiver<Accepted>>) {
+        assert!(cores > 0, "connections need a core");
+        let (senders, receivers) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
+        let open = (0..cores).map(|_| AtomicUsize::new(0)).collect();
+        (Self { cores: senders, open, next_id: Arc::default(), connections_max }, receivers)
+    }
+
+    /// How many connections are open, on all cores.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Gives a connection to a core; gives it back where there are too many already.
+    fn deal(&self, stream: TcpStream, peer: SocketAddr, listener: Arc<str>) -> Result<(), TcpStream> {
+        if self.connections() >= self.connections_max {
+            return Err(stream);
+        }
+        let core = (0..self.cores.len()).min_by_key(|&core| self.open[core].load(Ordering::Relaxed)).unwrap_or(0);
+        self.open[core].fetch_add(1, Ordering::Relaxed);
+        let place = Place { open: self.open.clone(), core };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // A core that takes no more is stopping, and so is everything else.
+        let _ = self.cores[core].send(Accepted { stream, id, peer, listener, place });
+        Ok(())
+    }
+}
+
+/// Accepts connections until the stop, then closes the listener.
+///
+/// # Errors
+/// When the socket cannot be watched.
+pub async fn accept(listener: Listener, dealer: Dealer, stop: Stop) -> io::Result<()> {
+    let Listener { name, socket, address } = listener;
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let mut trouble = Trouble::default();
+    let mut stopped = std::pin::pin!(stop.wait());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(()),
+            accepted = socket.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
+                if dealer.deal(stream, peer, name.clone()).is_err() {
+                    let max = dealer.connections_max;
+                    trouble.log(|more| warn!(%peer, more, "connection refused: max.connections={max} are open"));
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                trouble.log(|more| warn!(listener = %name, %address, %error, more, "cannot accept connections"));
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Errors that accept(2) hands on from the connection it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted | io::ErrorKind::TimedOut
+    )
+}
+
+/// Logs the first of many, and how many more there were at the next.
+#[derive(Default)]
+struct Trouble {
+    last: Option<Instant>,
+    silent: u64,
+}
+
+impl Trouble {
+    fn log(&mut self, line: impl FnOnce(u64)) {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
+            self.silent += 1;
+            return;
+        }
+        self.last = Some(now);
+        line(std::mem::take(&mut self.silent));
+    }
+}

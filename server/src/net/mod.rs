@@ -1,0 +1,133 @@
+//! The broker's sockets: listeners, connections, frames in, responses out. It knows the request header and nothing of
+//! what a request means: that is a [`Handler`]'s business. The broker's assembly calls [`listener`] and [`serve`];
+//! handlers use [`RequestContext`], [`Outcome`] and [`response`]. Nothing here blocks its thread, and every buffer and
+//! queue has a bound.
+//!
+//! All of it runs on `tokio::net` inside a core's own current-thread runtime: readiness instead of the ring, because a
+//! socket operation that is given up must not swallow the peer's next bytes.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+mod budget;
+mod connection;
+pub mod header;
+pub mod listener;
+mod reader;
+pub mod response;
+pub mod sendfile;
+mod server;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use response::{FileRange, Response, Source, TailRange};
+pub use server::{Core, Stop, StopSender, serve, stop_channel};
+
+/// A future that stays on its core.
+pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// The bounds of one core's connections.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `socket.request.max.bytes`: a longer frame closes its connection.
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`: a connection on which nothing happens for so long is closed.
+    pub idle_max: Duration,
+    /// How many requests of one connection may be unanswered before it is no longer read.
+    pub connection_requests_max: usize,
+    /// How many bytes of unanswered requests one connection may have before it is no longer read. One request may pass it.
+    pub connection_bytes_max: usize,
+    /// How many bytes of large requests a core holds at once. One request may pass it, alone.
+    pub core_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 100 << 20,
+            idle_max: Duration::from_mins(10),
+            connection_requests_max: 64,
+            connection_bytes_max: 32 << 20,
+            core_bytes_max: 128 << 20,
+        }
+    }
+}
+
+/// What is known of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// A number of its own in this process, for log lines.
+    pub id: u64,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The name of the listener it came in by.
+    pub listener: Arc<str>,
+    /// Who it is: `User:ANONYMOUS` until it says otherwise.
+    pub principal: Rc<str>,
+}
+
+/// What is known of a request beside its body.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Where it came in.
+    pub connection: Rc<ConnectionInfo>,
+    /// The client's name for itself; `None` where it sent none.
+    pub client_id: Option<Rc<str>>,
+    /// Which API.
+    pub api_key: i16,
+    /// Which version of it.
+    pub api_version: i16,
+    /// The client's number of this request, repeated in the response.
+    pub correlation_id: i32,
+    /// True for ApiVersions at a version that is not served: the answer is then a version 0 body with error 35 (KIP-511).
+    pub version_unsupported: bool,
+    /// Whether the response header has tagged fields (version 1 of it).
+    pub response_header_flexible: bool,
+}
+
+/// What a [`Handler`] says to an API key and version before it sees the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Served.
+    Serve {
+        /// Whether the request header has tagged fields (version 2 of it).
+        request_header_flexible: bool,
+        /// Whether the response header has tagged fields (version 1 of it).
+        response_header_flexible: bool,
+    },
+    /// ApiVersions at an unknown version: handled, with [`RequestContext::version_unsupported`] set and an empty body.
+    AnswerUnsupported,
+    /// Not served: the connection is closed.
+    Refuse,
+}
+
+/// What comes of a request.
+pub enum Outcome {
+    /// An answer.
+    Reply(Response),
+    /// No answer (Produce with acks=0).
+    Nothing,
+    /// The connection is closed once earlier requests are answered; the reason is for the log.
+    Close(Cow<'static, str>),
+}
+
+/// Serves requests.
+pub trait Handler {
+    /// Whether this API is served in this version.
+    fn admit(&self, api_key: i16, api_version: i16) -> Admission;
+
+    /// Serves one request. `body` is what follows the request header, kept alive by whoever holds it.
+    ///
+    /// Requests of one connection are started in the order in which they came: this future is polled once before the
+    /// next one is asked for. They may finish in any order. A future that was started is polled to its end even when
+    /// the peer is gone, unless the broker stops without patience.
+    fn handle(self: Rc<Self>, context: RequestContext, body: Bytes) -> LocalBoxFuture<Outcome>;
+}

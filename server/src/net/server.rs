@@ -1,0 +1,99 @@
+//! The connections of one core: what they share, and the loop that takes them in and waits for their ends. Called by the
+//! broker's assembly, once on each core.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ringlog_engine::memory::Pool;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::budget::Budget;
+use super::listener::Accepted;
+use super::reader::SCRATCH_BYTES;
+use super::{ConnectionInfo, Handler, Limits, connection};
+
+/// What the connections of a core share.
+pub struct Core {
+    pub(super) handler: Rc<dyn Handler>,
+    pub(super) limits: Limits,
+    pub(super) pool: Pool,
+    pub(super) budget: Budget,
+    pub(super) scratch: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Core {
+    /// `pool` is where large frames and reads of cold files get their memory.
+    #[must_use]
+    pub fn new(handler: Rc<dyn Handler>, limits: Limits, pool: Pool) -> Rc<Self> {
+        let budget = Budget::new(limits.core_bytes_max);
+        let scratch = Rc::new(RefCell::new(vec![0; SCRATCH_BYTES]));
+        Rc::new(Self { handler, limits, pool, budget, scratch })
+    }
+}
+
+/// The end that says stop.
+pub struct StopSender(watch::Sender<bool>);
+
+/// The end that hears it. Clones hear it too.
+#[derive(Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// A way to tell listeners and connections, on every core, to stop.
+#[must_use]
+pub fn stop_channel() -> (StopSender, Stop) {
+    let (sender, receiver) = watch::channel(false);
+    (StopSender(sender), Stop(receiver))
+}
+
+impl StopSender {
+    /// Says it. Dropping the sender says it too.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Stop {
+    /// Resolves when it was said.
+    pub async fn wait(mut self) {
+        let _ = self.0.wait_for(|&stop| stop).await;
+    }
+}
+
+/// Serves the connections that are dealt to this core. After a stop it takes no more, lets each connection answer what it
+/// has read, and returns when all are closed; whoever has no patience drops the future, which drops the connections.
+pub async fn serve(core: Rc<Core>, mut incoming: mpsc::UnboundedReceiver<Accepted>, stop: Stop) {
+    let mut connections = JoinSet::new();
+    let mut stopped = std::pin::pin!(stop.clone().wait());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            Some(_) = connections.join_next() => {}
+            accepted = incoming.recv() => match accepted {
+                Some(accepted) => {
+                    connections.spawn_local(begin(core.clone(), accepted, stop.clone()));
+                }
+                None => break,
+            },
+        }
+    }
+    drop(incoming);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
+    let Accepted { stream, id, peer, listener, place } = accepted;
+    let stream = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| TcpStream::from_std(stream));
+    match stream {
+        Ok(stream) => {
+            let info = ConnectionInfo { id, peer, listener, principal: Rc::from("User:ANONYMOUS") };
+            connection::run(core, stream, info, stop).await;
+        }
+        // The peer may be gone already.
+        Err(error) => debug!(connection = id, %peer, %error, "connection lost"),
+    }
+    drop(place);
+}

@@ -1,0 +1,172 @@
+//! Connections come and go: dealing, limits, idleness, a graceful stop.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::net::listener::BindError;
+
+#[test]
+fn a_port_in_use_is_an_error_that_says_what_to_do() {
+    let first = loopback();
+    let error = listener::bind("PLAINTEXT", "127.0.0.1", first.address().port()).unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }));
+    let text = error.to_string();
+    assert!(text.contains("in use") && text.contains("--listen") && !text.contains('\n'), "{text}");
+
+    let error = listener::bind("PLAINTEXT", "192.0.2.1", 0).unwrap_err().to_string();
+    assert!(error.contains("192.0.2.1") && !error.contains('\n'), "{error}");
+    let error = listener::bind("PLAINTEXT", "no such host", 0).unwrap_err();
+    assert!(matches!(error, BindError::Resolve { .. }));
+    assert!(listener::bind("PLAINTEXT", "", 0).unwrap().address().ip().is_unspecified());
+}
+
+#[test]
+fn connections_are_dealt_out_evenly() {
+    run(async {
+        let (dealer, mut cores) = Dealer::new(3, 100);
+        let (_stop, stopped) = stop_channel();
+        let listener = loopback();
+        let address = listener.address();
+        tokio::task::spawn_local(listener::accept(listener, dealer.clone(), stopped));
+        let mut held = Vec::new();
+        let mut dealt: Vec<Vec<_>> = vec![Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..9 {
+            held.push(TcpStream::connect(address).await.unwrap());
+        }
+        for (core, dealt) in cores.iter_mut().zip(&mut dealt) {
+            for _ in 0..3 {
+                dealt.push(core.recv().await.unwrap());
+            }
+        }
+        assert_eq!(dealer.connections(), 9);
+        // Core 1 loses two: it gets the next ones.
+        dealt[1].truncate(1);
+        for _ in 0..2 {
+            held.push(TcpStream::connect(address).await.unwrap());
+            dealt[1].push(cores[1].recv().await.unwrap());
+        }
+        assert_eq!(dealer.connections(), 9);
+    });
+}
+
+#[test]
+fn too_many_connections_are_refused_and_places_come_free() {
+    run(async {
+        let broker = Broker::with_connections_max(Limits::default(), echo(), 2);
+        let mut first = broker.connect().await;
+        let mut second = broker.connect().await;
+        for client in [&mut first, &mut second] {
+            client.write_all(&request(1, b"x")).await.unwrap();
+            response(client).await;
+        }
+        let mut third = broker.connect().await;
+        assert_eq!(rest_of(&mut third).await, b"");
+        drop(first);
+        broker.until(|broker| broker.dealer.connections() == 1).await;
+        let mut fourth = broker.connect().await;
+        fourth.write_all(&request(4, b"x")).await.unwrap();
+        assert_eq!(response(&mut fourth).await.0, 4);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_one_with_a_request_in_flight_is_not() {
+    run(async {
+        let gates = Gates::default();
+        let limits = Limits { idle_max: Duration::from_millis(50), ..Limits::default() };
+        let broker = Broker::start(limits, gates.echo());
+        let (mut idle, mut waiting, mut halfway) = (broker.connect().await, broker.connect().await, broker.connect().await);
+        waiting.write_all(&request(1, b"poll")).await.unwrap();
+        halfway.write_all(&request(2, &[0; 100_000])[..50_000]).await.unwrap();
+        assert_eq!(rest_of(&mut idle).await, b"");
+        assert_eq!(rest_of(&mut halfway).await, b"");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        gates.open(1);
+        assert_eq!(response(&mut waiting).await, (1, b"poll".to_vec()));
+        assert_eq!(rest_of(&mut waiting).await, b"");
+    });
+}
+
+#[test]
+fn a_handler_may_close_the_connection_after_earlier_answers() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                match body.as_ref() {
+                    b"close" => Outcome::Close("the test wants it".into()),
+                    body => reply(&context, body),
+                }
+            })
+        });
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        let all = [request(1, b"before"), request(2, b"close"), request(3, b"after")];
+        client.write_all(&all.concat()).await.unwrap();
+        assert_eq!(response(&mut client).await, (1, b"before".to_vec()));
+        assert_eq!(rest_of(&mut client).await, b"");
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+    });
+}
+
+#[test]
+fn a_request_that_was_started_ends_though_its_peer_is_gone() {
+    run(async {
+        let gates = Gates::default();
+        let finished: Rc<Cell<i32>> = Rc::default();
+        let serve: Serve = {
+            let (inner, finished) = (gates.echo(), finished.clone());
+            Box::new(move |context, body| {
+                let (inner, finished) = (inner(context, body), finished.clone());
+                Box::pin(async move {
+                    let outcome = inner.await;
+                    finished.set(finished.get() + 1);
+                    outcome
+                })
+            })
+        };
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        client.write_all(&[request(1, b"x"), request(2, &[0; 100_000])].concat()).await.unwrap();
+        broker.until(|broker| broker.started().len() == 2).await;
+        drop(client);
+        gates.open(1);
+        broker.until(|_| finished.get() == 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        gates.open(2);
+        broker.until(|broker| finished.get() == 2 && broker.dealer.connections() == 0).await;
+        assert_eq!(broker.pool.out_bytes(), 0);
+    });
+}
+
+#[test]
+fn a_stop_answers_what_is_in_flight_and_closes() {
+    run(async {
+        let gates = Gates::default();
+        let broker = Broker::start(Limits::default(), gates.echo());
+        let (mut busy, mut idle, mut halfway) = (broker.connect().await, broker.connect().await, broker.connect().await);
+        busy.write_all(&[request(1, b"one"), request(2, b"two")].concat()).await.unwrap();
+        halfway.write_all(&request(9, &[0; 100_000])[..50_000]).await.unwrap();
+        broker.until(|broker| broker.started().len() == 2 && broker.dealer.connections() == 3).await;
+
+        broker.stop.stop();
+        assert_eq!(rest_of(&mut idle).await, b"");
+        // Bytes we have not read make a reset of the close, which is as good.
+        let mut rest = Vec::new();
+        let _ = halfway.read_to_end(&mut rest).await;
+        assert!(rest.is_empty());
+        broker.accepting.await.unwrap();
+        assert!(TcpStream::connect(broker.address).await.is_err());
+
+        busy.write_all(&request(3, b"too late")).await.unwrap();
+        assert!(!broker.serving.is_finished());
+        gates.open(2);
+        gates.open(1);
+        assert_eq!(response(&mut busy).await, (1, b"one".to_vec()));
+        assert_eq!(response(&mut busy).await, (2, b"two".to_vec()));
+        assert_eq!(rest_of(&mut busy).await, b"");
+        drop(busy);
+        broker.serving.await.unwrap();
+        assert_eq!(broker.fake.started.borrow()[..], [1, 2]);
+        assert_eq!(broker.dealer.connections(), 0);
+    });
+}

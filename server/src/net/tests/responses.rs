@@ -1,0 +1,282 @@
+//! Bytes out: order, sources, slow readers.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+use ringlog_engine::disk::{File, IoFuture, Payload};
+use ringlog_engine::memory::{Buffer, ChunkWriter, Slice};
+
+use super::*;
+
+/// A file for reading; without a descriptor it is as the simulator's.
+struct TestFile {
+    file: std::fs::File,
+    descriptor: bool,
+    reads: Cell<usize>,
+}
+
+impl TestFile {
+    fn new(content: &[u8], descriptor: bool) -> Rc<Self> {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all_at(content, 0).unwrap();
+        Rc::new(Self { file, descriptor, reads: Cell::new(0) })
+    }
+}
+
+fn unused<T: 'static>() -> IoFuture<T> {
+    Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) })
+}
+
+impl File for TestFile {
+    fn len_bytes(&self) -> IoFuture<u64> {
+        unused()
+    }
+    fn read_at(&self, mut buffer: Buffer, len: usize, position: u64) -> IoFuture<(Buffer, usize)> {
+        self.reads.set(self.reads.get() + 1);
+        let result = self.file.read_at(&mut buffer[..len], position).map(|read| (buffer, read));
+        Box::pin(async {
+            tokio::task::yield_now().await;
+            result
+        })
+    }
+    fn write_at(&self, _: Payload, _: u64) -> IoFuture<()> {
+        unused()
+    }
+    fn write_and_sync(&self, _: Payload, _: u64, _: oneshot::Sender<()>) -> IoFuture<()> {
+        unused()
+    }
+    fn sync_data(&self) -> IoFuture<()> {
+        unused()
+    }
+    fn set_len(&self, _: u64) -> IoFuture<()> {
+        unused()
+    }
+    fn allocate(&self, _: u64, _: u64) -> IoFuture<()> {
+        unused()
+    }
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor.then(|| self.file.as_fd())
+    }
+}
+
+fn range(file: &Rc<TestFile>, position: u64, len: u64) -> FileRange {
+    FileRange { file: file.clone(), position, len }
+}
+
+fn slice(pool: &Pool, content: &[u8]) -> Slice {
+    let mut writer = ChunkWriter::new(pool, content.len()).unwrap();
+    writer.fill(content);
+    writer.publish(content.len());
+    Slice::new(writer.chunk(), 0, content.len())
+}
+
+/// A home in a file that can be asked for.
+struct Home {
+    range: FileRange,
+    asked: Rc<Cell<usize>>,
+}
+
+impl TailRange for Home {
+    fn as_file(&self) -> Option<FileRange> {
+        self.asked.set(self.asked.get() + 1);
+        // Not at once: the segment may still be on its way to the disk.
+        (self.asked.get() > 1).then(|| self.range.clone())
+    }
+}
+
+#[test]
+fn answers_keep_the_order_of_requests_however_their_handlers_finish() {
+    run(async {
+        let gates = Gates::default();
+        let broker = Broker::start(Limits::default(), gates.echo());
+        let mut client = broker.connect().await;
+        let many: Vec<u8> = (0..5).flat_map(|id| request(id, &[id as u8; 3])).collect();
+        client.write_all(&many).await.unwrap();
+        broker.until(|broker| broker.started().len() == 5).await;
+        assert_eq!(broker.started(), [0, 1, 2, 3, 4]);
+        for id in [4, 2, 0, 3] {
+            gates.open(id);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(response(&mut client).await, (0, vec![0; 3]));
+        let mut byte = [0];
+        assert!(client.try_read(&mut byte).is_err(), "the second is not answered yet");
+        gates.open(1);
+        for id in 1..5 {
+            assert_eq!(response(&mut client).await, (id, vec![id as u8; 3]));
+        }
+    });
+}
+
+#[test]
+fn headers_have_their_versions_and_the_context_is_whole() {
+    run(async {
+        let seen: Rc<RefCell<Vec<RequestContext>>> = Rc::default();
+        let seen_by = seen.clone();
+        let serve: Serve = Box::new(move |context, body| {
+            seen_by.borrow_mut().push(context.clone());
+            Box::pin(async move { if body.as_ref() == b"none" { Outcome::Nothing } else { reply(&context, &body) } })
+        });
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        let all = [
+            request_to(KEY, 4, 1, b"old"),
+            request_to(KEY, 5, 2, b"new"),
+            request_to(KEY, 0, 3, b"none"),
+            request_to(18, 100, 4, b"who knows"),
+        ];
+        client.write_all(&all.concat()).await.unwrap();
+        assert_eq!(response(&mut client).await, (1, b"old".to_vec()));
+        assert_eq!(response(&mut client).await, (2, b"\0new".to_vec()));
+        assert_eq!(response(&mut client).await, (4, b"".to_vec()));
+        let seen = seen.borrow();
+        assert_eq!(seen.iter().map(|context| context.version_unsupported).collect::<Vec<_>>(), [false, false, false, true]);
+        let context = &seen[1];
+        assert_eq!((context.api_key, context.api_version, context.client_id.as_deref()), (KEY, 5, Some("test")));
+        assert_eq!(context.connection.peer, client.local_addr().unwrap());
+        assert_eq!(&*context.connection.listener, "PLAINTEXT");
+        assert_eq!(&*context.connection.principal, "User:ANONYMOUS");
+    });
+}
+
+#[test]
+fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
+    run(async {
+        let content = pattern(5_000_000, 9);
+        let tail = pattern(300_000, 10);
+        let pool = Pool::new(8 << 20);
+        let (warm, simulated) = (TestFile::new(&content, true), TestFile::new(&content, false));
+        let expected = [
+            b"ab".as_slice(),
+            &tail,
+            b"c",
+            &content[3..3_000_003],
+            &content[4_999_999..],
+            b"d",
+            &content[1_000..2_500_000],
+            &tail[..10],
+            b"ef",
+        ]
+        .concat();
+        let serve: Serve = {
+            let (warm, simulated, slice) = (warm.clone(), simulated.clone(), slice(&pool, &tail));
+            let tail = tail.clone();
+            Box::new(move |context, _| {
+                let mut head = response_start(&context);
+                let at = head.len();
+                head.extend_from_slice(b"abcdef");
+                let holes = [(at + 2, 300_000), (at + 3, 3_000_001), (at + 4, 2_499_010)];
+                let sources = [
+                    Source::Tail { slice: slice.clone(), range: None },
+                    Source::File(range(&warm, 3, 3_000_000)),
+                    Source::File(range(&warm, 4_999_999, 1)),
+                    Source::File(range(&simulated, 1_000, 2_499_000)),
+                    Source::Bytes(Bytes::copy_from_slice(&tail[..10])),
+                ];
+                let outcome = Outcome::Reply(Response::with_sources(head, &holes, sources));
+                Box::pin(async { outcome })
+            })
+        };
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        for id in 0..8 {
+            client.write_all(&[request(2 * id, b""), request(2 * id + 1, b"")].concat()).await.unwrap();
+            for id in [2 * id, 2 * id + 1] {
+                let (got, body) = response(&mut client).await;
+                assert_eq!((got, body.len()), (id, expected.len()));
+                assert!(body == expected, "response {id}");
+            }
+        }
+        assert_eq!(warm.reads.get(), 0, "what is cached is not read");
+        assert!(simulated.reads.get() > 0);
+
+        // Cold: read once, into the cache, then sent.
+        warm.file.sync_all().unwrap();
+        rustix::fs::fadvise(&warm.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let cold = !sendfile::is_cached(warm.file.as_fd(), 3, 1 << 20);
+        client.write_all(&request(99, b"")).await.unwrap();
+        assert!(response(&mut client).await.1 == expected);
+        assert_eq!(warm.reads.get() > 0, cold);
+        broker.until(|broker| broker.pool.out_bytes() == 0).await;
+    });
+}
+
+#[test]
+fn a_file_that_lost_bytes_closes_the_connection() {
+    run(async {
+        for descriptor in [true, false] {
+            let file = TestFile::new(&pattern(1000, 1), descriptor);
+            let serve: Serve = Box::new(move |context, _| {
+                let head = response_start(&context);
+                let holes = [(head.len(), 2000)];
+                let outcome = Outcome::Reply(Response::with_sources(head, &holes, [Source::File(range(&file, 0, 2000))]));
+                Box::pin(async { outcome })
+            });
+            let broker = Broker::start(Limits::default(), serve);
+            let mut client = broker.connect().await;
+            client.write_all(&request(1, b"")).await.unwrap();
+            assert_eq!(rest_of(&mut client).await.len(), 8 + 1000);
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_delays_nobody_and_keeps_no_tail_memory() {
+    run(async {
+        const LEN: usize = 1 << 20;
+        const RESPONSES: i32 = 32;
+        let content = pattern(LEN, 3);
+        let file = TestFile::new(&content, true);
+        let tails = Pool::new(64 << 20);
+        let asked: Rc<Cell<usize>> = Rc::default();
+        let serve: Serve = {
+            let (tails, asked, content) = (tails.clone(), asked.clone(), content.clone());
+            Box::new(move |context, body| {
+                if body.as_ref() == b"quick" {
+                    return Box::pin(async move { reply(&context, b"quick") });
+                }
+                let head = response_start(&context);
+                let holes = [(head.len(), LEN)];
+                let home = Rc::new(Home { range: range(&file, 0, LEN as u64), asked: asked.clone() });
+                let source = Source::Tail { slice: slice(&tails, &content), range: Some(home) };
+                let outcome = Outcome::Reply(Response::with_sources(head, &holes, [source]));
+                Box::pin(async { outcome })
+            })
+        };
+        let broker = Broker::start(Limits::default(), serve);
+        let mut slow = broker.connect().await;
+        let many: Vec<u8> = (0..RESPONSES).flat_map(|id| request(id, b"big")).collect();
+        slow.write_all(&many).await.unwrap();
+        broker.until(|broker| broker.started().len() == RESPONSES as usize).await;
+        assert!(tails.out_bytes() > 0);
+
+        let mut quick = broker.connect().await;
+        for id in 0..20 {
+            quick.write_all(&request(id, b"quick")).await.unwrap();
+            assert_eq!(response(&mut quick).await, (id, b"quick".to_vec()));
+        }
+        while tails.out_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(asked.get() > 1);
+        for id in 0..RESPONSES {
+            let (got, body) = response(&mut slow).await;
+            assert_eq!(got, id);
+            assert!(body == content, "response {id}");
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_never_reads_is_given_up() {
+    run(async {
+        let serve: Serve = Box::new(|context, _| Box::pin(async move { reply(&context, &[0; 8 << 20]) }));
+        let limits = Limits { idle_max: Duration::from_millis(300), ..Limits::default() };
+        let broker = Broker::start(limits, serve);
+        let mut client = broker.connect().await;
+        client.write_all(&[request(1, b""), request(2, b"")].concat()).await.unwrap();
+        broker.until(|broker| broker.dealer.connections() == 1).await;
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+    });
+}

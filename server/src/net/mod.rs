@@ -53,7 +53,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request_bytes_max: 100 << 20,
-            idle_max: Duration::from_mins(10),
+            idle_max: Duration::from_secs(600),
             connection_requests_max: 64,
             connection_bytes_max: 32 << 20,
             core_bytes_max: 128 << 20,

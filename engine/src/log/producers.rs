@@ -1,0 +1,426 @@
+//! What a partition knows of its idempotent producers: the last batches of each, so that a batch that is sent again is not
+//! appended again, and one that is out of order or from a fenced producer is refused (KIP-98, KIP-185, KIP-360). Pure; one
+//! per partition, told of every batch when it is appended.
+//!
+//! Batches are known from the append on, before they are durable. When a tail that is not durable is cut off,
+//! [`ProducerStates::truncate_to`] takes them back exactly; [`ProducerStates::settle`] says up to where that cannot happen
+//! any more. Of transactions it knows only where each one starts, which bounds the last stable offset.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::batch::{BatchHeader, sequence_minus};
+use crate::log::producer_snapshot::SnapshotEntry;
+use crate::types::{Offset, ProducerId, TimestampMs};
+
+/// How many batches of a producer are known; a client has no more in flight (`max.in.flight.requests.per.connection`).
+pub const BATCHES_KEPT: usize = 5;
+const NO_SEQUENCE: i32 = -1;
+const NO_EPOCH: i16 = -1;
+
+/// What is to be done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is new.
+    Append,
+    /// It is in the log already: the answer is a success, with what it was answered before.
+    Duplicate {
+        /// The offset of its first record.
+        base_offset: Offset,
+        /// The offset of its last record: what the high watermark must have passed before `acks=all` is answered.
+        last_offset: Offset,
+        /// Its largest timestamp.
+        timestamp: TimestampMs,
+    },
+}
+
+/// Why a batch is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProducerError {
+    /// `OUT_OF_ORDER_SEQUENCE_NUMBER` (45).
+    #[error("producer {producer_id} sent sequence {sequence}, its last one is {last_sequence}")]
+    OutOfOrder {
+        /// Who.
+        producer_id: ProducerId,
+        /// The first sequence of the batch.
+        sequence: i32,
+        /// The last that is in the log, or -1 where this epoch has none.
+        last_sequence: i32,
+    },
+    /// `INVALID_PRODUCER_EPOCH` (47): another with the same id has taken its place.
+    #[error("producer {producer_id} has epoch {epoch}, {current} has replaced it")]
+    StaleEpoch {
+        /// Who.
+        producer_id: ProducerId,
+        /// The batch's epoch.
+        epoch: i16,
+        /// The latest.
+        current: i16,
+    },
+    /// `INVALID_TXN_STATE` (48): outside of a transaction while one is open.
+    #[error("producer {producer_id} has a transaction open and sent a batch outside of it")]
+    TransactionOpen {
+        /// Who.
+        producer_id: ProducerId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KeptBatch {
+    last_sequence: i32,
+    last_offset: Offset,
+    offset_delta: i32,
+    timestamp: TimestampMs,
+}
+
+impl KeptBatch {
+    fn first_sequence(&self) -> i32 {
+        sequence_minus(self.last_sequence, self.offset_delta)
+    }
+
+    fn base_offset(&self) -> Offset {
+        self.last_offset.plus(-i64::from(self.offset_delta))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Producer {
+    epoch: i16,
+    coordinator_epoch: i32,
+    last_timestamp: TimestampMs,
+    transaction_start: Option<Offset>,
+    batches: SmallVec<[KeptBatch; BATCHES_KEPT]>,
+}
+
+impl Producer {
+    fn new() -> Self {
+        Self {
+            epoch: NO_EPOCH,
+            coordinator_epoch: -1,
+            last_timestamp: TimestampMs::NONE,
+            transaction_start: None,
+            batches: SmallVec::new(),
+        }
+    }
+
+    fn last_sequence(&self) -> i32 {
+        self.batches.last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    fn enter_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+
+    fn add(&mut self, header: &BatchHeader) {
+        self.enter_epoch(header.producer_epoch);
+        if self.batches.len() == BATCHES_KEPT {
+            self.batches.remove(0);
+        }
+        self.batches.push(KeptBatch {
+            last_sequence: header.last_sequence(),
+            last_offset: header.last_offset(),
+            offset_delta: header.last_offset_delta,
+            timestamp: header.max_timestamp,
+        });
+        self.last_timestamp = header.max_timestamp;
+        if header.attributes.is_transactional() && self.transaction_start.is_none() {
+            self.transaction_start = Some(header.base_offset);
+        }
+    }
+}
+
+/// How a batch is taken back: what was known of its producer before.
+#[derive(Clone, Debug)]
+struct Undo {
+    base_offset: Offset,
+    next_offset: Offset,
+    producer_id: ProducerId,
+    before: Option<Producer>,
+}
+
+/// What is known of one producer, for `DescribeProducers` (KIP-664).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerView {
+    /// Who.
+    pub producer_id: ProducerId,
+    /// Its latest epoch.
+    pub producer_epoch: i16,
+    /// The last sequence in the log, or -1.
+    pub last_sequence: i32,
+    /// The largest timestamp of its last batch.
+    pub last_timestamp: TimestampMs,
+    /// The epoch of the coordinator that ended its last transaction, or -1.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction starts.
+    pub transaction_start: Option<Offset>,
+}
+
+/// The producers of one partition.
+#[derive(Clone, Debug)]
+pub struct ProducerStates {
+    producers_max: usize,
+    producers: BTreeMap<ProducerId, Producer>,
+    transactions: BTreeSet<(Offset, ProducerId)>,
+    undo: VecDeque<Undo>,
+    settled: Offset,
+    end: Offset,
+}
+
+impl ProducerStates {
+    /// Nothing known, in a log that ends at `end`. Of more than `producers_max` producers the ones that wrote longest ago
+    /// are forgotten, except those with a transaction open: an unknown producer may start anywhere, so a client
+    /// notices only where it sends a batch again after that.
+    ///
+    /// # Panics
+    /// When `producers_max` is 0.
+    #[must_use]
+    pub fn new(producers_max: usize, end: Offset) -> Self {
+        assert!(producers_max > 0, "a producer that writes is known");
+        Self {
+            producers_max,
+            producers: BTreeMap::new(),
+            transactions: BTreeSet::new(),
+            undo: VecDeque::new(),
+            settled: end,
+            end,
+        }
+    }
+
+    /// What is known from a snapshot, which was taken where the log ended at `end`.
+    #[must_use]
+    pub fn from_snapshot(producers_max: usize, end: Offset, entries: &[SnapshotEntry]) -> Self {
+        let mut states = Self::new(producers_max, end);
+        for entry in entries {
+            let mut batches = SmallVec::new();
+            if entry.last_offset.0 >= 0 {
+                batches.push(KeptBatch {
+                    last_sequence: entry.last_sequence,
+                    last_offset: entry.last_offset,
+                    offset_delta: entry.offset_delta,
+                    timestamp: entry.timestamp,
+                });
+            }
+            let producer = Producer {
+                epoch: entry.producer_epoch,
+                coordinator_epoch: entry.coordinator_epoch,
+                last_timestamp: entry.timestamp,
+                transaction_start: (entry.transaction_start.0 >= 0).then_some(entry.transaction_start),
+                batches,
+            };
+            states.put(entry.producer_id, Some(producer));
+        }
+        states.forget_oldest(None);
+        states
+    }
+
+    /// What a snapshot holds, by producer id. Batches that are not settled are in it: a snapshot belongs to the offset at
+    /// which it is taken, and recovery drops one that lies beyond the end of the log.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<SnapshotEntry> {
+        let entry = |(&producer_id, producer): (&ProducerId, &Producer)| {
+            let last = producer.batches.last();
+            SnapshotEntry {
+                producer_id,
+                producer_epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_offset: last.map_or(Offset(-1), |batch| batch.last_offset),
+                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                timestamp: producer.last_timestamp,
+                coordinator_epoch: producer.coordinator_epoch,
+                transaction_start: producer.transaction_start.unwrap_or(Offset(-1)),
+            }
+        };
+        self.producers.iter().map(entry).collect()
+    }
+
+    /// The offset after the last batch it was told of.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// How many producers are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
+    /// Where the first transaction that is still open starts: the last stable offset is not above it.
+    #[must_use]
+    pub fn first_undecided_offset(&self) -> Option<Offset> {
+        self.transactions.first().map(|(offset, _)| *offset)
+    }
+
+    /// The producers, by id.
+    pub fn views(&self) -> impl Iterator<Item = ProducerView> + '_ {
+        self.producers.iter().map(|(&producer_id, producer)| ProducerView {
+            producer_id,
+            producer_epoch: producer.epoch,
+            last_sequence: producer.last_sequence(),
+            last_timestamp: producer.last_timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            transaction_start: producer.transaction_start,
+        })
+    }
+
+    /// What is to be done with a batch from a client; nothing changes. The base offset does not matter yet.
+    ///
+    /// # Errors
+    /// [`ProducerError`] where the batch must not be appended.
+    pub fn check(&self, header: &BatchHeader) -> Result<Verdict, ProducerError> {
+        let (producer_id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
+        if producer_id.0 < 0 {
+            return Ok(Verdict::Append);
+        }
+        // An unknown producer may start anywhere: retention or time may have taken what was known (KIP-360).
+        let Some(producer) = self.producers.get(&producer_id) else { return Ok(Verdict::Append) };
+        let same = |batch: &&KeptBatch| batch.first_sequence() == sequence && batch.last_sequence == header.last_sequence();
+        if epoch == producer.epoch
+            && let Some(batch) = producer.batches.iter().find(same)
+        {
+            return Ok(Verdict::Duplicate {
+                base_offset: batch.base_offset(),
+                last_offset: batch.last_offset,
+                timestamp: batch.timestamp,
+            });
+        }
+        if epoch < producer.epoch {
+            return Err(ProducerError::StaleEpoch { producer_id, epoch, current: producer.epoch });
+        }
+        let last_sequence = if epoch == producer.epoch { producer.last_sequence() } else { NO_SEQUENCE };
+        // -1 is followed by 0, so an epoch without a batch starts at 0, and so does what comes after i32::MAX.
+        let expected = if last_sequence == i32::MAX { 0 } else { last_sequence + 1 };
+        if sequence != expected && producer.epoch != NO_EPOCH {
+            return Err(ProducerError::OutOfOrder { producer_id, sequence, last_sequence });
+        }
+        if producer.transaction_start.is_some() && !header.attributes.is_transactional() {
+            return Err(ProducerError::TransactionOpen { producer_id });
+        }
+        Ok(Verdict::Append)
+    }
+
+    /// A batch was appended, with its base offset in the header. It must be told of all, in order, those without a producer
+    /// too. In recovery, and for what a leader sent, this is all: they were checked when they were first appended. A marker
+    /// that ends a transaction goes to [`Self::end_transaction`] instead; one that comes here ends it too, and only
+    /// its coordinator's epoch stays unknown.
+    ///
+    /// # Panics
+    /// When the batch does not follow the last one.
+    pub fn update(&mut self, header: &BatchHeader) {
+        self.apply(header, None);
+    }
+
+    /// A batch that commits or aborts a transaction was appended; `coordinator_epoch` is in its record.
+    ///
+    /// # Panics
+    /// When the batch does not follow the last one.
+    pub fn end_transaction(&mut self, header: &BatchHeader, coordinator_epoch: i32) {
+        self.apply(header, Some(coordinator_epoch));
+    }
+
+    fn apply(&mut self, header: &BatchHeader, coordinator_epoch: Option<i32>) {
+        assert!(header.base_offset >= self.end, "batches are appended in order");
+        self.end = header.next_offset();
+        let producer_id = header.producer_id;
+        if producer_id.0 < 0 {
+            return;
+        }
+        let before = self.producers.get(&producer_id).cloned();
+        let mut producer = before.clone().unwrap_or_else(Producer::new);
+        if header.attributes.is_control() || coordinator_epoch.is_some() {
+            producer.enter_epoch(header.producer_epoch);
+            producer.coordinator_epoch = coordinator_epoch.unwrap_or(producer.coordinator_epoch);
+            producer.last_timestamp = header.max_timestamp;
+            producer.transaction_start = None;
+        } else {
+            producer.add(header);
+        }
+        let new = before.is_none();
+        self.undo.push_back(Undo { base_offset: header.base_offset, next_offset: self.end, producer_id, before });
+        self.put(producer_id, Some(producer));
+        if new {
+            self.forget_oldest(Some(producer_id));
+        }
+    }
+
+    fn put(&mut self, producer_id: ProducerId, producer: Option<Producer>) {
+        let starts = producer.as_ref().and_then(|producer| producer.transaction_start);
+        let before = match producer {
+            Some(producer) => self.producers.insert(producer_id, producer),
+            None => self.producers.remove(&producer_id),
+        };
+        if let Some(start) = before.and_then(|before| before.transaction_start) {
+            self.transactions.remove(&(start, producer_id));
+        }
+        if let Some(start) = starts {
+            self.transactions.insert((start, producer_id));
+        }
+    }
+
+    /// Makes room when there are too many: a sixteenth at once, so that the search for the oldest is rare.
+    fn forget_oldest(&mut self, keep: Option<ProducerId>) {
+        if self.producers.len() <= self.producers_max {
+            return;
+        }
+        let wanted = self.producers_max - self.producers_max / 16;
+        let last_offset = |producer: &Producer| producer.batches.last().map_or(Offset(-1), |batch| batch.last_offset);
+        let mut oldest: Vec<_> = self
+            .producers
+            .iter()
+            .filter(|(id, producer)| producer.transaction_start.is_none() && Some(**id) != keep)
+            .map(|(id, producer)| (last_offset(producer), *id))
+            .collect();
+        oldest.sort_unstable();
+        oldest.truncate(self.producers.len() - wanted);
+        for (_, id) in oldest {
+            self.put(id, None);
+        }
+    }
+
+    /// What lies below `offset` stays in the log: it need not be taken back any more. Costs what it forgets.
+    pub fn settle(&mut self, offset: Offset) {
+        self.settled = self.settled.max(offset.min(self.end));
+        while self.undo.front().is_some_and(|undo| undo.next_offset <= self.settled) {
+            self.undo.pop_front();
+        }
+    }
+
+    /// The log ends at `offset` now. Returns whether the batches above were taken back; if not, that was below what is
+    /// settled: then nothing is known any more, and the caller starts from a snapshot and the log.
+    #[must_use]
+    pub fn truncate_to(&mut self, offset: Offset) -> bool {
+        if offset < self.settled {
+            *self = Self::new(self.producers_max, offset);
+            return false;
+        }
+        while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
+            if let Some(undo) = self.undo.pop_back() {
+                self.put(undo.producer_id, undo.before);
+            }
+        }
+        self.end = self.end.min(offset);
+        true
+    }
+
+    /// Forgets producers without an open transaction whose last batch is `expiration_ms` old
+    /// (`producer.id.expiration.ms`), by the batch's own timestamp as for Kafka.
+    pub fn expire(&mut self, now: TimestampMs, expiration_ms: i64) {
+        self.producers.retain(|_, producer| {
+            producer.transaction_start.is_some() || now.0.saturating_sub(producer.last_timestamp.0) < expiration_ms
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

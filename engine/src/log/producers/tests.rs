@@ -1,0 +1,278 @@
+//! Tests of producer states: the rules one by one, and everything against a model that keeps every batch.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::BatchBuilder;
+
+const MAX: usize = 1000;
+
+fn batch(offset: i64, id: i64, epoch: i16, sequence: i32, count: i32) -> BatchHeader {
+    let mut builder = BatchBuilder::new(Offset(offset)).producer(ProducerId(id), epoch, sequence);
+    for _ in 0..count {
+        builder.push(TimestampMs(1000 + offset), None, None, &[]);
+    }
+    BatchHeader::parse(&builder.build()).unwrap()
+}
+
+fn transactional(mut header: BatchHeader) -> BatchHeader {
+    header.attributes.0 |= 1 << 4;
+    header
+}
+
+fn marker(offset: i64, id: i64, epoch: i16) -> BatchHeader {
+    let mut header = transactional(batch(offset, id, epoch, 0, 1));
+    header.attributes.0 |= 1 << 5;
+    header.base_sequence = -1;
+    header
+}
+
+fn states() -> ProducerStates {
+    ProducerStates::new(MAX, Offset(0))
+}
+
+#[test]
+fn a_batch_that_is_sent_again_is_a_duplicate_while_it_is_among_the_last_five() {
+    let mut states = states();
+    for n in 0..6 {
+        let header = batch(i64::from(n) * 3, 7, 0, n * 3, 3);
+        assert_eq!(states.check(&header), Ok(Verdict::Append));
+        states.update(&header);
+    }
+    for n in 1..6i32 {
+        let base_offset = Offset(i64::from(n) * 3);
+        let expected =
+            Verdict::Duplicate { base_offset, last_offset: base_offset.plus(2), timestamp: TimestampMs(1000 + base_offset.0) };
+        assert_eq!(states.check(&batch(99, 7, 0, n * 3, 3)), Ok(expected));
+    }
+    let out_of_order = |sequence| Err(ProducerError::OutOfOrder { producer_id: ProducerId(7), sequence, last_sequence: 17 });
+    assert_eq!(states.check(&batch(99, 7, 0, 0, 3)), out_of_order(0), "the sixth is forgotten");
+    assert_eq!(states.check(&batch(99, 7, 0, 15, 2)), out_of_order(15), "the same start, another end");
+    assert_eq!(states.check(&batch(99, 7, 0, 19, 1)), out_of_order(19), "one is missing");
+    assert_eq!(states.check(&batch(99, 7, 0, 18, 1)), Ok(Verdict::Append));
+}
+
+#[test]
+fn epochs_fence_and_start_at_zero() {
+    let mut states = states();
+    states.update(&batch(0, 7, 3, 0, 2));
+    let stale = ProducerError::StaleEpoch { producer_id: ProducerId(7), epoch: 2, current: 3 };
+    assert_eq!(states.check(&batch(2, 7, 2, 2, 1)), Err(stale));
+    let wrong = ProducerError::OutOfOrder { producer_id: ProducerId(7), sequence: 2, last_sequence: -1 };
+    assert_eq!(states.check(&batch(2, 7, 4, 2, 1)), Err(wrong));
+    assert_eq!(states.check(&batch(2, 7, 4, 0, 2)), Ok(Verdict::Append), "not the duplicate of an older epoch");
+    states.update(&batch(2, 7, 4, 0, 2));
+    assert!(matches!(states.check(&batch(9, 7, 3, 0, 2)), Err(ProducerError::StaleEpoch { .. })));
+}
+
+#[test]
+fn unknown_producers_start_anywhere_and_others_are_not_looked_at() {
+    let mut states = states();
+    assert_eq!(states.check(&batch(0, 7, 5, 4711, 1)), Ok(Verdict::Append));
+    states.update(&batch(0, -1, -1, -1, 5));
+    assert!(states.is_empty());
+    assert_eq!(states.end(), Offset(5));
+}
+
+#[test]
+fn sequences_go_round() {
+    let mut states = states();
+    states.update(&batch(0, 7, 0, i32::MAX - 1, 2));
+    assert_eq!(states.check(&batch(2, 7, 0, 0, 1)), Ok(Verdict::Append));
+    let mut states = ProducerStates::new(MAX, Offset(0));
+    let around = batch(0, 7, 0, i32::MAX, 3);
+    states.update(&around);
+    assert!(matches!(states.check(&around), Ok(Verdict::Duplicate { base_offset: Offset(0), .. })));
+    assert_eq!(states.check(&batch(3, 7, 0, 2, 1)), Ok(Verdict::Append));
+}
+
+#[test]
+fn transactions_hold_the_last_stable_offset_back() {
+    let mut states = states();
+    states.update(&transactional(batch(0, 1, 0, 0, 2)));
+    states.update(&transactional(batch(2, 2, 0, 0, 2)));
+    states.update(&transactional(batch(4, 1, 0, 2, 2)));
+    assert_eq!(states.first_undecided_offset(), Some(Offset(0)));
+    let outside = ProducerError::TransactionOpen { producer_id: ProducerId(1) };
+    assert_eq!(states.check(&batch(6, 1, 0, 4, 1)), Err(outside));
+    states.end_transaction(&marker(6, 1, 0), 9);
+    assert_eq!(states.first_undecided_offset(), Some(Offset(2)));
+    assert_eq!(states.views().next().unwrap().coordinator_epoch, 9);
+    assert_eq!(states.check(&batch(7, 1, 0, 4, 1)), Ok(Verdict::Append), "the sequence goes on");
+    states.update(&marker(7, 2, 1));
+    assert_eq!(states.first_undecided_offset(), None);
+    assert_eq!(states.check(&batch(8, 2, 1, 0, 1)), Ok(Verdict::Append), "the marker brought a new epoch");
+    assert!(states.truncate_to(Offset(7)));
+    assert_eq!(states.first_undecided_offset(), Some(Offset(2)));
+}
+
+#[test]
+fn what_is_settled_cannot_be_taken_back() {
+    let mut states = states();
+    states.update(&batch(0, 7, 0, 0, 2));
+    states.update(&batch(2, 7, 0, 2, 2));
+    states.settle(Offset(2));
+    assert!(states.truncate_to(Offset(2)));
+    assert_eq!(states.check(&batch(2, 7, 0, 2, 2)), Ok(Verdict::Append));
+    states.update(&batch(2, 7, 0, 2, 2));
+    assert!(!states.truncate_to(Offset(1)));
+    assert!(states.is_empty());
+    assert_eq!(states.end(), Offset(1));
+}
+
+#[test]
+fn the_oldest_are_forgotten_when_there_are_too_many() {
+    let mut states = ProducerStates::new(32, Offset(0));
+    states.update(&transactional(batch(0, 1000, 0, 0, 1)));
+    for n in 1..=40i64 {
+        states.update(&batch(n, n, 0, 0, 1));
+        assert!(states.len() <= 32);
+        assert_eq!(states.views().filter(|view| [n, 1000].contains(&view.producer_id.0)).count(), 2);
+    }
+    assert!(states.views().all(|view| view.producer_id.0 > 5));
+}
+
+#[test]
+fn idle_producers_expire() {
+    let mut states = states();
+    states.update(&batch(0, 1, 0, 0, 1));
+    states.update(&transactional(batch(10, 2, 0, 0, 1)));
+    states.update(&batch(20, 3, 0, 0, 1));
+    states.expire(TimestampMs(1100), 81);
+    let left: Vec<_> = states.views().map(|view| view.producer_id.0).collect();
+    assert_eq!(left, [2, 3]);
+}
+
+/// What the log holds: every batch that was appended and not cut.
+#[derive(Clone, Default)]
+struct Model {
+    batches: Vec<BatchHeader>,
+}
+
+impl Model {
+    fn end(&self) -> i64 {
+        self.batches.last().map_or(0, |batch| batch.next_offset().0)
+    }
+
+    /// The rules, from the whole log of one producer.
+    fn check(&self, header: &BatchHeader) -> &'static str {
+        let of: Vec<_> = self.batches.iter().filter(|batch| batch.producer_id == header.producer_id).collect();
+        let Some(last) = of.last() else { return "append" };
+        let current: Vec<_> = of.iter().rev().take_while(|batch| batch.producer_epoch == last.producer_epoch).take(5).collect();
+        let same = |batch: &&&&BatchHeader| {
+            batch.producer_epoch == header.producer_epoch
+                && batch.base_sequence == header.base_sequence
+                && batch.record_count == header.record_count
+        };
+        if current.iter().any(|batch| same(&batch)) {
+            "duplicate"
+        } else if header.producer_epoch < last.producer_epoch {
+            "stale"
+        } else if header.producer_epoch > last.producer_epoch {
+            if header.base_sequence == 0 { "append" } else { "out of order" }
+        } else {
+            let next = (i64::from(last.base_sequence) + i64::from(last.record_count)) % (1 << 31);
+            if i64::from(header.base_sequence) == next { "append" } else { "out of order" }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send { id: i64, epoch: i16, sequence: i32, count: i32 },
+    Next { id: i64, count: i32 },
+    Settle(prop::sample::Index),
+    Cut(prop::sample::Index),
+    Reload,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3i64, 0..3i16, prop_oneof![0..6i32, i32::MAX - 3..=i32::MAX], 1..4i32)
+            .prop_map(|(id, epoch, sequence, count)| Step::Send { id, epoch, sequence, count }),
+        8 => (0..3i64, 1..4i32).prop_map(|(id, count)| Step::Next { id, count }),
+        1 => any::<prop::sample::Index>().prop_map(Step::Settle),
+        2 => any::<prop::sample::Index>().prop_map(Step::Cut),
+        1 => Just(Step::Reload),
+    ]
+}
+
+fn name(verdict: Result<Verdict, ProducerError>) -> &'static str {
+    match verdict {
+        Ok(Verdict::Append) => "append",
+        Ok(Verdict::Duplicate { .. }) => "duplicate",
+        Err(ProducerError::StaleEpoch { .. }) => "stale",
+        Err(ProducerError::OutOfOrder { .. }) => "out of order",
+        Err(ProducerError::TransactionOpen { .. }) => "transaction",
+    }
+}
+
+proptest! {
+    /// Sends, retries, cuts of what is not settled and rebuilds from the log give what the whole log would.
+    #[test]
+    fn verdicts_are_those_of_the_whole_log(steps in prop::collection::vec(step(), 0..60)) {
+        let mut states = states();
+        let mut model = Model::default();
+        let mut settled = 0;
+        for step in steps {
+            let header = match step {
+                Step::Send { id, epoch, sequence, count } => batch(model.end(), id, epoch, sequence, count),
+                Step::Next { id, count } => {
+                    let last = model.batches.iter().rev().find(|batch| batch.producer_id.0 == id);
+                    let (epoch, sequence) = last.map_or((0, 0), |last| {
+                        (last.producer_epoch, crate::batch::sequence_plus(last.base_sequence, last.record_count))
+                    });
+                    batch(model.end(), id, epoch, sequence, count)
+                }
+                Step::Settle(at) => {
+                    settled = settled.max(at.index(model.end() as usize + 1) as i64);
+                    states.settle(Offset(settled));
+                    continue;
+                }
+                Step::Cut(at) => {
+                    // At the start of a batch that is not settled, or at the end.
+                    let starts: Vec<_> = model.batches.iter().map(|batch| batch.base_offset.0)
+                        .chain([model.end()]).filter(|start| *start >= settled).collect();
+                    let cut = starts[at.index(starts.len())];
+                    prop_assert!(states.truncate_to(Offset(cut)));
+                    model.batches.retain(|batch| batch.base_offset.0 < cut);
+                    prop_assert_eq!(states.end(), Offset(cut));
+                    continue;
+                }
+                Step::Reload => {
+                    let mut again = ProducerStates::new(MAX, Offset(0));
+                    for header in &model.batches {
+                        again.update(header);
+                    }
+                    prop_assert_eq!(again.snapshot(), states.snapshot());
+                    again.settle(Offset(settled));
+                    states = again;
+                    continue;
+                }
+            };
+            let verdict = states.check(&header);
+            prop_assert_eq!(name(verdict), model.check(&header));
+            match verdict {
+                Ok(Verdict::Append) => {
+                    states.update(&header);
+                    model.batches.push(header);
+                }
+                Ok(Verdict::Duplicate { base_offset, last_offset, timestamp }) => {
+                    let original = model.batches.iter().find(|batch| batch.base_offset == base_offset).unwrap();
+                    prop_assert_eq!(original.last_offset(), last_offset);
+                    prop_assert_eq!(original.max_timestamp, timestamp);
+                    prop_assert_eq!(original.base_sequence, header.base_sequence);
+                }
+                Err(_) => {}
+            }
+        }
+        // A snapshot keeps the last batch of each: it goes on from there and knows the last as a duplicate.
+        let loaded = ProducerStates::from_snapshot(MAX, states.end(), &states.snapshot());
+        prop_assert_eq!(loaded.snapshot(), states.snapshot());
+        for view in states.views() {
+            let last = model.batches.iter().rev().find(|batch| batch.producer_id == view.producer_id).unwrap();
+            prop_assert_eq!(loaded.check(last), states.check(last));
+            prop_assert_eq!(name(loaded.check(last)), "duplicate");
+        }
+    }
+}

@@ -2,10 +2,12 @@
 //! start, [`accept`] on one core. A port that another process uses is an error here: SO_REUSEPORT, which would let two
 //! brokers share it in silence, is not used.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,8 +17,6 @@ use tracing::warn;
 
 use super::Stop;
 
-/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
-const BACKLOG: i32 = 4096;
 /// How long to wait when the process has no descriptors left.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// A trouble that goes on is logged once in a while.
@@ -77,11 +77,12 @@ impl Listener {
     }
 }
 
-/// Opens a listener. An empty `host` means every interface.
+/// Opens a listener. An empty `host` means every interface; `backlog` is `socket.listen.backlog.size`, which the kernel
+/// caps at net.core.somaxconn.
 ///
 /// # Errors
 /// When the host has no address, or nothing can listen there.
-pub fn bind(name: &str, host: &str, port: u16) -> Result<Listener, BindError> {
+pub fn bind(name: &str, host: &str, port: u16, backlog: i32) -> Result<Listener, BindError> {
     let listener: Arc<str> = Arc::from(name);
     let addresses: Vec<SocketAddr> = if host.is_empty() {
         vec![(IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()]
@@ -98,7 +99,7 @@ pub fn bind(name: &str, host: &str, port: u16) -> Result<Listener, BindError> {
     };
     let mut first_error = None;
     for address in addresses {
-        match open(address) {
+        match open(address, backlog) {
             Ok(socket) => {
                 let address = socket.local_addr().unwrap_or(address);
                 return Ok(Listener { name: listener, socket, address });
@@ -113,7 +114,7 @@ pub fn bind(name: &str, host: &str, port: u16) -> Result<Listener, BindError> {
     Err(BindError::Other { listener, address, error })
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted broker shall not wait for the old one's connections to time out.
     socket.set_reuse_address(true)?;
@@ -122,7 +123,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok(socket.into())
 }
 
@@ -136,56 +137,100 @@ pub struct Accepted {
     pub(super) place: Place,
 }
 
-/// A connection's place in the count of its core, until it is dropped.
+/// How many connections there are. Touched when one comes or goes, never between.
+#[derive(Debug)]
+struct Counts {
+    by_core: Box<[AtomicUsize]>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    next_id: AtomicU64,
+}
+
+impl Counts {
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // The map is whole whatever happened to a thread that held it.
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place in the counts, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    open: Arc<[AtomicUsize]>,
+    counts: Arc<Counts>,
     core: usize,
+    address: IpAddr,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open[self.core].fetch_sub(1, Ordering::Relaxed);
+        self.counts.by_core[self.core].fetch_sub(1, Ordering::Relaxed);
+        if let Entry::Occupied(mut count) = self.counts.by_address().entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// `max.connections`.
+    pub all_max: usize,
+    /// `max.connections.per.ip`.
+    pub per_address_max: usize,
 }
 
 /// Deals connections out to cores: each to the one that has the fewest. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Dealer {
     cores: Vec<mpsc::UnboundedSender<Accepted>>,
-    open: Arc<[AtomicUsize]>,
-    next_id: Arc<AtomicU64>,
-    connections_max: usize,
+    counts: Arc<Counts>,
+    limits: ConnectionLimits,
 }
 
 impl Dealer {
-    /// A dealer and, for each core, the end where its connections arrive. `connections_max` is `max.connections`.
+    /// A dealer and, for each core, the end where its connections arrive.
     ///
     /// # Panics
     /// Without cores.
     #[must_use]
-    pub fn new(cores: usize, connections_max: usize) -> (Self, Vec<mpsc::UnboundedReceiver<Accepted>>) {
+    pub fn new(cores: usize, limits: ConnectionLimits) -> (Self, Vec<mpsc::UnboundedReceiver<Accepted>>) {
         assert!(cores > 0, "connections need a core");
         let (senders, receivers) = (0..cores).map(|_| mpsc::unbounded_channel()).unzip();
-        let open = (0..cores).map(|_| AtomicUsize::new(0)).collect();
-        (Self { cores: senders, open, next_id: Arc::default(), connections_max }, receivers)
+        let by_core = (0..cores).map(|_| AtomicUsize::new(0)).collect();
+        let counts = Arc::new(Counts { by_core, by_address: Mutex::default(), next_id: AtomicU64::new(0) });
+        (Self { cores: senders, counts, limits }, receivers)
     }
 
     /// How many connections are open, on all cores.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.counts.by_core.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Gives a connection to a core; gives it back where there are too many already.
-    fn deal(&self, stream: TcpStream, peer: SocketAddr, listener: Arc<str>) -> Result<(), TcpStream> {
-        if self.connections() >= self.connections_max {
-            return Err(stream);
+    /// Gives a connection to a core, or says which limit is reached.
+    fn deal(&self, stream: TcpStream, peer: SocketAddr, listener: Arc<str>) -> Result<(), &'static str> {
+        if self.connections() >= self.limits.all_max {
+            return Err("max.connections");
         }
-        let core = (0..self.cores.len()).min_by_key(|&core| self.open[core].load(Ordering::Relaxed)).unwrap_or(0);
-        self.open[core].fetch_add(1, Ordering::Relaxed);
-        let place = Place { open: self.open.clone(), core };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let address = peer.ip().to_canonical();
+        {
+            let mut by_address = self.counts.by_address();
+            let count = by_address.entry(address).or_default();
+            if *count >= self.limits.per_address_max {
+                if *count == 0 {
+                    by_address.remove(&address);
+                }
+                return Err("max.connections.per.ip");
+            }
+            *count += 1;
+        }
+        let by_core = &self.counts.by_core;
+        let core = (0..self.cores.len()).min_by_key(|&core| by_core[core].load(Ordering::Relaxed)).unwrap_or(0);
+        by_core[core].fetch_add(1, Ordering::Relaxed);
+        let place = Place { counts: self.counts.clone(), core, address };
+        let id = self.counts.next_id.fetch_add(1, Ordering::Relaxed);
         // A core that takes no more is stopping, and so is everything else.
         let _ = self.cores[core].send(Accepted { stream, id, peer, listener, place });
         Ok(())
@@ -209,9 +254,8 @@ pub async fn accept(listener: Listener, dealer: Dealer, stop: Stop) -> io::Resul
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
-                if dealer.deal(stream, peer, name.clone()).is_err() {
-                    let max = dealer.connections_max;
-                    trouble.log(|more| warn!(%peer, more, "connection refused: max.connections={max} are open"));
+                if let Err(limit) = dealer.deal(stream, peer, name.clone()) {
+                    trouble.log(|more| warn!(%peer, more, "connection refused: as many as {limit} allows are open"));
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringlog_protocol::ApiKey;
+
+use crate::config::BrokerOptions;
 
 mod budget;
 mod connection;
-pub mod header;
 pub mod listener;
 mod reader;
 pub mod response;
@@ -45,9 +47,27 @@ pub struct Limits {
     pub connection_requests_max: usize,
     /// How many bytes of unanswered requests one connection may have before it is no longer read. One request may pass it.
     pub connection_bytes_max: usize,
-    /// How many bytes of large requests a core holds at once. One request may pass it, alone.
+    /// How many bytes of large requests a core holds at once (`queued.max.request.bytes` of all cores). One request may pass
+    /// it, alone.
     pub core_bytes_max: usize,
 }
+
+impl Limits {
+    /// The bounds that the configuration asks for, on one of `cores` cores.
+    #[must_use]
+    pub fn new(options: &BrokerOptions, cores: usize) -> Self {
+        let defaults = Self::default();
+        let bytes = |bytes: i64| usize::try_from(bytes).ok();
+        let request_bytes_max = bytes(options.socket_request_max_bytes.into()).unwrap_or(defaults.request_bytes_max);
+        let idle_max = u64::try_from(options.connections_max_idle_ms).map_or(NEVER, Duration::from_millis).min(NEVER);
+        let all_cores_bytes_max = bytes(options.queued_max_request_bytes);
+        let core_bytes_max = all_cores_bytes_max.map_or(defaults.core_bytes_max, |all| (all / cores.max(1)).max(1));
+        Self { request_bytes_max, idle_max, core_bytes_max, ..defaults }
+    }
+}
+
+/// As good as never, and a timer can still be set to it.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 86400);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -68,6 +88,8 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// The other end.
     pub peer: SocketAddr,
+    /// This end: the address by which the peer came.
+    pub local: SocketAddr,
     /// The name of the listener it came in by.
     pub listener: Arc<str>,
     /// Who it is: `User:ANONYMOUS` until it says otherwise.
@@ -82,30 +104,23 @@ pub struct RequestContext {
     /// The client's name for itself; `None` where it sent none.
     pub client_id: Option<Rc<str>>,
     /// Which API.
-    pub api_key: i16,
+    pub api: ApiKey,
     /// Which version of it.
     pub api_version: i16,
     /// The client's number of this request, repeated in the response.
     pub correlation_id: i32,
     /// True for ApiVersions at a version that is not served: the answer is then a version 0 body with error 35 (KIP-511).
     pub version_unsupported: bool,
-    /// Whether the response header has tagged fields (version 1 of it).
-    pub response_header_flexible: bool,
 }
 
-/// What a [`Handler`] says to an API key and version before it sees the request.
+/// What a [`Handler`] says to a version of an API before it sees the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Served.
-    Serve {
-        /// Whether the request header has tagged fields (version 2 of it).
-        request_header_flexible: bool,
-        /// Whether the response header has tagged fields (version 1 of it).
-        response_header_flexible: bool,
-    },
+    /// Handled.
+    Serve,
     /// ApiVersions at an unknown version: handled, with [`RequestContext::version_unsupported`] set and an empty body.
     AnswerUnsupported,
-    /// Not served: the connection is closed.
+    /// The connection is closed.
     Refuse,
 }
 
@@ -121,8 +136,17 @@ pub enum Outcome {
 
 /// Serves requests.
 pub trait Handler {
-    /// Whether this API is served in this version.
-    fn admit(&self, api_key: i16, api_version: i16) -> Admission;
+    /// Whether this API is handled in this version. Unless a handler knows better: in the versions that are advertised. These
+    /// include Produce 0 to 2, which are to be answered with an error.
+    fn admit(&self, api: ApiKey, version: i16) -> Admission {
+        if (api.version_min_advertised()..=api.version_max()).contains(&version) {
+            Admission::Serve
+        } else if api == ApiKey::ApiVersions {
+            Admission::AnswerUnsupported
+        } else {
+            Admission::Refuse
+        }
+    }
 
     /// Serves one request. `body` is what follows the request header, kept alive by whoever holds it.
     ///

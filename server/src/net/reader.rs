@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use ringlog_engine::memory::Buffer;
+use ringlog_protocol::{ApiKey, Decoder, RequestHeader};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{self, FrameMemory, Permit};
 use super::connection::Shared;
-use super::{Admission, RequestContext, Stop, header};
+use super::{Admission, RequestContext, Stop};
 
 /// Frames up to this size are copied out of the scratch and are not counted in the core's budget.
 pub(super) const SMALL_FRAME_BYTES_MAX: usize = 16 << 10;
@@ -286,34 +287,38 @@ impl<'a> Reader<'a> {
     /// Starts the request in a frame.
     fn start(&mut self, mut frame: Bytes) -> Result<(), End> {
         let len = frame.len();
-        let malformed = |error: header::Malformed| End::Malformed(error.to_string().into());
-        let head = header::start(&frame).map_err(malformed)?;
-        let handler = &self.shared.core.handler;
-        let mut context = RequestContext {
-            connection: self.shared.info.clone(),
-            client_id: None,
-            api_key: head.api_key,
-            api_version: head.api_version,
-            correlation_id: head.correlation_id,
-            version_unsupported: false,
-            response_header_flexible: false,
+        let mut decoder = Decoder::new(&frame);
+        let header = match RequestHeader::decode(&mut decoder) {
+            Ok(header) => header,
+            // Nothing is known of a future version's header but its beginning.
+            Err(error) => match future_api_versions(&frame) {
+                Some(header) => header,
+                None => return Err(End::Malformed(format!("bad request header: {error}").into())),
+            },
         };
-        match handler.admit(head.api_key, head.api_version) {
-            Admission::Serve { request_header_flexible, response_header_flexible } => {
-                let (client_id, body) = header::rest(&frame, request_header_flexible).map_err(malformed)?;
-                context.client_id = header::shared_client_id(&mut self.client_id, client_id);
-                context.response_header_flexible = response_header_flexible;
-                frame.advance(body);
-            }
-            Admission::AnswerUnsupported => {
-                // Nothing is known of a future version's header but its beginning.
-                context.version_unsupported = true;
-                frame.clear();
-            }
-            Admission::Refuse => {
-                let reason = format!("API key {} version {} is not served", head.api_key, head.api_version);
-                return Err(End::Malformed(reason.into()));
-            }
+        let body_at = len - decoder.remaining();
+        let Some(api) = ApiKey::from_key(header.api_key) else { unreachable!("the header's decoder knows it") };
+        let handler = &self.shared.core.handler;
+        let admission = handler.admit(api, header.api_version);
+        if admission == Admission::Refuse {
+            return Err(End::Malformed(format!("{api} version {} is not served", header.api_version).into()));
+        }
+        // Most clients say the same in every request.
+        if self.client_id.as_deref() != header.client_id.as_deref() {
+            self.client_id = header.client_id.as_deref().map(Rc::from);
+        }
+        let context = RequestContext {
+            connection: self.shared.info.clone(),
+            client_id: self.client_id.clone(),
+            api,
+            api_version: header.api_version,
+            correlation_id: header.correlation_id,
+            version_unsupported: admission == Admission::AnswerUnsupported,
+        };
+        if context.version_unsupported {
+            frame.clear();
+        } else {
+            frame.advance(body_at);
         }
         self.shared.start(handler.clone().handle(context, frame), len);
         Ok(())
@@ -379,4 +384,13 @@ fn checked_size(bytes: [u8; 4], size_max: usize) -> Result<usize, End> {
         _ => "",
     };
     Err(End::Malformed(format!("a request of {size} bytes; socket.request.max.bytes is {size_max}{hint}").into()))
+}
+
+/// The part of the header that all versions share, of an ApiVersions request that is newer than any we know.
+fn future_api_versions(frame: &[u8]) -> Option<RequestHeader<'static>> {
+    let mut decoder = Decoder::new(frame);
+    let (api_key, api_version) = (decoder.int16().ok()?, decoder.int16().ok()?);
+    let is_future = api_key == ApiKey::ApiVersions.key() && api_version > ApiKey::ApiVersions.version_max();
+    let correlation_id = decoder.int32().ok()?;
+    is_future.then_some(RequestHeader { api_key, api_version, correlation_id, client_id: None })
 }

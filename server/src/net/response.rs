@@ -6,7 +6,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ringlog_engine::disk::File;
 use ringlog_engine::memory::Slice;
+use ringlog_protocol::{Encoder, Hole, begin_response, finish_frame};
 use smallvec::SmallVec;
+
+use super::RequestContext;
 
 /// A range of an open file.
 #[derive(Clone)]
@@ -24,6 +27,9 @@ pub trait TailRange {
     /// The file range with the same bytes, once the segment holds them. Asked while a slow peer keeps the memory alive.
     fn as_file(&self) -> Option<FileRange>;
 }
+
+/// Room for the usual small answer.
+const HEAD_BYTES: usize = 256;
 
 /// A piece of a response.
 pub enum Source {
@@ -65,38 +71,48 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response of encoded bytes alone. `head` begins with [`super::header::response_start`].
+    /// The response to a request: `body` encodes what follows the response header.
     ///
     /// # Panics
-    /// When `head` has no room for the size, or the response passes 2 GiB.
+    /// When `body` leaves holes, or the response passes 2 GiB.
     #[must_use]
-    pub fn new(head: Vec<u8>) -> Self {
-        Self::with_sources(head, &[], [])
+    pub fn encode(context: &RequestContext, body: impl FnOnce(&mut Encoder)) -> Self {
+        Self::encode_with_sources(context, body, [])
     }
 
-    /// A response with bytes from elsewhere. `holes` are positions in `head`, rising, and how many bytes belong there that
-    /// `head` does not have; `sources` fill them in order, one or more to a hole.
+    /// The response to a request, of whose body `body` left holes. `sources` fill them in order, one or more to a hole.
     ///
     /// # Panics
-    /// When `head` has no room for the size, the sources do not fill the holes, or the response passes 2 GiB: bugs of the
-    /// caller.
+    /// When the sources do not fill the holes, or the response passes 2 GiB: bugs of the caller.
     #[must_use]
-    pub fn with_sources(mut head: Vec<u8>, holes: &[(usize, usize)], sources: impl IntoIterator<Item = Source>) -> Self {
-        let len = head.len() as u64 + holes.iter().map(|&(_, len)| len as u64).sum::<u64>();
-        let size = len.checked_sub(4).and_then(|size| i32::try_from(size).ok());
-        let Some(size) = size else { panic!("a response of {len} bytes") };
-        head[..4].copy_from_slice(&size.to_be_bytes());
+    pub fn encode_with_sources(
+        context: &RequestContext,
+        body: impl FnOnce(&mut Encoder),
+        sources: impl IntoIterator<Item = Source>,
+    ) -> Self {
+        let mut encoder = Encoder::with_buffer(Vec::with_capacity(HEAD_BYTES));
+        let start = begin_response(&mut encoder, context.api, context.api_version, context.correlation_id);
+        body(&mut encoder);
+        let len = finish_frame(&mut encoder, start);
+        let (head, holes) = encoder.into_parts();
+        let response = Self::assemble(head, &holes, sources);
+        assert_eq!(response.len, len as u64, "the pieces are the frame");
+        response
+    }
+
+    fn assemble(head: Vec<u8>, holes: &[Hole], sources: impl IntoIterator<Item = Source>) -> Self {
+        let len = head.len() as u64 + holes.iter().map(|hole| hole.size as u64).sum::<u64>();
         let head = Bytes::from(head);
         let mut parts = SmallVec::new();
         let mut sources = sources.into_iter();
         let mut at = 0;
-        for &(position, len) in holes {
+        for &Hole { position, size } in holes {
             assert!(position >= at && position <= head.len(), "holes rise within the head");
             if position > at {
                 parts.push(Source::Bytes(head.slice(at..position)));
                 at = position;
             }
-            let mut missing = len as u64;
+            let mut missing = size as u64;
             while missing > 0 {
                 let Some(source) = sources.next() else { panic!("{missing} bytes of a hole have no source") };
                 assert!(source.len() <= missing, "a source is longer than its hole");
@@ -140,27 +156,30 @@ mod tests {
         Source::Bytes(Bytes::from_static(text))
     }
 
+    fn hole(position: usize, size: usize) -> Hole {
+        Hole { position, size }
+    }
+
     #[test]
-    fn holes_are_filled_in_order_and_the_size_is_right() {
-        let response = Response::with_sources(
+    fn holes_are_filled_in_order() {
+        let response = Response::assemble(
             b"....abcd".to_vec(),
-            &[(5, 4), (5, 0), (8, 2)],
+            &[hole(5, 4), hole(8, 2)],
             [bytes(b"12"), bytes(b""), bytes(b"34"), bytes(b"56")],
         );
-        assert_eq!(flat(&response), b"\0\0\0\x0aa1234bcd56");
+        assert_eq!(flat(&response), b"....a1234bcd56");
         assert_eq!(response.len_bytes(), 14);
-        assert_eq!(flat(&Response::new(b"....xy".to_vec())), b"\0\0\0\x02xy");
     }
 
     #[test]
     #[should_panic(expected = "have no source")]
     fn a_hole_must_be_filled() {
-        let _ = Response::with_sources(b"....".to_vec(), &[(4, 3)], [bytes(b"12")]);
+        let _ = Response::assemble(b"....".to_vec(), &[hole(4, 3)], [bytes(b"12")]);
     }
 
     #[test]
     #[should_panic(expected = "without a hole")]
     fn a_source_needs_a_hole() {
-        let _ = Response::with_sources(b"....".to_vec(), &[(4, 2)], [bytes(b"12"), bytes(b"3")]);
+        let _ = Response::assemble(b"....".to_vec(), &[hole(4, 2)], [bytes(b"12"), bytes(b"3")]);
     }
 }

@@ -86,14 +86,18 @@ pub async fn serve(core: Rc<Core>, mut incoming: mpsc::UnboundedReceiver<Accepte
 
 async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
     let Accepted { stream, id, peer, listener, place } = accepted;
-    let stream = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| TcpStream::from_std(stream));
-    match stream {
-        Ok(stream) => {
-            let info = ConnectionInfo { id, peer, listener, principal: Rc::from("User:ANONYMOUS") };
+    let ready = || {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok((stream.local_addr()?, TcpStream::from_std(stream)?))
+    };
+    match ready() {
+        Ok((local, stream)) => {
+            let info = ConnectionInfo { id, peer, local, listener, principal: Rc::from("User:ANONYMOUS") };
             connection::run(core, stream, info, stop).await;
         }
         // The peer may be gone already.
-        Err(error) => debug!(connection = id, %peer, %error, "connection lost"),
+        Err::<_, std::io::Error>(error) => debug!(connection = id, %peer, %error, "connection lost"),
     }
     drop(place);
 }

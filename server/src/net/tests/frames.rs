@@ -74,11 +74,11 @@ fn bad_frames_close_the_connection_after_earlier_answers() {
     let bad: [(&str, Vec<u8>); 8] = [
         ("oversized", oversized.to_vec()),
         ("negative", (-1_i32).to_be_bytes().to_vec()),
-        ("no header", framed(b"\0\x07\0")),
+        ("no header", framed(b"\0\x02\0")),
         ("empty", framed(b"")),
         ("unknown API", request_to(200, 0, 1, b"")),
         ("unknown version", request_to(KEY, 100, 1, b"")),
-        ("client id beyond the frame", framed(b"\0\x07\0\0\0\0\0\x01\x7f\xff")),
+        ("client id beyond the frame", framed(b"\0\x02\0\x01\0\0\0\x01\x7f\xff")),
         ("TLS", b"\x16\x03\x01\x02\0\x01\0\x01".to_vec()),
     ];
     run(async {

@@ -8,22 +8,22 @@ use crate::net::listener::BindError;
 #[test]
 fn a_port_in_use_is_an_error_that_says_what_to_do() {
     let first = loopback();
-    let error = listener::bind("PLAINTEXT", "127.0.0.1", first.address().port()).unwrap_err();
+    let error = listener::bind("PLAINTEXT", "127.0.0.1", first.address().port(), 50).unwrap_err();
     assert!(matches!(error, BindError::InUse { .. }));
     let text = error.to_string();
     assert!(text.contains("in use") && text.contains("--listen") && !text.contains('\n'), "{text}");
 
-    let error = listener::bind("PLAINTEXT", "192.0.2.1", 0).unwrap_err().to_string();
+    let error = listener::bind("PLAINTEXT", "192.0.2.1", 0, 50).unwrap_err().to_string();
     assert!(error.contains("192.0.2.1") && !error.contains('\n'), "{error}");
-    let error = listener::bind("PLAINTEXT", "no such host", 0).unwrap_err();
+    let error = listener::bind("PLAINTEXT", "no such host", 0, 50).unwrap_err();
     assert!(matches!(error, BindError::Resolve { .. }));
-    assert!(listener::bind("PLAINTEXT", "", 0).unwrap().address().ip().is_unspecified());
+    assert!(listener::bind("PLAINTEXT", "", 0, 50).unwrap().address().ip().is_unspecified());
 }
 
 #[test]
 fn connections_are_dealt_out_evenly() {
     run(async {
-        let (dealer, mut cores) = Dealer::new(3, 100);
+        let (dealer, mut cores) = Dealer::new(3, ConnectionLimits { all_max: 100, per_address_max: 100 });
         let (_stop, stopped) = stop_channel();
         let listener = loopback();
         let address = listener.address();
@@ -52,20 +52,23 @@ fn connections_are_dealt_out_evenly() {
 #[test]
 fn too_many_connections_are_refused_and_places_come_free() {
     run(async {
-        let broker = Broker::with_connections_max(Limits::default(), echo(), 2);
-        let mut first = broker.connect().await;
-        let mut second = broker.connect().await;
-        for client in [&mut first, &mut second] {
-            client.write_all(&request(1, b"x")).await.unwrap();
-            response(client).await;
+        let limits = [ConnectionLimits { all_max: 2, per_address_max: 9 }, ConnectionLimits { all_max: 9, per_address_max: 2 }];
+        for limits in limits {
+            let broker = Broker::with_connections(Limits::default(), echo(), limits);
+            let mut first = broker.connect().await;
+            let mut second = broker.connect().await;
+            for client in [&mut first, &mut second] {
+                client.write_all(&request(1, b"x")).await.unwrap();
+                response(client).await;
+            }
+            let mut third = broker.connect().await;
+            assert_eq!(rest_of(&mut third).await, b"");
+            drop(first);
+            broker.until(|broker| broker.dealer.connections() == 1).await;
+            let mut fourth = broker.connect().await;
+            fourth.write_all(&request(4, b"x")).await.unwrap();
+            assert_eq!(response(&mut fourth).await.0, 4);
         }
-        let mut third = broker.connect().await;
-        assert_eq!(rest_of(&mut third).await, b"");
-        drop(first);
-        broker.until(|broker| broker.dealer.connections() == 1).await;
-        let mut fourth = broker.connect().await;
-        fourth.write_all(&request(4, b"x")).await.unwrap();
-        assert_eq!(response(&mut fourth).await.0, 4);
     });
 }
 

@@ -13,17 +13,16 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::header::response_start;
-use super::listener::{self, Dealer, Listener};
+use super::listener::{self, ConnectionLimits, Dealer, Listener};
 use super::*;
 
 mod frames;
 mod lifecycle;
 mod responses;
 
-/// The APIs of these tests: any key below 100, flexible from version 5 on.
-const KEY: i16 = 7;
-const FLEXIBLE_MIN: i16 = 5;
+/// The API of these tests, whatever it is for: its header is flexible from version 6 on.
+const KEY: i16 = ApiKey::ListOffsets as i16;
+const FLEXIBLE_MIN: i16 = 6;
 
 type Serve = Box<dyn Fn(RequestContext, Bytes) -> LocalBoxFuture<Outcome>>;
 
@@ -33,17 +32,6 @@ struct Fake {
 }
 
 impl Handler for Fake {
-    fn admit(&self, api_key: i16, api_version: i16) -> Admission {
-        match (api_key, api_version) {
-            (18, 100..) => Admission::AnswerUnsupported,
-            (0..100, 0..100) => Admission::Serve {
-                request_header_flexible: api_version >= FLEXIBLE_MIN,
-                response_header_flexible: api_version >= FLEXIBLE_MIN,
-            },
-            _ => Admission::Refuse,
-        }
-    }
-
     fn handle(self: Rc<Self>, context: RequestContext, body: Bytes) -> LocalBoxFuture<Outcome> {
         self.started.borrow_mut().push(context.correlation_id);
         (self.serve)(context, body)
@@ -51,9 +39,7 @@ impl Handler for Fake {
 }
 
 fn reply(context: &RequestContext, body: &[u8]) -> Outcome {
-    let mut head = response_start(context);
-    head.extend_from_slice(body);
-    Outcome::Reply(Response::new(head))
+    Outcome::Reply(Response::encode(context, |encoder| encoder.raw(body)))
 }
 
 /// Answers with the request's body.
@@ -98,21 +84,21 @@ struct Broker {
 }
 
 fn loopback() -> Listener {
-    listener::bind("PLAINTEXT", "127.0.0.1", 0).unwrap()
+    listener::bind("PLAINTEXT", "127.0.0.1", 0, 50).unwrap()
 }
 
 impl Broker {
     fn start(limits: Limits, serve: Serve) -> Self {
-        Self::with_connections_max(limits, serve, 100)
+        Self::with_connections(limits, serve, ConnectionLimits { all_max: 100, per_address_max: 100 })
     }
 
-    fn with_connections_max(limits: Limits, serve: Serve, connections_max: usize) -> Self {
+    fn with_connections(limits: Limits, serve: Serve, connections: ConnectionLimits) -> Self {
         let fake = Rc::new(Fake { serve, started: RefCell::default() });
         let pool = Pool::new(64 << 20);
         let core = Core::new(fake.clone(), limits, pool.clone());
         let listener = loopback();
         let address = listener.address();
-        let (dealer, mut receivers) = Dealer::new(1, connections_max);
+        let (dealer, mut receivers) = Dealer::new(1, connections);
         let (stop, stopped) = stop_channel();
         let accepting = {
             let (dealer, stopped) = (dealer.clone(), stopped.clone());
@@ -162,7 +148,7 @@ fn request_to(key: i16, version: i16, correlation_id: i32, body: &[u8]) -> Vec<u
 }
 
 fn request(correlation_id: i32, body: &[u8]) -> Vec<u8> {
-    request_to(KEY, 0, correlation_id, body)
+    request_to(KEY, 1, correlation_id, body)
 }
 
 /// Reads one response: its correlation id and the rest.

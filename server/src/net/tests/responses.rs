@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use ringlog_engine::disk::{File, IoFuture, Payload};
 use ringlog_engine::memory::{Buffer, ChunkWriter, Slice};
+use ringlog_protocol::Encoder;
 
 use super::*;
 
@@ -121,9 +122,9 @@ fn headers_have_their_versions_and_the_context_is_whole() {
         let broker = Broker::start(Limits::default(), serve);
         let mut client = broker.connect().await;
         let all = [
-            request_to(KEY, 4, 1, b"old"),
-            request_to(KEY, 5, 2, b"new"),
-            request_to(KEY, 0, 3, b"none"),
+            request_to(KEY, 5, 1, b"old"),
+            request_to(KEY, 6, 2, b"new"),
+            request_to(KEY, 1, 3, b"none"),
             request_to(18, 100, 4, b"who knows"),
         ];
         client.write_all(&all.concat()).await.unwrap();
@@ -133,8 +134,9 @@ fn headers_have_their_versions_and_the_context_is_whole() {
         let seen = seen.borrow();
         assert_eq!(seen.iter().map(|context| context.version_unsupported).collect::<Vec<_>>(), [false, false, false, true]);
         let context = &seen[1];
-        assert_eq!((context.api_key, context.api_version, context.client_id.as_deref()), (KEY, 5, Some("test")));
+        assert_eq!((context.api, context.api_version, context.client_id.as_deref()), (ApiKey::ListOffsets, 6, Some("test")));
         assert_eq!(context.connection.peer, client.local_addr().unwrap());
+        assert_eq!(context.connection.local, broker.address);
         assert_eq!(&*context.connection.listener, "PLAINTEXT");
         assert_eq!(&*context.connection.principal, "User:ANONYMOUS");
     });
@@ -163,10 +165,12 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
             let (warm, simulated, slice) = (warm.clone(), simulated.clone(), slice(&pool, &tail));
             let tail = tail.clone();
             Box::new(move |context, _| {
-                let mut head = response_start(&context);
-                let at = head.len();
-                head.extend_from_slice(b"abcdef");
-                let holes = [(at + 2, 300_000), (at + 3, 3_000_001), (at + 4, 2_499_010)];
+                let body = |encoder: &mut Encoder| {
+                    for (text, size) in [("ab", 300_000), ("c", 3_000_001), ("d", 2_499_010), ("ef", 0)] {
+                        encoder.raw(text.as_bytes());
+                        encoder.hole(size);
+                    }
+                };
                 let sources = [
                     Source::Tail { slice: slice.clone(), range: None },
                     Source::File(range(&warm, 3, 3_000_000)),
@@ -174,7 +178,7 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
                     Source::File(range(&simulated, 1_000, 2_499_000)),
                     Source::Bytes(Bytes::copy_from_slice(&tail[..10])),
                 ];
-                let outcome = Outcome::Reply(Response::with_sources(head, &holes, sources));
+                let outcome = Outcome::Reply(Response::encode_with_sources(&context, body, sources));
                 Box::pin(async { outcome })
             })
         };
@@ -208,9 +212,8 @@ fn a_file_that_lost_bytes_closes_the_connection() {
         for descriptor in [true, false] {
             let file = TestFile::new(&pattern(1000, 1), descriptor);
             let serve: Serve = Box::new(move |context, _| {
-                let head = response_start(&context);
-                let holes = [(head.len(), 2000)];
-                let outcome = Outcome::Reply(Response::with_sources(head, &holes, [Source::File(range(&file, 0, 2000))]));
+                let source = Source::File(range(&file, 0, 2000));
+                let outcome = Outcome::Reply(Response::encode_with_sources(&context, |encoder| encoder.hole(2000), [source]));
                 Box::pin(async { outcome })
             });
             let broker = Broker::start(Limits::default(), serve);
@@ -236,11 +239,9 @@ fn a_slow_reader_delays_nobody_and_keeps_no_tail_memory() {
                 if body.as_ref() == b"quick" {
                     return Box::pin(async move { reply(&context, b"quick") });
                 }
-                let head = response_start(&context);
-                let holes = [(head.len(), LEN)];
                 let home = Rc::new(Home { range: range(&file, 0, LEN as u64), asked: asked.clone() });
                 let source = Source::Tail { slice: slice(&tails, &content), range: Some(home) };
-                let outcome = Outcome::Reply(Response::with_sources(head, &holes, [source]));
+                let outcome = Outcome::Reply(Response::encode_with_sources(&context, |encoder| encoder.hole(LEN), [source]));
                 Box::pin(async { outcome })
             })
         };

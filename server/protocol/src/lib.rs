@@ -3,6 +3,9 @@
 //! Pure: no I/O, no clock. Bounded: no length from the wire reserves memory beyond what the bytes that are there can fill. Light: strings and
 //! records borrow from the input, and records to be sent need not pass through the encoder's buffer ([`Encoder::hole`]).
 //!
+//! Decoded arrays of very short elements take more memory than their bytes did, at worst some 72 for one (empty strings, while their array grows):
+//! whoever reads from strangers bounds the frames too, the more so where they carry no records.
+//!
 //! A message is a plain struct in [`api`]; `decode` and `encode` take the version. Fields that a version lacks keep their default. The default of a
 //! nullable field is null. What [`ApiKey`] lists can be decoded and encoded, nothing else.
 //!

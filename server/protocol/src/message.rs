@@ -33,7 +33,7 @@ pub trait Message<'a>: Sized {
 pub(crate) fn encoding(api: ApiKey, version: i16) -> Encoding {
     match api.encoding(version) {
         Ok(encoding) => encoding,
-        Err(error) => unreachable!("cannot encode: {error}"),
+        Err(error) => panic!("cannot encode: {error}"),
     }
 }
 

@@ -271,3 +271,128 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Encoder, varint_size};
+    use super::*;
+
+    const CLASSIC: Encoding = Encoding { version: 0, flexible: false };
+    const FLEXIBLE: Encoding = Encoding { version: 0, flexible: true };
+
+    fn encoded(encode: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+        let mut encoder = Encoder::new();
+        encode(&mut encoder);
+        encoder.into_buffer()
+    }
+
+    #[test]
+    fn varints_as_kafka_writes_them() {
+        for (value, bytes) in
+            [(0, &[0][..]), (127, &[0x7f]), (128, &[0x80, 1]), (300, &[0xac, 2]), (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f])]
+        {
+            assert_eq!(encoded(|encoder| encoder.unsigned_varint(value)), bytes);
+            assert_eq!(Decoder::new(bytes).unsigned_varint(), Ok(value));
+            assert_eq!(varint_size(value), bytes.len());
+        }
+        for (value, bytes) in [(0, &[0][..]), (-1, &[1]), (1, &[2]), (-64, &[0x7f]), (64, &[0x80, 1])] {
+            assert_eq!(encoded(|encoder| encoder.varint(value)), bytes);
+            assert_eq!(encoded(|encoder| encoder.varlong(i64::from(value))), bytes);
+            assert_eq!(Decoder::new(bytes).varint(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn varints_that_do_not_end_or_do_not_fit_are_refused() {
+        assert_eq!(Decoder::new(&[0xff; 5]).unsigned_varint(), Err(DecodeError::VarintOutOfRange));
+        assert_eq!(Decoder::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).unsigned_varint(), Err(DecodeError::VarintOutOfRange));
+        assert_eq!(Decoder::new(&[0xff; 11]).varlong(), Err(DecodeError::VarintOutOfRange));
+        assert_eq!(
+            Decoder::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).varlong(),
+            Err(DecodeError::VarintOutOfRange)
+        );
+        assert_eq!(Decoder::new(&[0x80; 4]).unsigned_varint(), Err(DecodeError::Truncated { wanted: 5, remaining: 4 }));
+        assert_eq!(Decoder::new(&[]).varlong(), Err(DecodeError::Truncated { wanted: 1, remaining: 0 }));
+    }
+
+    #[test]
+    fn strings_in_both_encodings() {
+        assert_eq!(encoded(|encoder| encoder.string("é", CLASSIC)), [0, 2, 0xc3, 0xa9]);
+        assert_eq!(encoded(|encoder| encoder.string("é", FLEXIBLE)), [3, 0xc3, 0xa9]);
+        assert_eq!(encoded(|encoder| encoder.string_nullable(None, CLASSIC)), [0xff, 0xff]);
+        assert_eq!(encoded(|encoder| encoder.string_nullable(None, FLEXIBLE)), [0]);
+        assert_eq!(Decoder::new(&[0, 2, 0xc3, 0xa9]).string(CLASSIC), Ok("é".into()));
+        assert_eq!(Decoder::new(&[3, 0xc3, 0xa9]).string(FLEXIBLE), Ok("é".into()));
+        assert_eq!(Decoder::new(&[0x80, 0]).string_nullable(CLASSIC), Ok(None), "any negative length is null");
+        assert_eq!(Decoder::new(&[0]).string(FLEXIBLE), Err(DecodeError::UnexpectedNull("string")));
+        assert_eq!(Decoder::new(&[2, 0xff]).string(FLEXIBLE), Err(DecodeError::InvalidUtf8));
+        assert_eq!(Decoder::new(&[0, 9, 1]).string(CLASSIC), Err(DecodeError::Truncated { wanted: 9, remaining: 1 }));
+        let long = encoded(|encoder| encoder.bytes_nullable(Some(&[b'a'; 32768]), FLEXIBLE));
+        assert_eq!(Decoder::new(&long).string(FLEXIBLE), Err(DecodeError::StringTooLong(32768)));
+    }
+
+    #[test]
+    fn bytes_in_both_encodings() {
+        assert_eq!(encoded(|encoder| encoder.bytes_nullable(Some(&[7]), CLASSIC)), [0, 0, 0, 1, 7]);
+        assert_eq!(encoded(|encoder| encoder.bytes_nullable(Some(&[7]), FLEXIBLE)), [2, 7]);
+        assert_eq!(Decoder::new(&[0xff; 4]).bytes_nullable(CLASSIC), Ok(None));
+        assert_eq!(Decoder::new(&[0xff; 4]).bytes(CLASSIC), Err(DecodeError::UnexpectedNull("bytes")));
+        assert_eq!(Decoder::new(&[1]).bytes(FLEXIBLE), Ok(&[][..]));
+    }
+
+    #[test]
+    fn arrays_are_bounded_by_the_bytes_that_follow() {
+        let bytes = [0, 0, 0, 3, 1, 1, 1, 1, 1, 1];
+        assert_eq!(Decoder::new(&bytes).array_count(CLASSIC, 2), Ok(Some(3)));
+        let error = DecodeError::ArrayTooLong { count: 3, element_bytes_min: 4, remaining: 6 };
+        assert_eq!(Decoder::new(&bytes).array_count(CLASSIC, 4), Err(error));
+        assert_eq!(Decoder::new(&[0xff; 4]).array_count(CLASSIC, 1), Ok(None));
+        assert_eq!(Decoder::new(&[0]).array_count(FLEXIBLE, 1), Ok(None));
+        assert_eq!(Decoder::new(&[1]).array_count(FLEXIBLE, 0), Ok(Some(0)));
+    }
+
+    #[test]
+    fn any_byte_but_zero_is_true() {
+        assert_eq!([0, 1, 2, 0xff].map(|byte| Decoder::new(&[byte]).boolean()), [Ok(false), Ok(true), Ok(true), Ok(true)]);
+    }
+
+    #[test]
+    fn endless_tagged_fields_run_out_of_bytes() {
+        let mut bytes = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
+        bytes.extend([9, 0].repeat(1000));
+        let error = Decoder::new(&bytes).tagged_fields(|_, _| Ok(false)).unwrap_err();
+        assert_eq!(error, DecodeError::Truncated { wanted: 1, remaining: 0 });
+    }
+
+    proptest! {
+        #[test]
+        fn varints_return(int: i32, long: i64, unsigned: u32) {
+            let bytes = encoded(|encoder| {
+                encoder.varint(int);
+                encoder.varlong(long);
+                encoder.unsigned_varint(unsigned);
+            });
+            let mut decoder = Decoder::new(&bytes);
+            prop_assert_eq!((decoder.varint(), decoder.varlong(), decoder.unsigned_varint()), (Ok(int), Ok(long), Ok(unsigned)));
+            prop_assert_eq!(decoder.remaining(), 0);
+        }
+
+        #[test]
+        fn integers_return(a: i8, b: i16, c: i32, d: i64, e: u16, f: u32, g: [u8; 16]) {
+            let bytes = encoded(|encoder| {
+                encoder.int8(a);
+                encoder.int16(b);
+                encoder.int32(c);
+                encoder.int64(d);
+                encoder.uint16(e);
+                encoder.uint32(f);
+                encoder.uuid(&g);
+            });
+            let mut decoder = Decoder::new(&bytes);
+            prop_assert_eq!((decoder.int8(), decoder.int16(), decoder.int32(), decoder.int64()), (Ok(a), Ok(b), Ok(c), Ok(d)));
+            prop_assert_eq!((decoder.uint16(), decoder.uint32(), decoder.uuid()), (Ok(e), Ok(f), Ok(g)));
+        }
+    }
+}

@@ -230,3 +230,39 @@ impl Encoder {
         self.buffer[start..].rotate_right(varint_size(size));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clearing_forgets_buffer_and_holes() {
+        let mut encoder = Encoder::new();
+        encoder.int32(1);
+        encoder.hole(10);
+        assert_eq!((encoder.size(), encoder.holes().len()), (14, 1));
+        encoder.clear();
+        assert_eq!((encoder.size(), encoder.buffer().len(), encoder.holes().len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_hole_of_nothing_is_none() {
+        let mut encoder = Encoder::with_buffer(vec![9]);
+        encoder.bytes_hole(0, Encoding { version: 0, flexible: true });
+        assert_eq!(encoder.into_buffer(), [9, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "not its buffer alone")]
+    fn a_buffer_with_holes_is_not_handed_out_as_whole() {
+        let mut encoder = Encoder::new();
+        encoder.hole(1);
+        let _ = encoder.into_buffer();
+    }
+
+    #[test]
+    #[should_panic(expected = "more than 32767 bytes")]
+    fn a_string_too_long_for_the_wire_is_a_bug() {
+        Encoder::new().string(&"a".repeat(32768), Encoding { version: 0, flexible: true });
+    }
+}

@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use disk_support::{all, buffer, contents, pattern, read, slices, start_and_abandon, write};
 use ringlog_engine::disk::ring::{RingDisk, Runtime};
+use ringlog_engine::disk::sim::{Faults, SimDisk};
 use ringlog_engine::disk::{BLOCK_BYTES, Create, Disk, File, OpenOptions, Payload};
+use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::memory::Buffer;
 use tokio::sync::oneshot;
 
@@ -26,10 +28,27 @@ fn on_ring<F: Future<Output = ()>>(parent: &Path, test: impl FnOnce(Place) -> F)
     runtime.block_on(test((Rc::new(RingDisk::new()), dir.path().to_owned())));
 }
 
+fn on_simulator<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
+    for seed in 0..4 {
+        let simulation = Simulation::new(seed);
+        let device = SimDisk::new(&simulation, seed);
+        // Slow, and in pieces: that much is to be expected of a disk without faults.
+        device.set_faults(Faults { short_write: 0.2, slow: 0.1, ..Faults::default() });
+        let disk = device.mount();
+        simulation.block_on(async {
+            disk.create_dir("/data".as_ref()).await.unwrap();
+            test((disk.clone(), PathBuf::from("/data"))).await;
+        });
+    }
+}
+
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod ring {
             $(#[test] fn $name() { super::on_ring(env!("CARGO_TARGET_TMPDIR").as_ref(), super::$name); })*
+        }
+        mod simulator {
+            $(#[test] fn $name() { super::on_simulator(super::$name); })*
         }
         mod ring_in_memory {
             $(#[test] fn $name() { super::on_ring("/dev/shm".as_ref(), super::$name); })*

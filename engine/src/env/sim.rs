@@ -51,7 +51,8 @@ pub enum Order {
     Random,
 }
 
-/// The machine. Cheap to create; a test makes one per seed.
+/// The machine. Cheap to create; a test makes one per seed. Clones are the same machine.
+#[derive(Clone)]
 pub struct Simulation {
     core: Rc<Core>,
 }

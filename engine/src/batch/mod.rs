@@ -562,23 +562,29 @@ pub fn crc_of(bytes: &[u8]) -> u32 {
     crc32c::crc32c(&bytes[CRC_START..])
 }
 
-/// Sets the base offset. The CRC stays right.
+/// Sets the base offset. The CRC stays right. The part before [`CRC_START`] is enough.
 ///
 /// # Panics
-/// When `bytes` are less than a header, as the functions below.
+/// When there is less.
 pub fn patch_base_offset(bytes: &mut [u8], offset: Offset) {
-    assert!(bytes.len() >= HEADER_BYTES, "a batch has a header");
+    assert!(bytes.len() >= CRC_START, "a batch has a header");
     bytes[..8].copy_from_slice(&offset.0.to_be_bytes());
 }
 
-/// Sets the leader epoch. The CRC stays right.
+/// Sets the leader epoch. The CRC stays right. The part before [`CRC_START`] is enough.
+///
+/// # Panics
+/// When there is less.
 pub fn patch_leader_epoch(bytes: &mut [u8], epoch: LeaderEpoch) {
-    assert!(bytes.len() >= HEADER_BYTES, "a batch has a header");
+    assert!(bytes.len() >= CRC_START, "a batch has a header");
     bytes[LEADER_EPOCH_AT..LEADER_EPOCH_AT + 4].copy_from_slice(&epoch.0.to_be_bytes());
 }
 
 /// Makes `time` the time of the append, for every record of the batch; computes the CRC anew, so a wrong one has to be
 /// found before.
+///
+/// # Panics
+/// When `bytes` are less than a header.
 pub fn set_log_append_time(bytes: &mut [u8], time: TimestampMs) {
     assert!(bytes.len() >= HEADER_BYTES, "a batch has a header");
     bytes[CRC_START + 1] |= Attributes::LOG_APPEND_TIME as u8;

@@ -11,21 +11,6 @@ use thiserror::Error;
 
 use crate::types::{Offset, TopicId};
 
-/// Where recovery of each partition starts.
-pub const RECOVERY_POINT_FILE: &str = "recovery-point-offset-checkpoint";
-/// Each partition's log start offset.
-pub const LOG_START_FILE: &str = "log-start-offset-checkpoint";
-/// Each partition's high watermark.
-pub const HIGH_WATERMARK_FILE: &str = "replication-offset-checkpoint";
-/// In a partition's folder: the start of each leader epoch.
-pub const LEADER_EPOCH_FILE: &str = "leader-epoch-checkpoint";
-/// In a partition's folder: the topic's id.
-pub const PARTITION_METADATA_FILE: &str = "partition.metadata";
-/// Whose data directory it is.
-pub const META_PROPERTIES_FILE: &str = "meta.properties";
-/// There after a clean stop.
-pub const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
-
 /// What is wrong with a text file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}: {reason}")]

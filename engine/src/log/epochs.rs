@@ -21,12 +21,12 @@ pub struct LeaderEpochs {
 
 impl LeaderEpochs {
     /// Says that `epoch` starts at `start_offset`. What contradicts it (entries of that epoch or a later one, or from that
-    /// offset on) goes; the latest epoch keeps the start it has. Returns whether anything changed.
-    ///
-    /// # Panics
-    /// When epoch or offset is negative: a batch without an epoch has nothing to say here.
+    /// offset on) goes; the latest epoch keeps the start it has, and a batch without an epoch
+    /// says nothing. Returns whether anything changed.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
-        assert!(epoch.0 >= 0 && start_offset.0 >= 0, "an epoch and its offset are known");
+        if epoch.0 < 0 {
+            return false;
+        }
         if self.latest().is_some_and(|last| last.epoch == epoch && last.start_offset <= start_offset) {
             return false;
         }
@@ -96,7 +96,7 @@ impl LeaderEpochs {
     ///
     /// # Errors
     /// [`CheckpointError`] with the line, where it is not one, or its entries do not rise.
-    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+    pub fn decode(text: &str) -> Result<Self, CheckpointError> {
         let mut epochs = Self::default();
         checkpoint::parse_lines(text, 0, |line| {
             let [epoch, offset] = line.fields()?;
@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(log, epochs(&[(2, 10), (5, 15)]));
         assert!(log.assign(LeaderEpoch(3), Offset(40)), "an older epoch after a newer one");
         assert_eq!(log, epochs(&[(2, 10), (3, 40)]));
+        assert!(!log.assign(LeaderEpoch::NONE, Offset(50)));
     }
 
     #[test]
@@ -178,8 +179,8 @@ mod tests {
     fn the_file_is_kafkas() {
         let log = epochs(&[(0, 0), (3, 77)]);
         assert_eq!(log.encode(), "0\n2\n0 0\n3 77\n");
-        assert_eq!(LeaderEpochs::parse("0\n2\n0 0\n3 77\n"), Ok(log));
-        let error = LeaderEpochs::parse("0\n2\n3 7\n3 8\n").unwrap_err();
+        assert_eq!(LeaderEpochs::decode("0\n2\n0 0\n3 77\n"), Ok(log));
+        let error = LeaderEpochs::decode("0\n2\n3 7\n3 8\n").unwrap_err();
         assert_eq!(error.to_string(), "line 4: its epoch or offset is not above the one before it");
     }
 
@@ -243,12 +244,12 @@ mod tests {
             prop_assert_eq!(end.map(|(epoch, end)| (epoch.0, end.0)), expected);
             let holds = model.iter().rev().find(|(_, start)| **start <= offset).map(|(epoch, _)| *epoch);
             prop_assert_eq!(log.epoch_for(Offset(offset)).map(|epoch| epoch.0), holds);
-            prop_assert_eq!(LeaderEpochs::parse(&log.encode()), Ok(log));
+            prop_assert_eq!(LeaderEpochs::decode(&log.encode()), Ok(log));
         }
 
         #[test]
         fn any_text_is_read_or_refused(text in "[-0-9 \n\r a]{0,40}") {
-            let _ = LeaderEpochs::parse(&text);
+            let _ = LeaderEpochs::decode(&text);
         }
     }
 }

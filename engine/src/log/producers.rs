@@ -5,6 +5,9 @@
 //! Batches are known from the append on, before they are durable. When a tail that is not durable is cut off,
 //! [`ProducerStates::truncate_to`] takes them back exactly; [`ProducerStates::settle`] says up to where that cannot happen
 //! any more. Of transactions it knows only where each one starts, which bounds the last stable offset.
+//!
+//! A producer is forgotten when it has not written for `producer.id.expiration.ms`, by the broker's clock at the append.
+//! (Kafka goes by the records' own timestamps, and so forgets at once whoever sends old records.)
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,11 +15,15 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::batch::{BatchHeader, sequence_minus};
-use crate::log::producer_snapshot::SnapshotEntry;
+use crate::log::producer_snapshot::{self, SnapshotEntry, SnapshotError};
 use crate::types::{Offset, ProducerId, TimestampMs};
 
 /// How many batches of a producer are known; a client has no more in flight (`max.in.flight.requests.per.connection`).
 pub const BATCHES_KEPT: usize = 5;
+/// How many producers a partition knows; beyond that the ones that wrote longest ago are forgotten.
+pub const PRODUCERS_MAX: usize = 16 * 1024;
+/// How many batches can be taken back; beyond that the oldest are taken for settled.
+const UNDO_MAX: usize = 128 * 1024;
 const NO_SEQUENCE: i32 = -1;
 const NO_EPOCH: i16 = -1;
 
@@ -25,12 +32,10 @@ const NO_EPOCH: i16 = -1;
 pub enum Verdict {
     /// It is new.
     Append,
-    /// It is in the log already: the answer is a success, with what it was answered before.
+    /// It is in the log already, with as many records: the answer is a success, with what it was answered before.
     Duplicate {
         /// The offset of its first record.
         base_offset: Offset,
-        /// The offset of its last record: what the high watermark must have passed before `acks=all` is answered.
-        last_offset: Offset,
         /// Its largest timestamp.
         timestamp: TimestampMs,
     },
@@ -90,6 +95,8 @@ struct Producer {
     epoch: i16,
     coordinator_epoch: i32,
     last_timestamp: TimestampMs,
+    /// The broker's time when it last wrote, or when the broker started.
+    seen: TimestampMs,
     transaction_start: Option<Offset>,
     batches: SmallVec<[KeptBatch; BATCHES_KEPT]>,
 }
@@ -100,6 +107,7 @@ impl Producer {
             epoch: NO_EPOCH,
             coordinator_epoch: -1,
             last_timestamp: TimestampMs::NONE,
+            seen: TimestampMs::NONE,
             transaction_start: None,
             batches: SmallVec::new(),
         }
@@ -163,6 +171,7 @@ pub struct ProducerView {
 /// The producers of one partition.
 #[derive(Clone, Debug)]
 pub struct ProducerStates {
+    expiration_ms: i64,
     producers_max: usize,
     producers: BTreeMap<ProducerId, Producer>,
     transactions: BTreeSet<(Offset, ProducerId)>,
@@ -172,30 +181,29 @@ pub struct ProducerStates {
 }
 
 impl ProducerStates {
-    /// Nothing known, in a log that ends at `end`. Of more than `producers_max` producers the ones that wrote longest ago
-    /// are forgotten, except those with a transaction open: an unknown producer may start anywhere, so a client
-    /// notices only where it sends a batch again after that.
-    ///
-    /// # Panics
-    /// When `producers_max` is 0.
+    /// Nothing known; `expiration_ms` is `producer.id.expiration.ms`. Of more than [`PRODUCERS_MAX`] producers the ones that
+    /// wrote longest ago are forgotten, except those with a transaction open: an unknown producer may start anywhere, so a
+    /// client notices only where it sends a batch again after that.
     #[must_use]
-    pub fn new(producers_max: usize, end: Offset) -> Self {
-        assert!(producers_max > 0, "a producer that writes is known");
+    pub fn new(expiration_ms: i64) -> Self {
         Self {
-            producers_max,
+            expiration_ms,
+            producers_max: PRODUCERS_MAX,
             producers: BTreeMap::new(),
             transactions: BTreeSet::new(),
             undo: VecDeque::new(),
-            settled: end,
-            end,
+            settled: Offset(0),
+            end: Offset(0),
         }
     }
 
-    /// What is known from a snapshot, which was taken where the log ended at `end`.
-    #[must_use]
-    pub fn from_snapshot(producers_max: usize, end: Offset, entries: &[SnapshotEntry]) -> Self {
-        let mut states = Self::new(producers_max, end);
-        for entry in entries {
+    /// What is known from the bytes of a snapshot file.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] where they are not one, or damaged.
+    pub fn from_snapshot(bytes: &[u8], expiration_ms: i64, now: TimestampMs) -> Result<Self, SnapshotError> {
+        let mut states = Self::new(expiration_ms);
+        for entry in producer_snapshot::parse(bytes)? {
             let mut batches = SmallVec::new();
             if entry.last_offset.0 >= 0 {
                 batches.push(KeptBatch {
@@ -204,18 +212,27 @@ impl ProducerStates {
                     offset_delta: entry.offset_delta,
                     timestamp: entry.timestamp,
                 });
+                states.end = states.end.max(Offset(entry.last_offset.0.saturating_add(1)));
             }
             let producer = Producer {
                 epoch: entry.producer_epoch,
                 coordinator_epoch: entry.coordinator_epoch,
                 last_timestamp: entry.timestamp,
+                seen: now,
                 transaction_start: (entry.transaction_start.0 >= 0).then_some(entry.transaction_start),
                 batches,
             };
             states.put(entry.producer_id, Some(producer));
         }
+        states.settled = states.end;
         states.forget_oldest(None);
-        states
+        Ok(states)
+    }
+
+    /// The bytes of a snapshot file.
+    #[must_use]
+    pub fn encode_snapshot(&self) -> Vec<u8> {
+        producer_snapshot::encode(&self.snapshot())
     }
 
     /// What a snapshot holds, by producer id. Batches that are not settled are in it: a snapshot belongs to the offset at
@@ -278,22 +295,20 @@ impl ProducerStates {
     ///
     /// # Errors
     /// [`ProducerError`] where the batch must not be appended.
-    pub fn check(&self, header: &BatchHeader) -> Result<Verdict, ProducerError> {
+    pub fn check(&self, header: &BatchHeader, now: TimestampMs) -> Result<Verdict, ProducerError> {
         let (producer_id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
         if producer_id.0 < 0 {
             return Ok(Verdict::Append);
         }
         // An unknown producer may start anywhere: retention or time may have taken what was known (KIP-360).
-        let Some(producer) = self.producers.get(&producer_id) else { return Ok(Verdict::Append) };
+        let Some(producer) = self.producers.get(&producer_id).filter(|producer| !self.expired(producer, now)) else {
+            return Ok(Verdict::Append);
+        };
         let same = |batch: &&KeptBatch| batch.first_sequence() == sequence && batch.last_sequence == header.last_sequence();
         if epoch == producer.epoch
             && let Some(batch) = producer.batches.iter().find(same)
         {
-            return Ok(Verdict::Duplicate {
-                base_offset: batch.base_offset(),
-                last_offset: batch.last_offset,
-                timestamp: batch.timestamp,
-            });
+            return Ok(Verdict::Duplicate { base_offset: batch.base_offset(), timestamp: batch.timestamp });
         }
         if epoch < producer.epoch {
             return Err(ProducerError::StaleEpoch { producer_id, epoch, current: producer.epoch });
@@ -317,19 +332,19 @@ impl ProducerStates {
     ///
     /// # Panics
     /// When the batch does not follow the last one.
-    pub fn update(&mut self, header: &BatchHeader) {
-        self.apply(header, None);
+    pub fn update(&mut self, header: &BatchHeader, now: TimestampMs) {
+        self.apply(header, None, now);
     }
 
     /// A batch that commits or aborts a transaction was appended; `coordinator_epoch` is in its record.
     ///
     /// # Panics
     /// When the batch does not follow the last one.
-    pub fn end_transaction(&mut self, header: &BatchHeader, coordinator_epoch: i32) {
-        self.apply(header, Some(coordinator_epoch));
+    pub fn end_transaction(&mut self, header: &BatchHeader, coordinator_epoch: i32, now: TimestampMs) {
+        self.apply(header, Some(coordinator_epoch), now);
     }
 
-    fn apply(&mut self, header: &BatchHeader, coordinator_epoch: Option<i32>) {
+    fn apply(&mut self, header: &BatchHeader, coordinator_epoch: Option<i32>, now: TimestampMs) {
         assert!(header.base_offset >= self.end, "batches are appended in order");
         self.end = header.next_offset();
         let producer_id = header.producer_id;
@@ -337,7 +352,9 @@ impl ProducerStates {
             return;
         }
         let before = self.producers.get(&producer_id).cloned();
-        let mut producer = before.clone().unwrap_or_else(Producer::new);
+        let known = before.clone().filter(|producer| !self.expired(producer, now));
+        let mut producer = known.unwrap_or_else(Producer::new);
+        producer.seen = now;
         if header.attributes.is_control() || coordinator_epoch.is_some() {
             producer.enter_epoch(header.producer_epoch);
             producer.coordinator_epoch = coordinator_epoch.unwrap_or(producer.coordinator_epoch);
@@ -348,6 +365,11 @@ impl ProducerStates {
         }
         let new = before.is_none();
         self.undo.push_back(Undo { base_offset: header.base_offset, next_offset: self.end, producer_id, before });
+        if self.undo.len() > UNDO_MAX
+            && let Some(oldest) = self.undo.pop_front()
+        {
+            self.settled = oldest.next_offset;
+        }
         self.put(producer_id, Some(producer));
         if new {
             self.forget_oldest(Some(producer_id));
@@ -397,11 +419,10 @@ impl ProducerStates {
     }
 
     /// The log ends at `offset` now. Returns whether the batches above were taken back; if not, that was below what is
-    /// settled: then nothing is known any more, and the caller starts from a snapshot and the log.
-    #[must_use]
+    /// settled: then nothing is known any more, unless the caller starts again from a snapshot and the log.
     pub fn truncate_to(&mut self, offset: Offset) -> bool {
         if offset < self.settled {
-            *self = Self::new(self.producers_max, offset);
+            *self = Self { producers_max: self.producers_max, settled: offset, end: offset, ..Self::new(self.expiration_ms) };
             return false;
         }
         while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
@@ -413,12 +434,15 @@ impl ProducerStates {
         true
     }
 
-    /// Forgets producers without an open transaction whose last batch is `expiration_ms` old
-    /// (`producer.id.expiration.ms`), by the batch's own timestamp as for Kafka.
-    pub fn expire(&mut self, now: TimestampMs, expiration_ms: i64) {
-        self.producers.retain(|_, producer| {
-            producer.transaction_start.is_some() || now.0.saturating_sub(producer.last_timestamp.0) < expiration_ms
-        });
+    /// Frees the memory of producers that have expired. They do not count from when they expire on; this is for now and then.
+    pub fn expire(&mut self, now: TimestampMs) {
+        let mut producers = std::mem::take(&mut self.producers);
+        producers.retain(|_, producer| !self.expired(producer, now));
+        self.producers = producers;
+    }
+
+    fn expired(&self, producer: &Producer, now: TimestampMs) -> bool {
+        producer.transaction_start.is_none() && now.0.saturating_sub(producer.seen.0) >= self.expiration_ms
     }
 }
 

@@ -1,13 +1,20 @@
-//! The offset index of a segment: a sparse table from offsets to positions in the log file, an entry about every
-//! `index.interval.bytes`. Pure: it reads, writes and checks the bytes of the file, which somebody else loads.
+//! The indexes of a segment: sparse tables from offsets to positions in the log file and from timestamps to offsets, an
+//! entry about every `index.interval.bytes`. Pure: it reads, writes and checks the bytes of the files, which somebody
+//! else loads and saves.
 //!
-//! Kafka's format: 8 bytes an entry, {offset relative to the base offset i32, position i32}, big-endian, both rising. The
-//! offset is the last of the batch that starts at the position, so the entry at or below a wanted offset is a safe start.
+//! Kafka's formats, big-endian, offsets relative to the segment's base offset. Offset index: {offset i32, position i32};
+//! the offset is the last of the batch that starts at the position, so the entry at or below a wanted offset is a safe
+//! start. Time index: {timestamp i64, offset i32}; the timestamp is the largest so far and the offset the last of the
+//! batch that brought it, so what is newer than a wanted timestamp lies behind the entry below it.
 
 use thiserror::Error;
 
-/// The size of an entry.
-pub const ENTRY_BYTES: usize = 8;
+use crate::types::{Offset, TimestampMs};
+
+/// The size of an entry of the offset index.
+pub const OFFSET_ENTRY_BYTES: usize = 8;
+/// The size of an entry of the time index.
+pub const TIME_ENTRY_BYTES: usize = 12;
 
 /// What is wrong with an index file; it is made anew from the log then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -28,116 +35,117 @@ pub enum IndexError {
     Beyond(usize),
 }
 
-/// An entry of the offset index.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OffsetEntry {
-    /// The last offset of a batch, less the segment's base offset.
-    pub relative_offset: i32,
+/// An entry of an offset index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The offset of a batch's last record.
+    pub last_offset: Offset,
     /// Where that batch starts in the log file.
-    pub position: i32,
+    pub position: u64,
 }
 
-impl OffsetEntry {
-    /// Its bytes.
-    #[must_use]
-    pub fn encode(self) -> [u8; ENTRY_BYTES] {
-        let mut out = [0; ENTRY_BYTES];
-        out[..4].copy_from_slice(&self.relative_offset.to_be_bytes());
-        out[4..].copy_from_slice(&self.position.to_be_bytes());
-        out
-    }
-
-    /// The entry with these bytes.
-    #[must_use]
-    pub fn decode(bytes: [u8; ENTRY_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Self { relative_offset: i32::from_be_bytes([a, b, c, d]), position: i32::from_be_bytes([e, f, g, h]) }
-    }
+/// An entry of a time index: no record up to `offset` is newer than `timestamp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeEntry {
+    /// The largest timestamp so far.
+    pub timestamp: TimestampMs,
+    /// The last offset of the batch that has it.
+    pub offset: Offset,
 }
 
-/// The bytes of a whole offset index.
-#[derive(Clone, Copy, Debug)]
-pub struct OffsetIndex<'a> {
-    entries: &'a [[u8; ENTRY_BYTES]],
-}
-
-impl<'a> OffsetIndex<'a> {
-    /// The index with these bytes.
-    ///
-    /// # Errors
-    /// [`IndexError::Size`] where they are not a whole number of entries.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, IndexError> {
-        match bytes.as_chunks() {
-            (entries, []) => Ok(Self { entries }),
-            _ => Err(IndexError::Size { bytes: bytes.len(), entry_bytes: ENTRY_BYTES }),
+/// The entries of a whole offset index, of a segment with this base offset and a log file of `log_bytes` bytes. All entries
+/// are checked, where Kafka looks at the last alone: offsets and positions rise, and lie within the log.
+///
+/// # Errors
+/// [`IndexError`] for the first entry where that does not hold.
+pub fn parse_offset_index(bytes: &[u8], base: Offset, log_bytes: u64) -> Result<Vec<IndexEntry>, IndexError> {
+    let raw = entries::<OFFSET_ENTRY_BYTES>(bytes)?;
+    let mut out = Vec::with_capacity(raw.len());
+    let mut before = (-1, -1);
+    for (at, &[a, b, c, d, position @ ..]) in raw.iter().enumerate() {
+        let (offset, position) = (i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes(position));
+        if offset <= before.0 || position <= before.1 {
+            return Err(IndexError::Order(at));
         }
-    }
-
-    /// Checks that every entry is above the one before it and within a log file of `log_bytes` bytes. It reads all of
-    /// them, where Kafka looks at the last alone.
-    ///
-    /// # Errors
-    /// [`IndexError`] for the first entry that is not.
-    pub fn check(&self, log_bytes: u64) -> Result<(), IndexError> {
-        let mut before = OffsetEntry { relative_offset: -1, position: -1 };
-        for (at, entry) in self.iter().enumerate() {
-            if entry.relative_offset <= before.relative_offset || entry.position <= before.position {
-                return Err(IndexError::Order(at));
-            }
-            if u64::from(entry.position.cast_unsigned()) >= log_bytes {
-                return Err(IndexError::Beyond(at));
-            }
-            before = entry;
+        before = (offset, position);
+        let entry = IndexEntry { last_offset: absolute(base, offset), position: u64::from(position.cast_unsigned()) };
+        if entry.position >= log_bytes {
+            return Err(IndexError::Beyond(at));
         }
-        Ok(())
+        out.push(entry);
     }
+    Ok(out)
+}
 
-    /// The number of entries.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+/// The entries of a whole time index, of a segment with this base offset. All are checked: timestamps rise, offsets do not
+/// fall.
+///
+/// # Errors
+/// [`IndexError`] for the first entry where that does not hold.
+pub fn parse_time_index(bytes: &[u8], base: Offset) -> Result<Vec<TimeEntry>, IndexError> {
+    let raw = entries::<TIME_ENTRY_BYTES>(bytes)?;
+    let mut out = Vec::with_capacity(raw.len());
+    let mut before: Option<(i64, i32)> = None;
+    for (at, &[a, b, c, d, e, f, g, h, offset @ ..]) in raw.iter().enumerate() {
+        let (timestamp, offset) = (i64::from_be_bytes([a, b, c, d, e, f, g, h]), i32::from_be_bytes(offset));
+        if offset < 0 || before.is_some_and(|before| timestamp <= before.0 || offset < before.1) {
+            return Err(IndexError::Order(at));
+        }
+        before = Some((timestamp, offset));
+        out.push(TimeEntry { timestamp: TimestampMs(timestamp), offset: absolute(base, offset) });
     }
+    Ok(out)
+}
 
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The entry with this number.
-    #[must_use]
-    pub fn get(&self, at: usize) -> Option<OffsetEntry> {
-        self.entries.get(at).copied().map(OffsetEntry::decode)
-    }
-
-    /// The entries.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = OffsetEntry> + 'a {
-        self.entries.iter().copied().map(OffsetEntry::decode)
-    }
-
-    /// The last entry at or below this offset (less the base offset): where to start looking for it. `None` is the start of
-    /// the log.
-    #[must_use]
-    pub fn lookup(&self, relative_offset: i32) -> Option<OffsetEntry> {
-        let after = self.entries.partition_point(|entry| OffsetEntry::decode(*entry).relative_offset <= relative_offset);
-        self.get(after.checked_sub(1)?)
+fn entries<const N: usize>(bytes: &[u8]) -> Result<&[[u8; N]], IndexError> {
+    match bytes.as_chunks() {
+        (entries, []) => Ok(entries),
+        _ => Err(IndexError::Size { bytes: bytes.len(), entry_bytes: N }),
     }
 }
 
-/// The number of the last of `count` rising items that is not `above` what is wanted: the same search for an index that is
-/// not bytes, such as an active segment's.
+fn absolute(base: Offset, relative: i32) -> Offset {
+    Offset(base.0.saturating_add(relative.into()))
+}
+
+/// Appends an entry to the bytes of an offset index.
+///
+/// # Panics
+/// When offset or position do not fit: a segment is rolled before that.
+pub fn push_offset_entry(out: &mut Vec<u8>, base: Offset, last_offset: Offset, position: u64) {
+    assert!(i32::try_from(position).is_ok(), "a segment is smaller than 2 GiB");
+    out.extend_from_slice(&relative(base, last_offset).to_be_bytes());
+    out.extend_from_slice(&(position as i32).to_be_bytes());
+}
+
+/// Appends an entry to the bytes of a time index.
+///
+/// # Panics
+/// When the offset does not fit: a segment is rolled before that.
+pub fn push_time_entry(out: &mut Vec<u8>, base: Offset, timestamp: TimestampMs, offset: Offset) {
+    out.extend_from_slice(&timestamp.0.to_be_bytes());
+    out.extend_from_slice(&relative(base, offset).to_be_bytes());
+}
+
+fn relative(base: Offset, offset: Offset) -> i32 {
+    let relative = offset.0 - base.0;
+    assert!((0..=i64::from(i32::MAX)).contains(&relative), "a segment's offsets lie within 2^31 of its base");
+    relative as i32
+}
+
+/// The last entry at or below `offset`: where to start looking for it. `None` is the start of the segment.
 #[must_use]
-pub fn floor(count: usize, above: impl Fn(usize) -> bool) -> Option<usize> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if above(middle) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    low.checked_sub(1)
+pub fn floor_offset(entries: &[IndexEntry], offset: Offset) -> Option<IndexEntry> {
+    let after = entries.partition_point(|entry| entry.last_offset <= offset);
+    entries.get(after.checked_sub(1)?).copied()
+}
+
+/// The last entry below `timestamp`: the first record at or after that time lies behind the entry's offset. `None` is
+/// the start of the segment.
+#[must_use]
+pub fn floor_time(entries: &[TimeEntry], timestamp: TimestampMs) -> Option<TimeEntry> {
+    let after = entries.partition_point(|entry| entry.timestamp < timestamp);
+    entries.get(after.checked_sub(1)?).copied()
 }
 
 #[cfg(test)]
@@ -146,35 +154,61 @@ mod tests {
 
     use super::*;
 
-    fn bytes_of(entries: &[(i32, i32)]) -> Vec<u8> {
-        let entry = |&(relative_offset, position)| OffsetEntry { relative_offset, position }.encode();
-        entries.iter().flat_map(entry).collect()
+    const BASE: Offset = Offset(1_000_000_000_000);
+
+    fn offsets(entries: &[(i64, u64)]) -> Vec<u8> {
+        let mut out = vec![];
+        for &(offset, position) in entries {
+            push_offset_entry(&mut out, BASE, BASE.plus(offset), position);
+        }
+        out
+    }
+
+    fn times(entries: &[(i64, i64)]) -> Vec<u8> {
+        let mut out = vec![];
+        for &(timestamp, offset) in entries {
+            push_time_entry(&mut out, BASE, TimestampMs(timestamp), BASE.plus(offset));
+        }
+        out
     }
 
     #[test]
-    fn an_entry_has_kafkas_bytes() {
-        let bytes = bytes_of(&[(1, 4096)]);
-        assert_eq!(bytes, [0, 0, 0, 1, 0, 0, 16, 0]);
-        assert_eq!(OffsetIndex::new(&bytes[..7]).unwrap_err(), IndexError::Size { bytes: 7, entry_bytes: 8 });
+    fn entries_have_kafkas_bytes() {
+        assert_eq!(offsets(&[(1, 4096)]), [0, 0, 0, 1, 0, 0, 16, 0]);
+        assert_eq!(times(&[(258, 3)]), [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]);
+        let size = |bytes, entry_bytes| Some(IndexError::Size { bytes, entry_bytes });
+        assert_eq!(parse_offset_index(&[0; 9], BASE, 10).err(), size(9, 8));
+        assert_eq!(parse_time_index(&[0; 13], BASE).err(), size(13, 12));
     }
 
     #[test]
-    fn a_bad_index_is_noticed() {
-        let check = |entries: &[(i32, i32)]| OffsetIndex::new(&bytes_of(entries)).unwrap().check(10_000);
-        assert_eq!(check(&[]), Ok(()));
-        assert_eq!(check(&[(0, 0), (5, 9_999)]), Ok(()));
+    fn a_bad_offset_index_is_noticed() {
+        let check = |entries: &[(i64, u64)]| parse_offset_index(&offsets(entries), BASE, 10_000).map(|read| read.len());
+        assert_eq!(check(&[]), Ok(0));
+        assert_eq!(check(&[(0, 0), (5, 9_999)]), Ok(2));
         assert_eq!(check(&[(5, 10), (5, 20)]), Err(IndexError::Order(1)));
         assert_eq!(check(&[(5, 10), (6, 10)]), Err(IndexError::Order(1)));
-        assert_eq!(check(&[(-1, 10)]), Err(IndexError::Order(0)));
         assert_eq!(check(&[(1, 10_000)]), Err(IndexError::Beyond(0)));
         // What an index that was preallocated and not cut looks like after a crash.
         assert_eq!(check(&[(5, 10), (0, 0), (0, 0)]), Err(IndexError::Order(1)));
+        assert_eq!(parse_offset_index(&[0xff; 8], BASE, 10), Err(IndexError::Order(0)));
+    }
+
+    #[test]
+    fn a_bad_time_index_is_noticed() {
+        let check = |entries: &[(i64, i64)]| parse_time_index(&times(entries), BASE).map(|read| read.len());
+        assert_eq!(check(&[]), Ok(0));
+        assert_eq!(check(&[(-1, 0), (7, 0), (8, 100)]), Ok(3));
+        assert_eq!(check(&[(7, 1), (7, 2)]), Err(IndexError::Order(1)));
+        assert_eq!(check(&[(7, 2), (8, 1)]), Err(IndexError::Order(1)));
+        assert_eq!(check(&[(7, 1), (0, 0)]), Err(IndexError::Order(1)));
+        assert_eq!(parse_time_index(&[0xff; 12], BASE), Err(IndexError::Order(0)));
     }
 
     proptest! {
         #[test]
-        fn a_lookup_finds_what_a_walk_finds(
-            steps in prop::collection::vec((1i32..50, 1i32..5000), 0..60), wanted in -10i32..3200,
+        fn an_offset_is_found_where_a_walk_finds_it(
+            steps in prop::collection::vec((1i64..50, 1u64..5000), 0..60), wanted in -10i64..3200,
         ) {
             let mut entries = vec![];
             let mut last = (0, 0);
@@ -182,24 +216,34 @@ mod tests {
                 last = (last.0 + offset, last.1 + position);
                 entries.push(last);
             }
-            let bytes = bytes_of(&entries);
-            let index = OffsetIndex::new(&bytes).unwrap();
-            prop_assert_eq!(index.check(u64::MAX), Ok(()));
-            let walked = entries.iter().rev().find(|entry| entry.0 <= wanted).copied();
-            let found = index.lookup(wanted);
-            prop_assert_eq!(found.map(|entry| (entry.relative_offset, entry.position)), walked);
-            let same = floor(entries.len(), |at| entries[at].0 > wanted);
-            prop_assert_eq!(same.map(|at| entries[at]), walked);
-            let read: Vec<_> = index.iter().map(|entry| (entry.relative_offset, entry.position)).collect();
-            prop_assert_eq!(read, entries);
+            let read = parse_offset_index(&offsets(&entries), BASE, u64::MAX).unwrap();
+            let relative: Vec<_> = read.iter().map(|entry| (entry.last_offset.0 - BASE.0, entry.position)).collect();
+            prop_assert_eq!(&relative, &entries);
+            let found = floor_offset(&read, BASE.plus(wanted)).map(|entry| entry.position);
+            prop_assert_eq!(found, entries.iter().rev().find(|entry| entry.0 <= wanted).map(|entry| entry.1));
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100), wanted: i32) {
-            if let Ok(index) = OffsetIndex::new(&bytes) {
-                let _ = index.check(1 << 20);
-                let _ = index.lookup(wanted);
+        fn a_timestamp_is_found_where_a_walk_finds_it(
+            start in -100i64..100, steps in prop::collection::vec((1i64..50, 0i64..50), 0..60), wanted in -200i64..3500,
+        ) {
+            let mut entries = vec![];
+            let mut last = (start, 0);
+            for (time, offset) in steps {
+                last = (last.0 + time, last.1 + offset);
+                entries.push(last);
             }
+            let read = parse_time_index(&times(&entries), BASE).unwrap();
+            let relative: Vec<_> = read.iter().map(|entry| (entry.timestamp.0, entry.offset.0 - BASE.0)).collect();
+            prop_assert_eq!(&relative, &entries);
+            let found = floor_time(&read, TimestampMs(wanted)).map(|entry| entry.timestamp.0);
+            prop_assert_eq!(found, entries.iter().rev().find(|entry| entry.0 < wanted).map(|entry| entry.0));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100), base in 0..=i64::MAX) {
+            let _ = parse_offset_index(&bytes, Offset(base), 1 << 20);
+            let _ = parse_time_index(&bytes, Offset(base));
         }
     }
 }

@@ -2,4 +2,3 @@
 
 pub mod index;
 pub mod names;
-pub mod time_index;

@@ -5,6 +5,34 @@ use thiserror::Error;
 
 use crate::types::Offset;
 
+/// In a data directory: where recovery of each partition starts.
+pub const RECOVERY_POINT_FILE: &str = "recovery-point-offset-checkpoint";
+/// In a data directory: each partition's log start offset.
+pub const LOG_START_FILE: &str = "log-start-offset-checkpoint";
+/// In a data directory: each partition's high watermark.
+pub const HIGH_WATERMARK_FILE: &str = "replication-offset-checkpoint";
+/// In a data directory: whose it is.
+pub const META_PROPERTIES_FILE: &str = "meta.properties";
+/// In a data directory: there after a clean stop.
+pub const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+/// In a data directory: locked by the process that uses it.
+pub const LOCK_FILE: &str = ".lock";
+/// In a partition's folder: the start of each leader epoch.
+pub const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+/// In a partition's folder: the topic's id.
+pub const PARTITION_METADATA_FILE: &str = "partition.metadata";
+
+/// The suffix of a segment's record batches.
+pub const LOG_SUFFIX: &str = ".log";
+/// The suffix of its offset index.
+pub const INDEX_SUFFIX: &str = ".index";
+/// The suffix of its time index.
+pub const TIME_INDEX_SUFFIX: &str = ".timeindex";
+/// The suffix of its list of aborted transactions.
+pub const TRANSACTION_INDEX_SUFFIX: &str = ".txnindex";
+/// The suffix of a producer snapshot.
+pub const SNAPSHOT_SUFFIX: &str = ".snapshot";
+
 /// The digits of a base offset in a file name.
 const OFFSET_DIGITS: usize = 20;
 /// The longest name of a topic: with `-` and a partition's number it is still a file name.
@@ -34,11 +62,11 @@ impl FileKind {
     #[must_use]
     pub fn suffix(self) -> &'static str {
         match self {
-            Self::Log => ".log",
-            Self::OffsetIndex => ".index",
-            Self::TimeIndex => ".timeindex",
-            Self::TransactionIndex => ".txnindex",
-            Self::ProducerSnapshot => ".snapshot",
+            Self::Log => LOG_SUFFIX,
+            Self::OffsetIndex => INDEX_SUFFIX,
+            Self::TimeIndex => TIME_INDEX_SUFFIX,
+            Self::TransactionIndex => TRANSACTION_INDEX_SUFFIX,
+            Self::ProducerSnapshot => SNAPSHOT_SUFFIX,
         }
     }
 }
@@ -121,6 +149,35 @@ impl SegmentFile {
         }
         None
     }
+}
+
+/// The name of a segment's log file.
+#[must_use]
+pub fn log_file_name(base_offset: Offset) -> String {
+    SegmentFile::new(base_offset, FileKind::Log).name()
+}
+
+/// The name of the producer snapshot of what lies below `offset`.
+#[must_use]
+pub fn snapshot_file_name(offset: Offset) -> String {
+    SegmentFile::new(offset, FileKind::ProducerSnapshot).name()
+}
+
+/// The base offset in the name of a log file that is in use.
+#[must_use]
+pub fn parse_log_file_name(name: &str) -> Option<Offset> {
+    live(name, FileKind::Log)
+}
+
+/// The offset in the name of a producer snapshot that is in use.
+#[must_use]
+pub fn parse_snapshot_file_name(name: &str) -> Option<Offset> {
+    live(name, FileKind::ProducerSnapshot)
+}
+
+fn live(name: &str, kind: FileKind) -> Option<Offset> {
+    let file = SegmentFile::parse(name)?;
+    (file.kind == kind && file.state == FileState::Live).then_some(file.base_offset)
 }
 
 /// What a partition's folder is for.
@@ -262,6 +319,10 @@ mod tests {
         for name in names {
             assert_eq!(SegmentFile::parse(name).unwrap().name(), name);
         }
+        assert_eq!(parse_log_file_name(&log_file_name(Offset(7))), Some(Offset(7)));
+        assert_eq!(parse_snapshot_file_name(&snapshot_file_name(Offset(7))), Some(Offset(7)));
+        assert_eq!(parse_log_file_name("00000000000000000007.log.deleted"), None);
+        assert_eq!(parse_log_file_name("00000000000000000007.index"), None);
         let others = [
             "",
             "0.log",

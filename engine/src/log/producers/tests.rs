@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::BatchBuilder;
 
-const MAX: usize = 1000;
+const NOW: TimestampMs = TimestampMs(5_000_000);
+const DAY_MS: i64 = 86_400_000;
 
 fn batch(offset: i64, id: i64, epoch: i16, sequence: i32, count: i32) -> BatchHeader {
     let mut builder = BatchBuilder::new(Offset(offset)).producer(ProducerId(id), epoch, sequence);
@@ -28,7 +29,7 @@ fn marker(offset: i64, id: i64, epoch: i16) -> BatchHeader {
 }
 
 fn states() -> ProducerStates {
-    ProducerStates::new(MAX, Offset(0))
+    ProducerStates::new(DAY_MS)
 }
 
 #[test]
@@ -36,40 +37,39 @@ fn a_batch_that_is_sent_again_is_a_duplicate_while_it_is_among_the_last_five() {
     let mut states = states();
     for n in 0..6 {
         let header = batch(i64::from(n) * 3, 7, 0, n * 3, 3);
-        assert_eq!(states.check(&header), Ok(Verdict::Append));
-        states.update(&header);
+        assert_eq!(states.check(&header, NOW), Ok(Verdict::Append));
+        states.update(&header, NOW);
     }
     for n in 1..6i32 {
         let base_offset = Offset(i64::from(n) * 3);
-        let expected =
-            Verdict::Duplicate { base_offset, last_offset: base_offset.plus(2), timestamp: TimestampMs(1000 + base_offset.0) };
-        assert_eq!(states.check(&batch(99, 7, 0, n * 3, 3)), Ok(expected));
+        let expected = Verdict::Duplicate { base_offset, timestamp: TimestampMs(1000 + base_offset.0) };
+        assert_eq!(states.check(&batch(99, 7, 0, n * 3, 3), NOW), Ok(expected));
     }
     let out_of_order = |sequence| Err(ProducerError::OutOfOrder { producer_id: ProducerId(7), sequence, last_sequence: 17 });
-    assert_eq!(states.check(&batch(99, 7, 0, 0, 3)), out_of_order(0), "the sixth is forgotten");
-    assert_eq!(states.check(&batch(99, 7, 0, 15, 2)), out_of_order(15), "the same start, another end");
-    assert_eq!(states.check(&batch(99, 7, 0, 19, 1)), out_of_order(19), "one is missing");
-    assert_eq!(states.check(&batch(99, 7, 0, 18, 1)), Ok(Verdict::Append));
+    assert_eq!(states.check(&batch(99, 7, 0, 0, 3), NOW), out_of_order(0), "the sixth is forgotten");
+    assert_eq!(states.check(&batch(99, 7, 0, 15, 2), NOW), out_of_order(15), "the same start, another end");
+    assert_eq!(states.check(&batch(99, 7, 0, 19, 1), NOW), out_of_order(19), "one is missing");
+    assert_eq!(states.check(&batch(99, 7, 0, 18, 1), NOW), Ok(Verdict::Append));
 }
 
 #[test]
 fn epochs_fence_and_start_at_zero() {
     let mut states = states();
-    states.update(&batch(0, 7, 3, 0, 2));
+    states.update(&batch(0, 7, 3, 0, 2), NOW);
     let stale = ProducerError::StaleEpoch { producer_id: ProducerId(7), epoch: 2, current: 3 };
-    assert_eq!(states.check(&batch(2, 7, 2, 2, 1)), Err(stale));
+    assert_eq!(states.check(&batch(2, 7, 2, 2, 1), NOW), Err(stale));
     let wrong = ProducerError::OutOfOrder { producer_id: ProducerId(7), sequence: 2, last_sequence: -1 };
-    assert_eq!(states.check(&batch(2, 7, 4, 2, 1)), Err(wrong));
-    assert_eq!(states.check(&batch(2, 7, 4, 0, 2)), Ok(Verdict::Append), "not the duplicate of an older epoch");
-    states.update(&batch(2, 7, 4, 0, 2));
-    assert!(matches!(states.check(&batch(9, 7, 3, 0, 2)), Err(ProducerError::StaleEpoch { .. })));
+    assert_eq!(states.check(&batch(2, 7, 4, 2, 1), NOW), Err(wrong));
+    assert_eq!(states.check(&batch(2, 7, 4, 0, 2), NOW), Ok(Verdict::Append), "not the duplicate of an older epoch");
+    states.update(&batch(2, 7, 4, 0, 2), NOW);
+    assert!(matches!(states.check(&batch(9, 7, 3, 0, 2), NOW), Err(ProducerError::StaleEpoch { .. })));
 }
 
 #[test]
 fn unknown_producers_start_anywhere_and_others_are_not_looked_at() {
     let mut states = states();
-    assert_eq!(states.check(&batch(0, 7, 5, 4711, 1)), Ok(Verdict::Append));
-    states.update(&batch(0, -1, -1, -1, 5));
+    assert_eq!(states.check(&batch(0, 7, 5, 4711, 1), NOW), Ok(Verdict::Append));
+    states.update(&batch(0, -1, -1, -1, 5), NOW);
     assert!(states.is_empty());
     assert_eq!(states.end(), Offset(5));
 }
@@ -77,31 +77,31 @@ fn unknown_producers_start_anywhere_and_others_are_not_looked_at() {
 #[test]
 fn sequences_go_round() {
     let mut states = states();
-    states.update(&batch(0, 7, 0, i32::MAX - 1, 2));
-    assert_eq!(states.check(&batch(2, 7, 0, 0, 1)), Ok(Verdict::Append));
-    let mut states = ProducerStates::new(MAX, Offset(0));
+    states.update(&batch(0, 7, 0, i32::MAX - 1, 2), NOW);
+    assert_eq!(states.check(&batch(2, 7, 0, 0, 1), NOW), Ok(Verdict::Append));
+    let mut states = ProducerStates::new(DAY_MS);
     let around = batch(0, 7, 0, i32::MAX, 3);
-    states.update(&around);
-    assert!(matches!(states.check(&around), Ok(Verdict::Duplicate { base_offset: Offset(0), .. })));
-    assert_eq!(states.check(&batch(3, 7, 0, 2, 1)), Ok(Verdict::Append));
+    states.update(&around, NOW);
+    assert!(matches!(states.check(&around, NOW), Ok(Verdict::Duplicate { base_offset: Offset(0), .. })));
+    assert_eq!(states.check(&batch(3, 7, 0, 2, 1), NOW), Ok(Verdict::Append));
 }
 
 #[test]
 fn transactions_hold_the_last_stable_offset_back() {
     let mut states = states();
-    states.update(&transactional(batch(0, 1, 0, 0, 2)));
-    states.update(&transactional(batch(2, 2, 0, 0, 2)));
-    states.update(&transactional(batch(4, 1, 0, 2, 2)));
+    states.update(&transactional(batch(0, 1, 0, 0, 2)), NOW);
+    states.update(&transactional(batch(2, 2, 0, 0, 2)), NOW);
+    states.update(&transactional(batch(4, 1, 0, 2, 2)), NOW);
     assert_eq!(states.first_undecided_offset(), Some(Offset(0)));
     let outside = ProducerError::TransactionOpen { producer_id: ProducerId(1) };
-    assert_eq!(states.check(&batch(6, 1, 0, 4, 1)), Err(outside));
-    states.end_transaction(&marker(6, 1, 0), 9);
+    assert_eq!(states.check(&batch(6, 1, 0, 4, 1), NOW), Err(outside));
+    states.end_transaction(&marker(6, 1, 0), 9, NOW);
     assert_eq!(states.first_undecided_offset(), Some(Offset(2)));
     assert_eq!(states.views().next().unwrap().coordinator_epoch, 9);
-    assert_eq!(states.check(&batch(7, 1, 0, 4, 1)), Ok(Verdict::Append), "the sequence goes on");
-    states.update(&marker(7, 2, 1));
+    assert_eq!(states.check(&batch(7, 1, 0, 4, 1), NOW), Ok(Verdict::Append), "the sequence goes on");
+    states.update(&marker(7, 2, 1), NOW);
     assert_eq!(states.first_undecided_offset(), None);
-    assert_eq!(states.check(&batch(8, 2, 1, 0, 1)), Ok(Verdict::Append), "the marker brought a new epoch");
+    assert_eq!(states.check(&batch(8, 2, 1, 0, 1), NOW), Ok(Verdict::Append), "the marker brought a new epoch");
     assert!(states.truncate_to(Offset(7)));
     assert_eq!(states.first_undecided_offset(), Some(Offset(2)));
 }
@@ -109,12 +109,12 @@ fn transactions_hold_the_last_stable_offset_back() {
 #[test]
 fn what_is_settled_cannot_be_taken_back() {
     let mut states = states();
-    states.update(&batch(0, 7, 0, 0, 2));
-    states.update(&batch(2, 7, 0, 2, 2));
+    states.update(&batch(0, 7, 0, 0, 2), NOW);
+    states.update(&batch(2, 7, 0, 2, 2), NOW);
     states.settle(Offset(2));
     assert!(states.truncate_to(Offset(2)));
-    assert_eq!(states.check(&batch(2, 7, 0, 2, 2)), Ok(Verdict::Append));
-    states.update(&batch(2, 7, 0, 2, 2));
+    assert_eq!(states.check(&batch(2, 7, 0, 2, 2), NOW), Ok(Verdict::Append));
+    states.update(&batch(2, 7, 0, 2, 2), NOW);
     assert!(!states.truncate_to(Offset(1)));
     assert!(states.is_empty());
     assert_eq!(states.end(), Offset(1));
@@ -122,10 +122,10 @@ fn what_is_settled_cannot_be_taken_back() {
 
 #[test]
 fn the_oldest_are_forgotten_when_there_are_too_many() {
-    let mut states = ProducerStates::new(32, Offset(0));
-    states.update(&transactional(batch(0, 1000, 0, 0, 1)));
+    let mut states = ProducerStates { producers_max: 32, ..states() };
+    states.update(&transactional(batch(0, 1000, 0, 0, 1)), NOW);
     for n in 1..=40i64 {
-        states.update(&batch(n, n, 0, 0, 1));
+        states.update(&batch(n, n, 0, 0, 1), NOW);
         assert!(states.len() <= 32);
         assert_eq!(states.views().filter(|view| [n, 1000].contains(&view.producer_id.0)).count(), 2);
     }
@@ -133,14 +133,23 @@ fn the_oldest_are_forgotten_when_there_are_too_many() {
 }
 
 #[test]
-fn idle_producers_expire() {
+fn idle_producers_expire_by_the_brokers_clock() {
+    let at = |ms| TimestampMs(NOW.0 + ms);
     let mut states = states();
-    states.update(&batch(0, 1, 0, 0, 1));
-    states.update(&transactional(batch(10, 2, 0, 0, 1)));
-    states.update(&batch(20, 3, 0, 0, 1));
-    states.expire(TimestampMs(1100), 81);
+    states.update(&batch(0, 1, 4, 0, 1), at(0));
+    states.update(&transactional(batch(10, 2, 0, 0, 1)), at(0));
+    states.update(&batch(20, 3, 0, 0, 1), at(1));
+    // That the records are old does not matter.
+    assert!(matches!(states.check(&batch(30, 1, 4, 0, 1), at(DAY_MS - 1)), Ok(Verdict::Duplicate { .. })));
+    assert!(states.check(&batch(30, 1, 3, 7, 1), at(DAY_MS - 1)).is_err());
+    assert_eq!(states.check(&batch(30, 1, 3, 7, 1), at(DAY_MS)), Ok(Verdict::Append), "it is unknown now");
+    states.expire(at(DAY_MS));
     let left: Vec<_> = states.views().map(|view| view.producer_id.0).collect();
     assert_eq!(left, [2, 3]);
+    states.update(&batch(30, 3, 0, 9, 1), at(DAY_MS + 1));
+    assert!(matches!(states.check(&batch(31, 3, 0, 0, 1), at(DAY_MS + 1)), Err(ProducerError::OutOfOrder { .. })));
+    assert!(states.truncate_to(Offset(30)));
+    assert!(matches!(states.check(&batch(31, 3, 0, 0, 1), at(1)), Ok(Verdict::Duplicate { .. })));
 }
 
 /// What the log holds: every batch that was appended and not cut.
@@ -240,9 +249,9 @@ proptest! {
                     continue;
                 }
                 Step::Reload => {
-                    let mut again = ProducerStates::new(MAX, Offset(0));
+                    let mut again = ProducerStates::new(DAY_MS);
                     for header in &model.batches {
-                        again.update(header);
+                        again.update(header, NOW);
                     }
                     prop_assert_eq!(again.snapshot(), states.snapshot());
                     again.settle(Offset(settled));
@@ -250,16 +259,16 @@ proptest! {
                     continue;
                 }
             };
-            let verdict = states.check(&header);
+            let verdict = states.check(&header, NOW);
             prop_assert_eq!(name(verdict), model.check(&header));
             match verdict {
                 Ok(Verdict::Append) => {
-                    states.update(&header);
+                    states.update(&header, NOW);
                     model.batches.push(header);
                 }
-                Ok(Verdict::Duplicate { base_offset, last_offset, timestamp }) => {
+                Ok(Verdict::Duplicate { base_offset, timestamp }) => {
                     let original = model.batches.iter().find(|batch| batch.base_offset == base_offset).unwrap();
-                    prop_assert_eq!(original.last_offset(), last_offset);
+                    prop_assert_eq!(original.record_count, header.record_count);
                     prop_assert_eq!(original.max_timestamp, timestamp);
                     prop_assert_eq!(original.base_sequence, header.base_sequence);
                 }
@@ -267,12 +276,12 @@ proptest! {
             }
         }
         // A snapshot keeps the last batch of each: it goes on from there and knows the last as a duplicate.
-        let loaded = ProducerStates::from_snapshot(MAX, states.end(), &states.snapshot());
+        let loaded = ProducerStates::from_snapshot(&states.encode_snapshot(), DAY_MS, NOW).unwrap();
         prop_assert_eq!(loaded.snapshot(), states.snapshot());
         for view in states.views() {
             let last = model.batches.iter().rev().find(|batch| batch.producer_id == view.producer_id).unwrap();
-            prop_assert_eq!(loaded.check(last), states.check(last));
-            prop_assert_eq!(name(loaded.check(last)), "duplicate");
+            prop_assert_eq!(loaded.check(last, NOW), states.check(last, NOW));
+            prop_assert_eq!(name(loaded.check(last, NOW)), "duplicate");
         }
     }
 }

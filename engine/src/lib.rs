@@ -3,15 +3,11 @@
 
 pub mod batch;
 pub mod compression;
+pub mod core;
 pub mod disk;
 pub mod env;
-pub mod log {
-    //! One partition's log.
-    pub mod checkpoint;
-    pub mod epochs;
-    pub mod producer_snapshot;
-    pub mod producers;
-}
+pub mod journal;
+pub mod log;
 pub mod memory;
 pub mod record;
 pub mod segment;

@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use crate::memory::{Buffer, Slice};
 
+pub mod cache;
 pub mod ring;
 pub mod sim;
 
@@ -153,4 +154,35 @@ pub trait File {
     fn allocate(&self, position: u64, len: u64) -> IoFuture<()>;
     /// The descriptor, for sendfile(2); `None` in the simulator.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// Those of [`Disk::open`] and [`File::read_at`].
+pub async fn read_file(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenOptions::READ).await?;
+    let len = usize::try_from(file.len_bytes().await?).unwrap_or(usize::MAX);
+    let (buffer, read) = file.read_at(Buffer::standalone(len), len, 0).await?;
+    Ok(buffer[..read].to_vec())
+}
+
+/// Replaces a small file in one step that a crash cannot tear: a new file is written and synced, takes the name, and the name is
+/// synced.
+///
+/// # Errors
+/// Those of the steps; the old file is then still there, or the new one is, whole.
+pub async fn replace_file(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = std::path::PathBuf::from(temporary);
+    let file = disk.open(&temporary, OpenOptions::WRITE).await?;
+    file.set_len(0).await?;
+    file.write_at(Payload::Bytes(bytes), 0).await?;
+    file.sync_data().await?;
+    disk.rename(&temporary, path).await?;
+    match path.parent() {
+        Some(parent) => disk.sync_dir(parent).await,
+        None => Ok(()),
+    }
 }

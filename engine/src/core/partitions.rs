@@ -1,0 +1,268 @@
+//! The partitions of a core: taking them in, deleting them, retention, and the clean stop.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::core::{Core, Partition, Slot};
+use crate::disk::Disk;
+use crate::log::append::AppendError;
+use crate::log::config::LogConfig;
+use crate::log::flush;
+use crate::log::journaling::Replies;
+use crate::log::open::{self, OpenParams};
+use crate::log::retention::{OutsideLog, Removed};
+use crate::segment::names::{FolderRole, PARTITION_METADATA_FILE, PartitionFolder};
+use crate::types::{LeaderEpoch, Offset, PartitionId};
+
+/// How many partitions are opened or closed at the same time.
+const AT_ONCE: usize = 32;
+
+/// A partition that a core is to take in.
+pub struct NewPartition {
+    /// Which partition.
+    pub id: PartitionId,
+    /// The name of its folder in the data directory: `<topic>-<n>`.
+    pub folder: String,
+    /// The topic's options.
+    pub config: Arc<LogConfig>,
+    /// The leader's epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// What the last run knew of it; see [`crate::core::recover`].
+    pub recovery_point: Offset,
+    /// The log start offset that a checkpoint says.
+    pub log_start: Offset,
+    /// Whether the last stop was clean.
+    pub clean: bool,
+}
+
+/// What a clean stop leaves behind of a partition, for Kafka's checkpoint files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedPartition {
+    /// Which partition.
+    pub id: PartitionId,
+    /// The name of its folder.
+    pub folder: String,
+    /// Everything below is durable in segment files.
+    pub recovery_point: Offset,
+    /// The log start offset.
+    pub log_start: Offset,
+    /// The high watermark.
+    pub high_watermark: Offset,
+}
+
+impl Core {
+    /// Takes a partition in: its folder is made where it is missing, its log opened.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
+        let directory = self.settings.data_directory.join(&new.folder);
+        make_folder(&self.disk, &self.settings.data_directory, &directory, new.id).await?;
+        let params = OpenParams {
+            id: new.id,
+            directory,
+            config: new.config,
+            recovery_point: new.recovery_point,
+            log_start: new.log_start,
+            clean: new.clean,
+            leader_epoch: new.leader_epoch,
+        };
+        let log = open::open(&self.disk, &self.scratch, params, self.env.now()).await?;
+        let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
+        self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
+        Ok(partition)
+    }
+
+    /// After all partitions of the last run are open: the new journal is the one that counts from now on.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn begin(&self) -> io::Result<()> {
+        self.free_journal().await?;
+        let (directory, generation) = {
+            let journal = self.journal.borrow();
+            (journal.directory.clone(), journal.generation)
+        };
+        super::rounds::remove_other_generations(&self.disk, &directory, generation).await
+    }
+
+    /// Gives a partition new options.
+    pub fn configure(&self, id: PartitionId, config: Arc<LogConfig>) {
+        if let Some(slot) = self.slot(id) {
+            slot.log.borrow_mut().set_config(config);
+            // A topic that became durable owes a sync.
+            self.sync_wanted.set(true);
+            self.round_wanted.notify_one();
+        }
+    }
+
+    /// Takes a partition out of service and removes its files. Who waits for it gets an error. Its folder is renamed first, so that
+    /// a crash in the middle is finished at the next start.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
+        let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
+        // A round that carries it may be in flight.
+        self.rounds_drained().await;
+        let mut replies = Replies::default();
+        slot.log.borrow_mut().cut_uncommitted(&AppendError::Deleted, &mut replies);
+        slot.log.borrow_mut().set_deleted();
+        replies.send();
+        slot.wake_watchers();
+        let _files = slot.files_lock.lock().await;
+        let directory = slot.log.borrow().directory().clone();
+        let Some(name) = directory.file_name().and_then(|name| name.to_str()) else {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        };
+        let unique = format!("{:016x}{:016x}", self.env.random_u64(), self.env.random_u64());
+        let Some(folder) = PartitionFolder::parse(name) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let renamed = PartitionFolder { role: FolderRole::Deleted(&unique), ..folder }.name();
+        let renamed = self.settings.data_directory.join(renamed);
+        self.disk.rename(&directory, &renamed).await?;
+        self.disk.sync_dir(&self.settings.data_directory).await?;
+        remove_folder(&self.disk, &renamed).await
+    }
+
+    /// DeleteRecords: the new log start is durable when this returns it.
+    ///
+    /// # Errors
+    /// An offset outside of the log, `None` in the place of the error where the disk failed, or no such partition.
+    pub async fn delete_records(&self, id: PartitionId, offset: Offset) -> Result<Offset, Option<OutsideLog>> {
+        let slot = self.slot(id).ok_or(None)?;
+        let log_start = slot.log.borrow_mut().delete_records(offset).map_err(Some)?;
+        self.apply_log_start(&[slot]).await.map_err(|error| {
+            tracing::error!(%error, "the new log start could not be made durable");
+            None
+        })?;
+        Ok(log_start)
+    }
+
+    /// Applies retention to all partitions.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn retain(&self) -> io::Result<()> {
+        let now = self.env.now();
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        let changed: Vec<_> = slots
+            .into_iter()
+            .filter(|slot| {
+                let mut log = slot.log.borrow_mut();
+                log.retain(now) || log.has_removable()
+            })
+            .collect();
+        if changed.is_empty() { Ok(()) } else { self.apply_log_start(&changed).await }
+    }
+
+    /// Makes moved log starts durable, then removes the segments below them.
+    async fn apply_log_start(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
+        self.free_journal().await?;
+        for slot in slots {
+            let _files = slot.files_lock.lock().await;
+            let removed = slot.log.borrow_mut().remove_segments();
+            for Removed { id, path } in removed {
+                self.files.close(id, crate::disk::cache::Purpose::Read);
+                self.files.close(id, crate::disk::cache::Purpose::Write);
+                for extension in ["log", "index", "timeindex", "txnindex"] {
+                    match self.disk.remove_file(&path.with_extension(extension)).await {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The clean stop: nothing more is taken, everything goes to the segments, files get their true length, the journal goes.
+    ///
+    /// # Errors
+    /// Those of the disk: then the stop is not clean, and the next start recovers.
+    pub async fn close(self: &Rc<Self>) -> io::Result<Vec<ClosedPartition>> {
+        self.stopping.set(true);
+        self.rounds_drained().await;
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        let results =
+            self.for_each(slots.clone(), AT_ONCE, |core, slot| Box::pin(async move { core.close_partition(&slot).await })).await;
+        for (_, result) in results {
+            result?;
+        }
+        let closed = slots
+            .iter()
+            .map(|slot| {
+                let log = slot.log.borrow();
+                let folder = log.directory().file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+                ClosedPartition {
+                    id: slot.id,
+                    folder,
+                    recovery_point: log.recovery_point(),
+                    log_start: log.published().log_start(),
+                    high_watermark: log.published().high_watermark(),
+                }
+            })
+            .collect();
+        Ok(closed)
+    }
+
+    async fn close_partition(&self, slot: &Slot) -> io::Result<()> {
+        let _files = slot.files_lock.lock().await;
+        if let Some(reason) = slot.log.borrow().offline_reason() {
+            return Err(io::Error::other(format!("a partition is offline: {reason}")));
+        }
+        if !slot.log.borrow().is_touched() {
+            return Ok(());
+        }
+        flush::flush(&self.flush_io(), &slot.log, true).await?;
+        flush::cut_to_length(&self.flush_io(), &slot.log).await?;
+        let mut unsynced = flush::prepare_settle(&self.flush_io(), &slot.log, true).await?;
+        for result in self.disk.sync_set(std::mem::take(&mut unsynced.files)).await {
+            result?;
+        }
+        slot.log.borrow_mut().settle(&unsynced);
+        Ok(())
+    }
+
+    /// Removes the journal after all cores have closed and Kafka's checkpoint files are written.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn remove_journal(&self) -> io::Result<()> {
+        let directory = self.journal.borrow().directory.clone();
+        remove_folder(&self.disk, &directory).await?;
+        self.disk.sync_dir(&self.settings.data_directory).await
+    }
+}
+
+/// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
+/// made when a crash came, and is made again.
+async fn make_folder(disk: &Rc<dyn Disk>, data: &PathBuf, directory: &PathBuf, id: PartitionId) -> io::Result<()> {
+    match disk.create_dir(directory).await {
+        Ok(()) => disk.sync_dir(data).await?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let path = directory.join(PARTITION_METADATA_FILE);
+    match disk.open(&path, crate::disk::OpenOptions::READ).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
+            crate::disk::replace_file(disk, &path, text.into_bytes()).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a folder and the files in it.
+///
+/// # Errors
+/// Those of the disk.
+pub(crate) async fn remove_folder(disk: &Rc<dyn Disk>, path: &std::path::Path) -> io::Result<()> {
+    for entry in disk.list(path).await? {
+        let path = path.join(&entry.name);
+        if entry.is_dir { Box::pin(remove_folder(disk, &path)).await? } else { disk.remove_file(&path).await? }
+    }
+    disk.remove_dir(path).await
+}

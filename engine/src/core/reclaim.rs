@@ -1,0 +1,264 @@
+//! From the tail to the segments, so that journal space and memory come free: large writes when a partition has enough, and
+//! *settling*, when the journal is half full, memory is short, or a partition has been idle: flush, sync as a set, move the
+//! checkpoint, and only then free the journal's space.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::core::{Core, Slot};
+use crate::env::LocalFuture;
+use crate::log::flush::{self, Unsynced};
+
+/// A partition with this much is flushed at once, without a sync.
+const FLUSH_BYTES: u64 = 1 << 20;
+/// How many partitions are written to files at the same time.
+const FLUSHES_MAX: usize = 4;
+const SETTLES_MAX: usize = 32;
+/// A partition that took nothing for this long is settled and its memory let go.
+const IDLE_MS: i64 = 5_000;
+const IDLE_CHECK: Duration = Duration::from_millis(1_000);
+/// How long a full or failing disk is left alone before the next try.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Core {
+    /// Asks for settling where the journal is half full.
+    pub(crate) fn want_reclaim(&self) {
+        let journal = self.journal.borrow();
+        if journal.space.used_bytes() > journal.space.bytes_max() / 2 {
+            self.reclaim_wanted.notify_one();
+        }
+    }
+
+    /// Queues a partition that has enough for a large write.
+    pub(crate) fn want_flush(&self, slot: &Rc<Slot>, unflushed_bytes: u64) {
+        if unflushed_bytes >= FLUSH_BYTES && !slot.flush_queued.replace(true) {
+            self.flush_queue.borrow_mut().push_back(slot.clone());
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. The first error, after the others were served.
+    async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: bool) -> io::Result<()> {
+        let prepared: Rc<RefCell<Vec<(Rc<Slot>, Unsynced)>>> = Rc::default();
+        let mut failed = None;
+        let filled = prepared.clone();
+        let results = self
+            .for_each(slots, SETTLES_MAX, move |core, slot| {
+                let prepared = filled.clone();
+                Box::pin(async move {
+                    let unsynced = core.flush_and_prepare(&slot, force).await?;
+                    prepared.borrow_mut().push((slot, unsynced));
+                    Ok(())
+                })
+            })
+            .await;
+        for (slot, result) in results {
+            if let Err(error) = result {
+                self.note_flush_error(&slot, &error);
+                failed = Some(error);
+            }
+        }
+        let mut prepared = std::mem::take(&mut *prepared.borrow_mut());
+        let mut files = Vec::new();
+        let mut counts = Vec::new();
+        for (_, unsynced) in &mut prepared {
+            counts.push(unsynced.files.len());
+            files.append(&mut unsynced.files);
+        }
+        let mut results = self.disk.sync_set(files).await.into_iter();
+        for ((slot, unsynced), count) in prepared.iter().zip(counts) {
+            let mut error = None;
+            for result in results.by_ref().take(count) {
+                error = error.or(result.err());
+            }
+            match error {
+                None => {
+                    slot.log.borrow_mut().settle(unsynced);
+                    self.releasable.borrow_mut().push_back(slot.clone());
+                }
+                Some(error) => {
+                    // The page cache lies from now on: nothing that was written since the last sync may be believed.
+                    slot.log.borrow_mut().set_offline(&format!("a sync of its segment failed: {error}"));
+                    failed = Some(error);
+                }
+            }
+        }
+        if let Err(error) = self.free_journal().await {
+            failed = Some(error);
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    async fn flush_and_prepare(&self, slot: &Slot, force: bool) -> io::Result<Unsynced> {
+        let _files = slot.files_lock.lock().await;
+        flush::flush(&self.flush_io(), &slot.log, force).await?;
+        flush::prepare_settle(&self.flush_io(), &slot.log, false).await
+    }
+
+    /// Moves the checkpoint to what is settled, and frees the journal's space below that.
+    pub(crate) async fn free_journal(&self) -> io::Result<()> {
+        let _one = self.checkpoint_lock.lock().await;
+        let partitions = self.recovery_points();
+        let (generation, oldest) = {
+            let journal = self.journal.borrow();
+            let needed = self.slots.borrow().values().filter_map(|slot| slot.log.borrow().oldest_round()).min();
+            let oldest = needed.unwrap_or_else(|| journal.space.next_sequence());
+            (journal.generation, oldest.min(journal.space.next_sequence()))
+        };
+        let text = self.journal.borrow().checkpoint_text(partitions, oldest);
+        let path = self.journal.borrow().checkpoint_path();
+        crate::disk::replace_file(&self.disk, &path, text.into_bytes()).await?;
+        let mut journal = self.journal.borrow_mut();
+        if journal.generation == generation {
+            journal.space.free_below(oldest);
+        }
+        drop(journal);
+        self.space_changed.notify_waiters();
+        Ok(())
+    }
+
+    fn note_flush_error(&self, slot: &Slot, error: &io::Error) {
+        if error.kind() == io::ErrorKind::StorageFull {
+            tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
+        } else if error.kind() != io::ErrorKind::OutOfMemory {
+            slot.log.borrow_mut().set_offline(&format!("its segment cannot be written: {error}"));
+        }
+    }
+
+    /// Runs `work` for each partition, at most `at_once` at a time.
+    pub(crate) async fn for_each(
+        self: &Rc<Self>,
+        slots: Vec<Rc<Slot>>,
+        at_once: usize,
+        work: impl Fn(Rc<Self>, Rc<Slot>) -> LocalFuture<io::Result<()>> + 'static,
+    ) -> Vec<(Rc<Slot>, io::Result<()>)> {
+        let workers = at_once.min(slots.len());
+        let queue = Rc::new(RefCell::new(VecDeque::from(slots)));
+        let results = Rc::new(RefCell::new(Vec::new()));
+        let work = Rc::new(work);
+        let mut done = Vec::new();
+        for _ in 0..workers {
+            let (core, queue, results, work) = (self.clone(), queue.clone(), results.clone(), work.clone());
+            let (finished, wait) = oneshot::channel();
+            done.push(wait);
+            self.env.spawn(Box::pin(async move {
+                loop {
+                    let Some(slot) = queue.borrow_mut().pop_front() else { break };
+                    let result = work(core.clone(), slot.clone()).await;
+                    results.borrow_mut().push((slot, result));
+                }
+                let _ = finished.send(());
+            }));
+        }
+        for wait in done {
+            let _ = wait.await;
+        }
+        results.take()
+    }
+}
+
+/// Settles when journal space or memory is short.
+pub(crate) async fn run(core: Rc<Core>) {
+    loop {
+        core.reclaim_wanted.notified().await;
+        let memory_short = !core.waiting.borrow().is_empty();
+        let slots: Vec<_> = {
+            let middle = core.journal.borrow().space.middle();
+            let all = core.slots.borrow();
+            let old = all.values().filter(|slot| {
+                let log = slot.log.borrow();
+                log.offline_reason().is_none()
+                    && (log.oldest_round().is_some_and(|oldest| oldest < middle) || (memory_short && log.unflushed_bytes() > 0))
+            });
+            old.cloned().collect()
+        };
+        let result = core.settle(slots, true).await;
+        let full = result.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
+        *core.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+        core.retry_waiting();
+        if let Err(error) = result {
+            core.space_changed.notify_waiters();
+            if core.full.borrow().is_some() {
+                core.refuse_waiting(&format!("the disk is full: {error}"));
+            }
+            core.env.sleep(RETRY).await;
+            core.want_reclaim();
+        }
+        if !core.waiting.borrow().is_empty() {
+            // Others still hold what was settled: consumers that are being sent to.
+            core.env.sleep(Duration::from_millis(2)).await;
+            core.retry_waiting();
+            if !core.waiting.borrow().is_empty() {
+                core.reclaim_wanted.notify_one();
+            }
+        }
+    }
+}
+
+/// Writes large runs to segments as they come.
+pub(crate) async fn run_flushes(core: Rc<Core>) {
+    loop {
+        let slots: Vec<_> = core.flush_queue.borrow_mut().drain(..).collect();
+        if slots.is_empty() {
+            core.flush_wanted.notified().await;
+            continue;
+        }
+        let results = core
+            .for_each(slots, FLUSHES_MAX, |core, slot| {
+                Box::pin(async move {
+                    slot.flush_queued.set(false);
+                    if slot.log.borrow().offline_reason().is_some() {
+                        return Ok(());
+                    }
+                    let _files = slot.files_lock.lock().await;
+                    flush::flush(&core.flush_io(), &slot.log, false).await
+                })
+            })
+            .await;
+        for (slot, result) in results {
+            if let Err(error) = result {
+                core.note_flush_error(&slot, &error);
+                core.env.sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Settles partitions that went idle and lets go of their memory; looks after `flush.ms`.
+pub(crate) async fn run_idle(core: Rc<Core>) {
+    loop {
+        core.env.sleep(IDLE_CHECK).await;
+        let now = core.env.now();
+        let mut idle = Vec::new();
+        for slot in core.slots.borrow().values() {
+            let mut log = slot.log.borrow_mut();
+            if log.offline_reason().is_some() {
+                continue;
+            }
+            if log.unsynced_upto().is_some() && log.wants_sync(now.0) {
+                core.sync_wanted.set(true);
+            }
+            if log.idle_since(now) >= IDLE_MS {
+                if log.is_settled() {
+                    log.release_all();
+                } else {
+                    idle.push(slot.clone());
+                }
+            }
+        }
+        if core.sync_wanted.get() {
+            core.round_wanted.notify_one();
+        }
+        if !idle.is_empty() && core.settle(idle, true).await.is_err() {
+            core.env.sleep(RETRY).await;
+        }
+    }
+}

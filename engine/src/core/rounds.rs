@@ -1,0 +1,380 @@
+//! The journal's rounds. A round takes all that arrived for the core's partitions since the last one, in one run of blocks; while
+//! it is in flight the next one collects, so group commit needs no timer. When it is written and synced, positions move,
+//! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else; any
+//! other failure of the journal is believed for good, and a new one is started.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::sync::oneshot;
+
+use crate::core::{Core, CoreSettings, Slot};
+use crate::disk::{Create, Disk, File, OpenOptions, Payload};
+use crate::env::Env;
+use crate::journal::checkpoint::Checkpoint;
+use crate::journal::format::{Entry, JournalId};
+use crate::journal::writer::{LiveRound, RoundBuilder, Space};
+use crate::journal::{CHECKPOINT_FILE, directory_name, generation_of, journal_path};
+use crate::log::append::AppendError;
+use crate::log::journaling::{Replies, Run};
+use crate::types::{Offset, PartitionId};
+
+/// How many payload bytes a round takes at the most, unless one batch is larger.
+const ROUND_BYTES_MAX: u64 = 4 << 20;
+
+/// A core's journal file and its space.
+pub(crate) struct Journal {
+    pub(crate) directory: PathBuf,
+    pub(crate) file: Rc<dyn File>,
+    pub(crate) id: JournalId,
+    pub(crate) generation: u64,
+    pub(crate) space: Space,
+    /// How long the file is, as far as rounds have reached.
+    extent: u64,
+}
+
+impl Journal {
+    /// Starts the core's journal anew, in an empty directory or behind the generations that are there. Those stay the ones that
+    /// count until the first checkpoint.
+    pub(crate) async fn create(
+        disk: &Rc<dyn Disk>,
+        env: &Rc<dyn Env>,
+        index: usize,
+        settings: &CoreSettings,
+    ) -> io::Result<Self> {
+        let directory = settings.data_directory.join(directory_name(index));
+        match disk.create_dir(&directory).await {
+            Ok(()) => disk.sync_dir(&settings.data_directory).await?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let newest = disk.list(&directory).await?.iter().filter_map(|entry| generation_of(&entry.name)).max();
+        Self::start(disk, env, directory, newest.map_or(0, |newest| newest + 1), settings.journal_bytes).await
+    }
+
+    async fn start(
+        disk: &Rc<dyn Disk>,
+        env: &Rc<dyn Env>,
+        directory: PathBuf,
+        generation: u64,
+        bytes_max: u64,
+    ) -> io::Result<Self> {
+        let options = OpenOptions { create: Create::New, ..OpenOptions::DIRECT };
+        let file = disk.open(&journal_path(&directory, generation), options).await?;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&env.random_u64().to_le_bytes());
+        id[8..].copy_from_slice(&env.random_u64().to_le_bytes());
+        disk.sync_dir(&directory).await?;
+        Ok(Self { directory, file, id: JournalId(id), generation, space: Space::new(bytes_max), extent: 0 })
+    }
+
+    /// The checkpoint's text: with these recovery points, replay starts where everything below `oldest` is free.
+    pub(crate) fn checkpoint_text(&self, partitions: Vec<(PartitionId, Offset, Offset)>, oldest: u64) -> String {
+        let (previous, position) = self.space.start_at(oldest);
+        Checkpoint { journal: self.id, generation: self.generation, previous, position, partitions }.encode()
+    }
+
+    pub(crate) fn checkpoint_path(&self) -> PathBuf {
+        self.directory.join(CHECKPOINT_FILE)
+    }
+}
+
+/// Removes the files of other generations, once a checkpoint names this one.
+pub(crate) async fn remove_other_generations(disk: &Rc<dyn Disk>, directory: &Path, generation: u64) -> io::Result<()> {
+    for entry in disk.list(directory).await? {
+        if generation_of(&entry.name).is_some_and(|found| found != generation) {
+            disk.remove_file(&directory.join(&entry.name)).await?;
+        }
+    }
+    disk.sync_dir(directory).await
+}
+
+struct Taken {
+    slot: Rc<Slot>,
+    run: Run,
+}
+
+/// Runs rounds as long as the core lives.
+pub(crate) async fn run(core: Rc<Core>) {
+    loop {
+        if core.dirty.borrow().is_empty() && !core.sync_due() {
+            core.round_wanted.notified().await;
+        }
+        // Whoever is ready to append now comes along.
+        tokio::task::yield_now().await;
+        core.round_running.set(true);
+        core.round().await;
+        core.round_running.set(false);
+        core.round_done.notify_waiters();
+    }
+}
+
+impl Core {
+    /// Whether a page-cache topic's `flush.ms` or `flush.messages` asks for a sync although nothing new arrived.
+    fn sync_due(&self) -> bool {
+        self.sync_wanted.replace(false)
+    }
+
+    /// One round, from collecting to answering.
+    async fn round(&self) {
+        let taken = self.collect();
+        let now_ms = self.env.now().0;
+        let sync = self.slots_want_sync(&taken, now_ms);
+        if taken.is_empty() {
+            if sync {
+                self.sync_only().await;
+            }
+            return;
+        }
+        let entries: Vec<Entry> = taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
+        let payload_bytes = taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
+        let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
+        let round = match self.place(len).await {
+            Ok(round) => round,
+            Err(reason) => return self.cut(&taken, &AppendError::NoRoom(reason)),
+        };
+        let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
+            self.journal.borrow_mut().space.give_back(round);
+            return self.cut(&taken, &AppendError::NoRoom("no memory for a round of the journal".to_owned()));
+        };
+        for taken in &taken {
+            let mut log = taken.slot.log.borrow_mut();
+            log.visit_run(&taken.run, |bytes| builder.push(bytes));
+            log.note_round(round.sequence, taken.run.to);
+        }
+        let (file, id) = {
+            let journal = self.journal.borrow();
+            (journal.file.clone(), journal.id)
+        };
+        let (buffer, len) = builder.finish(id, round);
+        let payload = Payload::Buffer { buffer, len };
+        let result = if sync {
+            let (written, is_written) = oneshot::channel();
+            let synced = file.write_and_sync(payload, round.position, written);
+            let told = async {
+                if is_written.await.is_ok() {
+                    self.written(&taken, false);
+                }
+            };
+            tokio::join!(synced, told).0
+        } else {
+            file.write_at(payload, round.position).await
+        };
+        match result {
+            Ok(()) => {
+                {
+                    let mut journal = self.journal.borrow_mut();
+                    journal.extent = journal.extent.max(round.position + len as u64);
+                }
+                self.written(&taken, sync);
+                self.want_reclaim();
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.disk_full(&taken, round, &error),
+            Err(error) => self.restart_journal(&error).await,
+        }
+    }
+
+    /// What the next round carries.
+    fn collect(&self) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        let mut dirty = self.dirty.borrow_mut();
+        while let Some(slot) = dirty.pop_front() {
+            let mut log = slot.log.borrow_mut();
+            while let Some(run) = log.next_run(ROUND_BYTES_MAX.saturating_sub(bytes), taken.is_empty()) {
+                bytes += run.to - run.from;
+                taken.push(Taken { slot: slot.clone(), run });
+            }
+            let more = log.has_unjournaled();
+            drop(log);
+            if more {
+                dirty.push_front(slot);
+                break;
+            }
+            slot.queued.set(false);
+        }
+        taken
+    }
+
+    fn slots_want_sync(&self, taken: &[Taken], now_ms: i64) -> bool {
+        if taken.is_empty() {
+            return true;
+        }
+        taken.iter().any(|taken| taken.slot.log.borrow().wants_sync(now_ms))
+    }
+
+    /// Finds a place for a round, waiting until space is free. The reason where none will be.
+    async fn place(&self, len: u64) -> Result<LiveRound, String> {
+        loop {
+            {
+                let mut journal = self.journal.borrow_mut();
+                if let Some(position) = journal.space.place(len) {
+                    return Ok(journal.space.take(position, len));
+                }
+                if journal.space.used_bytes() == 0 {
+                    return Err(format!("the journal ({} bytes) is smaller than the batch", journal.space.bytes_max()));
+                }
+            }
+            let changed = self.space_changed.notified();
+            self.reclaim_wanted.notify_one();
+            changed.await;
+            if let Some(reason) = self.full.borrow().as_ref() {
+                return Err(reason.clone());
+            }
+        }
+    }
+
+    /// The round is written, or written and synced: positions move, answers go out, consumers wake.
+    fn written(&self, taken: &[Taken], synced: bool) {
+        let mut replies = Replies::default();
+        for taken in taken {
+            let (more, unflushed) = {
+                let mut log = taken.slot.log.borrow_mut();
+                let (to, next_offset) = (taken.run.to, taken.run.next_offset);
+                let more = if synced {
+                    log.round_synced(to, next_offset, &mut replies)
+                } else {
+                    log.round_written(to, next_offset, &mut replies)
+                };
+                (more, log.unflushed_bytes())
+            };
+            if more {
+                taken.slot.wake_watchers();
+            }
+            self.want_flush(&taken.slot, unflushed);
+        }
+        replies.send();
+    }
+
+    /// A sync of what rounds have written without one.
+    async fn sync_only(&self) {
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        let unsynced: Vec<_> = slots
+            .into_iter()
+            .filter_map(|slot| {
+                let upto = slot.log.borrow().unsynced_upto();
+                upto.map(|(to, next_offset)| (slot, to, next_offset))
+            })
+            .collect();
+        if unsynced.is_empty() {
+            return;
+        }
+        let file = self.journal.borrow().file.clone();
+        match file.sync_data().await {
+            Ok(()) => {
+                let mut replies = Replies::default();
+                for (slot, to, next_offset) in unsynced {
+                    if slot.log.borrow_mut().round_synced(to, next_offset, &mut replies) {
+                        slot.wake_watchers();
+                    }
+                }
+                replies.send();
+            }
+            Err(error) => self.restart_journal(&error).await,
+        }
+    }
+
+    /// The disk has no room to extend the journal: it stays as long as it is, and the producers of the round are told.
+    fn disk_full(&self, taken: &[Taken], round: LiveRound, error: &io::Error) {
+        {
+            let mut journal = self.journal.borrow_mut();
+            journal.space.give_back(round);
+            let extent = journal.extent;
+            if extent > 0 && round.position >= extent {
+                journal.space.shrink_to(extent);
+            }
+        }
+        tracing::warn!(core = self.index, %error, "the disk is full: producers are told to try again");
+        self.cut(taken, &AppendError::NoRoom(format!("the disk is full: {error}")));
+        self.reclaim_wanted.notify_one();
+    }
+
+    /// What a round took is answered with an error and cut off the logs.
+    fn cut(&self, taken: &[Taken], error: &AppendError) {
+        let mut replies = Replies::default();
+        for taken in taken {
+            taken.slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
+        }
+        replies.send();
+    }
+
+    /// The journal failed and is believed by nobody any more. What it had not committed is answered with an error and cut; a new one
+    /// begins with what is committed and not in segments yet, which the tails still have. If that fails, the core's
+    /// partitions are out of service.
+    async fn restart_journal(&self, error: &io::Error) {
+        tracing::error!(core = self.index, %error, "the journal failed: a new one is started");
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        let mut replies = Replies::default();
+        let failure = AppendError::Journal(error.to_string());
+        for slot in &slots {
+            slot.log.borrow_mut().cut_uncommitted(&failure, &mut replies);
+            slot.queued.set(false);
+        }
+        self.dirty.borrow_mut().clear();
+        replies.send();
+        if let Err(error) = self.start_next_journal(&slots).await {
+            for slot in &slots {
+                slot.log.borrow_mut().set_offline(&format!("its journal failed and no new one could be started: {error}"));
+                slot.wake_watchers();
+            }
+        }
+        self.space_changed.notify_waiters();
+    }
+
+    async fn start_next_journal(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
+        let (directory, generation) = {
+            let journal = self.journal.borrow();
+            (journal.directory.clone(), journal.generation + 1)
+        };
+        let mut journal = Journal::start(&self.disk, &self.env, directory, generation, self.settings.journal_bytes).await?;
+        for slot in slots {
+            let runs = slot.log.borrow_mut().rejournal();
+            for run in runs {
+                let entry = run.entry(slot.id);
+                let len = RoundBuilder::round_bytes(1, run.to - run.from);
+                let full = || io::Error::from(io::ErrorKind::StorageFull);
+                let round = journal.space.place(len).map(|at| journal.space.take(at, len)).ok_or_else(full)?;
+                let mut builder = RoundBuilder::new(&self.scratch, &[entry]).ok_or(io::ErrorKind::OutOfMemory)?;
+                {
+                    let mut log = slot.log.borrow_mut();
+                    log.visit_run(&run, |bytes| builder.push(bytes));
+                    log.note_round(round.sequence, run.to);
+                }
+                let (buffer, len) = builder.finish(journal.id, round);
+                journal.file.write_at(Payload::Buffer { buffer, len }, round.position).await?;
+                journal.extent = round.position + len as u64;
+            }
+        }
+        journal.file.sync_data().await?;
+        let text = journal.checkpoint_text(self.recovery_points(), 0);
+        crate::disk::replace_file(&self.disk, &journal.checkpoint_path(), text.into_bytes()).await?;
+        remove_other_generations(&self.disk, &journal.directory, generation).await?;
+        *self.journal.borrow_mut() = journal;
+        Ok(())
+    }
+
+    /// Each partition's recovery point and log start.
+    pub(crate) fn recovery_points(&self) -> Vec<(PartitionId, Offset, Offset)> {
+        self.slots
+            .borrow()
+            .values()
+            .map(|slot| {
+                let log = slot.log.borrow();
+                (slot.id, log.recovery_point(), log.published().log_start())
+            })
+            .collect()
+    }
+
+    /// Waits until everything that was appended so far has been through a round.
+    pub(crate) async fn rounds_drained(&self) {
+        loop {
+            let done = self.round_done.notified();
+            if self.dirty.borrow().is_empty() && !self.round_running.get() && self.waiting.borrow().is_empty() {
+                return;
+            }
+            self.round_wanted.notify_one();
+            done.await;
+        }
+    }
+}

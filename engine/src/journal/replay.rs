@@ -1,0 +1,157 @@
+//! Reading a journal back: after a crash at start, and for the offline tools. It only reads; what is done with the entries is
+//! the caller's.
+//!
+//! The chain: a round continues it when it belongs to this journal and says that it follows the last one. The next round stands
+//! behind the last or, where that had no room, at the front of the file. A round that could not be written may have got
+//! there in spite of that; then the one that took its place follows the same predecessor and has the larger sequence, and is
+//! the one that counts.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::disk::{BLOCK_BYTES, Disk, File, OpenOptions};
+use crate::journal::checkpoint::Checkpoint;
+use crate::journal::format::{Entry, FormatError, HEADER_BYTES, JournalId, RoundHeader};
+use crate::journal::{CHECKPOINT_FILE, generation_of};
+use crate::memory::Buffer;
+
+/// How much one read takes.
+const READ_BYTES: usize = 1 << 20;
+
+/// One journal directory, opened for reading.
+pub struct Replay {
+    file: Option<Rc<dyn File>>,
+    file_bytes: u64,
+    journal: Option<JournalId>,
+    last_sequence: u64,
+    position: u64,
+    /// What the last checkpoint said, for the recovery points in it.
+    pub checkpoint: Option<Checkpoint>,
+    /// The journal file that is read.
+    pub path: Option<PathBuf>,
+    body: Vec<u8>,
+}
+
+impl Replay {
+    /// Opens the journal in `directory`.
+    ///
+    /// # Errors
+    /// Those of the disk; `InvalidData` for a checkpoint that is damaged or of a newer version.
+    pub async fn open(disk: &Rc<dyn Disk>, directory: &Path) -> io::Result<Self> {
+        let names = disk.list(directory).await?;
+        let checkpoint = match names.iter().find(|entry| entry.name == CHECKPOINT_FILE) {
+            Some(_) => {
+                let path = directory.join(CHECKPOINT_FILE);
+                let text = crate::disk::read_file(disk, &path).await?;
+                let text = String::from_utf8(text).map_err(|_| invalid(&path, "not text"))?;
+                Some(Checkpoint::decode(&text).map_err(|error| invalid(&path, &error.to_string()))?)
+            }
+            None => None,
+        };
+        // Without a checkpoint the first journal was never freed: its first round stands at its front. A file that a
+        // checkpoint does not name was being started, or had been given up, when the process ended.
+        let generation = checkpoint.as_ref().map(|c| c.generation);
+        let file_entry = names
+            .iter()
+            .filter_map(|entry| generation_of(&entry.name).map(|generation| (generation, entry)))
+            .find(|(found, _)| generation.is_none_or(|wanted| *found == wanted));
+        let mut replay = Self {
+            file: None,
+            file_bytes: 0,
+            journal: checkpoint.as_ref().map(|c| c.journal),
+            last_sequence: checkpoint.as_ref().map_or(0, |c| c.previous),
+            position: checkpoint.as_ref().map_or(0, |c| c.position),
+            checkpoint,
+            path: None,
+            body: Vec::new(),
+        };
+        if let Some((_, entry)) = file_entry {
+            let path = directory.join(&entry.name);
+            // Read around the page cache where possible: what is replayed is what the device has.
+            let file = disk.open(&path, OpenOptions { create: crate::disk::Create::Never, write: false, direct: true }).await?;
+            replay.file_bytes = file.len_bytes().await?;
+            replay.file = Some(file);
+            replay.path = Some(path);
+        }
+        Ok(replay)
+    }
+
+    /// The next round's header and entries, or `None` at the end of the chain.
+    ///
+    /// # Errors
+    /// Those of the disk; `InvalidData` for a journal of a newer version.
+    pub async fn next(&mut self) -> io::Result<Option<(RoundHeader, Vec<(Entry, &[u8])>)>> {
+        let mut found: Option<(RoundHeader, u64)> = None;
+        for position in [self.position, 0] {
+            let Some(header) = self.round_at(position).await? else { continue };
+            if found.is_none_or(|(best, _)| header.sequence > best.sequence) {
+                found = Some((header, position));
+            }
+            if self.position == 0 {
+                break;
+            }
+        }
+        let Some((header, position)) = found else { return Ok(None) };
+        if !self.read_body(&header, position).await? {
+            return Ok(None);
+        }
+        self.journal = Some(header.journal);
+        self.last_sequence = header.sequence;
+        self.position = position + header.round_bytes();
+        match header.entries(&self.body) {
+            Ok(entries) => Ok(Some((header, entries))),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The header at `position`, if a whole round stands there that continues the chain.
+    async fn round_at(&mut self, position: u64) -> io::Result<Option<RoundHeader>> {
+        let Some(block) = self.read(position, BLOCK_BYTES).await? else { return Ok(None) };
+        let header = match RoundHeader::decode(&block[..BLOCK_BYTES]) {
+            Ok(header) => header,
+            Err(FormatError::NotARound(_)) => return Ok(None),
+            Err(error @ FormatError::Newer(_)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+        };
+        let ours = self.journal.is_none_or(|journal| journal == header.journal);
+        if !ours || header.previous != self.last_sequence || header.sequence <= self.last_sequence {
+            return Ok(None);
+        }
+        let whole = self.read_body(&header, position).await? && header.entries(&self.body).is_ok();
+        Ok(whole.then_some(header))
+    }
+
+    /// Reads table and payloads of a round. Returns whether all of it is there.
+    async fn read_body(&mut self, header: &RoundHeader, position: u64) -> io::Result<bool> {
+        if position + header.round_bytes() > self.file_bytes {
+            return Ok(false);
+        }
+        self.body.clear();
+        self.body.reserve(header.body_bytes as usize);
+        let end = position + header.round_bytes();
+        let mut at = position;
+        let mut skip = HEADER_BYTES;
+        while at < end {
+            let len = READ_BYTES.min((end - at) as usize);
+            let Some(piece) = self.read(at, len).await? else { return Ok(false) };
+            let wanted = header.body_bytes as usize - self.body.len();
+            self.body.extend_from_slice(&piece[skip..len.min(skip + wanted)]);
+            skip = 0;
+            at += len as u64;
+        }
+        Ok(self.body.len() == header.body_bytes as usize)
+    }
+
+    async fn read(&self, position: u64, len: usize) -> io::Result<Option<Buffer>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        if position + len as u64 > self.file_bytes {
+            return Ok(None);
+        }
+        let (buffer, read) = file.read_at(Buffer::standalone(len), len, position).await?;
+        Ok((read == len).then_some(buffer))
+    }
+}
+
+fn invalid(path: &Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+}

@@ -1,0 +1,505 @@
+//! Opening a log at start: what its files hold becomes its segments, indexes, producers and epochs. After a clean stop little is
+//! read. After a crash, when the journal has been replayed into the files, everything from the recovery point on is read
+//! from the device, its CRCs checked, cut at the first damage, and synced before anybody may see it.
+//!
+//! What is cut is named in the log, and kept aside if sound batches lie behind the damage. Damage below the recovery point
+//! takes nothing away.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, File, OpenOptions, Payload};
+use crate::log::config::LogConfig;
+use crate::log::epochs::LeaderEpochs;
+use crate::log::producers::ProducerStates;
+use crate::log::published::{LiveIndex, Published, Segment};
+use crate::log::scan::{Scanner, Stop};
+use crate::log::tail::Tail;
+use crate::log::{LiveSegment, Log, SegmentState};
+use crate::memory::Pool;
+use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::segment::{index, names};
+use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+
+/// What is known of a log before it is opened.
+pub struct OpenParams {
+    /// The partition.
+    pub id: PartitionId,
+    /// Its folder, which exists.
+    pub directory: PathBuf,
+    /// The topic's options.
+    pub config: Arc<LogConfig>,
+    /// Everything below it was synced in segment files.
+    pub recovery_point: Offset,
+    /// The first offset that may be read, as far as a checkpoint says.
+    pub log_start: Offset,
+    /// Whether the last stop was clean, so that the files need no check.
+    pub clean: bool,
+    /// The leader's epoch, from the metadata.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Opens or, where the folder has no segment, starts a log.
+///
+/// # Errors
+/// Those of the disk.
+pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: TimestampMs) -> io::Result<Log> {
+    let names = tidy(disk, &params.directory).await?;
+    let mut opening = Opening { disk, pool, params: &params, now, changed: false };
+    let mut bases = segment_files(&names);
+    if bases.is_empty() {
+        let path = params.directory.join(names::log_file_name(params.log_start));
+        disk.open(&path, OpenOptions::WRITE).await?.sync_data().await?;
+        opening.changed = true;
+        bases.push((params.log_start, 0));
+    }
+    let (producers, snapshot_files) = opening.producers(&names).await?;
+    let producers_saved = snapshot_files.back().copied().unwrap_or(Offset(-1));
+    let mut recovered = opening.segments(bases, producers, producers_saved).await?;
+    if producers_saved > recovered.end_offset {
+        // The snapshot knows of batches that are lost: without it.
+        disk.remove_file(&params.directory.join(names::snapshot_file_name(producers_saved))).await?;
+        disk.sync_dir(&params.directory).await?;
+        return Box::pin(open(disk, pool, params, now)).await;
+    }
+    let mut epochs = opening.epochs(&names).await?;
+    for &(epoch, offset) in &recovered.epochs {
+        epochs.assign(epoch, offset);
+    }
+    let end_offset = recovered.end_offset;
+    let _ = epochs.truncate_from_end(end_offset);
+    let mut end = 0;
+    for segment in &mut recovered.segments {
+        segment.stream = end;
+        end += segment.bytes;
+    }
+    let Some(active) = recovered.segments.back() else { unreachable!("there is at least one segment") };
+    let partial = opening.partial_block(active).await?;
+    if opening.changed {
+        disk.sync_dir(&params.directory).await?;
+    }
+    for segment in &mut recovered.segments {
+        if let Some(live) = &mut segment.live {
+            live.name_synced = true;
+        }
+    }
+    let published = Arc::new(Published::new());
+    let first = recovered.segments.front().map_or(Offset(0), |segment| segment.shared.base_offset);
+    let log_start = params.log_start.max(first).min(end_offset);
+    published.set_log_start(log_start);
+    published.set_log_end(end_offset);
+    published.set_high_watermark(end_offset);
+    published.set_leader_epoch(params.leader_epoch);
+    let log = Log {
+        id: params.id,
+        directory: params.directory.clone(),
+        config: params.config.clone(),
+        published,
+        segments: recovered.segments,
+        tail: Tail::default(),
+        partial,
+        epochs,
+        epochs_dirty: true,
+        producers: recovered.producers,
+        snapshots_due: Vec::new(),
+        snapshot_stream: end,
+        snapshot_files,
+        end,
+        end_offset,
+        journaled: end,
+        written: end,
+        synced: end,
+        synced_offset: end_offset,
+        unsynced_since: now,
+        visible: end,
+        flushed: end,
+        settled: end,
+        settled_offset: end_offset,
+        pending: VecDeque::new(),
+        pending_journaled: 0,
+        rounds: VecDeque::new(),
+        marks: VecDeque::new(),
+        offline: None,
+        touched: !params.clean,
+        last_append: now,
+    };
+    log.publish_size();
+    log.publish_view();
+    Ok(log)
+}
+
+/// Ends what a crash interrupted: drops files that were being deleted or made, finishes swaps. Returns what is there then.
+async fn tidy(disk: &Rc<dyn Disk>, directory: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut again = false;
+    for entry in disk.list(directory).await? {
+        let path = directory.join(&entry.name);
+        if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix)) {
+            disk.remove_file(&path).await?;
+            again = true;
+        } else if let Some(whole) = entry.name.strip_suffix(".swap") {
+            disk.rename(&path, &directory.join(whole)).await?;
+            again = true;
+        }
+    }
+    if again {
+        disk.sync_dir(directory).await?;
+    }
+    disk.list(directory).await
+}
+
+fn segment_files(names: &[DirEntry]) -> Vec<(Offset, u64)> {
+    let mut bases: Vec<_> =
+        names.iter().filter_map(|entry| Some((names::parse_log_file_name(&entry.name)?, entry.len_bytes))).collect();
+    bases.sort_unstable();
+    bases
+}
+
+struct Opening<'a> {
+    disk: &'a Rc<dyn Disk>,
+    pool: &'a Pool,
+    params: &'a OpenParams,
+    now: TimestampMs,
+    changed: bool,
+}
+
+struct Recovered {
+    segments: VecDeque<SegmentState>,
+    end_offset: Offset,
+    producers: ProducerStates,
+    producers_saved: Offset,
+    epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl Opening<'_> {
+    /// The newest sound producer snapshot, and the offsets of all snapshots up to it.
+    async fn producers(&mut self, names: &[DirEntry]) -> io::Result<(ProducerStates, VecDeque<Offset>)> {
+        let mut snapshots: Vec<Offset> = names.iter().filter_map(|e| names::parse_snapshot_file_name(&e.name)).collect();
+        snapshots.sort_unstable();
+        let expiration_ms = self.params.config.producer_id_expiration_ms;
+        while let Some(&offset) = snapshots.last() {
+            let path = self.params.directory.join(names::snapshot_file_name(offset));
+            let bytes = crate::disk::read_file(self.disk, &path).await?;
+            match ProducerStates::from_snapshot(&bytes, expiration_ms, self.now) {
+                Ok(producers) => return Ok((producers, snapshots.into())),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a producer snapshot is damaged: an older one or the log is read");
+                    self.disk.remove_file(&path).await?;
+                    self.changed = true;
+                    snapshots.pop();
+                }
+            }
+        }
+        Ok((ProducerStates::new(expiration_ms), VecDeque::new()))
+    }
+
+    async fn epochs(&self, names: &[DirEntry]) -> io::Result<LeaderEpochs> {
+        if !names.iter().any(|entry| entry.name == names::EPOCHS_FILE) {
+            return Ok(LeaderEpochs::default());
+        }
+        let path = self.params.directory.join(names::EPOCHS_FILE);
+        let bytes = crate::disk::read_file(self.disk, &path).await?;
+        match LeaderEpochs::decode(&String::from_utf8_lossy(&bytes)) {
+            Ok(epochs) => Ok(epochs),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the leader epochs are damaged: they are taken from the batches");
+                Ok(LeaderEpochs::default())
+            }
+        }
+    }
+
+    async fn segments(
+        &mut self,
+        bases: Vec<(Offset, u64)>,
+        producers: ProducerStates,
+        producers_saved: Offset,
+    ) -> io::Result<Recovered> {
+        let mut out =
+            Recovered { segments: VecDeque::new(), end_offset: bases[0].0, producers, producers_saved, epochs: Vec::new() };
+        let last = bases.len() - 1;
+        // Segments that end at or below the recovery point need no look, nor those that the producer snapshot covers.
+        let recovery_point = if self.params.clean { Offset(i64::MAX) } else { self.params.recovery_point };
+        let mut cut = false;
+        for (at, &(base, file_bytes)) in bases.iter().enumerate() {
+            let path = self.params.directory.join(names::log_file_name(base));
+            if cut {
+                self.set_aside(&path, base, 0, file_bytes).await?;
+                continue;
+            }
+            let next_base = bases.get(at + 1).map(|next| next.0);
+            let sealed_below = next_base.filter(|&next| next <= recovery_point && at < last);
+            let producers_need = next_base.is_none_or(|next| out.producers_saved < next);
+            match sealed_below {
+                Some(next) if !producers_need => {
+                    let state = self.sealed(base, path, file_bytes, next).await?;
+                    out.segments.push_back(state);
+                    out.end_offset = next;
+                }
+                _ => cut = self.scan_segment(&mut out, base, path, file_bytes, at == last, recovery_point).await?,
+            }
+        }
+        Ok(out)
+    }
+
+    /// A segment that is taken as it is.
+    async fn sealed(&self, base: Offset, path: PathBuf, file_bytes: u64, next: Offset) -> io::Result<SegmentState> {
+        let newest = self.newest_time(base, &path).await?;
+        let shared = Arc::new(Segment::new(base, path, file_bytes, next));
+        if let Some(entry) = newest {
+            shared.set_max_timestamp(entry.timestamp, entry.offset);
+        }
+        Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
+    }
+
+    async fn newest_time(&self, base: Offset, path: &Path) -> io::Result<Option<TimeEntry>> {
+        let Some(bytes) = self.read_if_there(&path.with_extension("timeindex")).await? else { return Ok(None) };
+        Ok(index::parse_time_index(&bytes, base).ok().and_then(|entries| entries.last().copied()))
+    }
+
+    async fn read_if_there(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match crate::disk::read_file(self.disk, path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index entries of a segment that lie below `upto`, if its index files are sound; else none, and it is rebuilt.
+    async fn load_indexes(&self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<LiveIndex> {
+        let live = LiveIndex::default();
+        let offsets = self.read_if_there(&path.with_extension("index")).await?;
+        let times = self.read_if_there(&path.with_extension("timeindex")).await?;
+        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(live) };
+        let parsed = (index::parse_offset_index(&offsets, base, file_bytes), index::parse_time_index(&times, base));
+        let (Ok(offsets), Ok(times)) = parsed else {
+            tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
+            return Ok(live);
+        };
+        for entry in offsets.into_iter().take_while(|entry| entry.last_offset < upto) {
+            live.offsets.push(entry);
+        }
+        let last = live.offsets.count().checked_sub(1).and_then(|at| live.offsets.get(at)).map(|entry| entry.last_offset);
+        for entry in times.into_iter().take_while(|entry| last.is_some_and(|last| entry.offset <= last)) {
+            live.times.push(entry);
+        }
+        Ok(live)
+    }
+
+    /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.
+    async fn scan_segment(
+        &mut self,
+        out: &mut Recovered,
+        base: Offset,
+        path: PathBuf,
+        file_bytes: u64,
+        is_last: bool,
+        recovery_point: Offset,
+    ) -> io::Result<bool> {
+        let direct = OpenOptions { create: Create::Never, write: false, direct: true };
+        let file = self.disk.open(&path, direct).await?;
+        let trusted = recovery_point;
+        let loaded = self.load_indexes(base, &path, trusted, file_bytes).await?;
+        // Everything from the last trusted index entry on is read and checked; more only for the producers' sake.
+        let mut check_from = last_entry(&loaded).map_or(0, |entry| entry.position);
+        let mut start = check_from;
+        if out.producers_saved < base {
+            start = 0;
+        } else if let Some(entry) = loaded.floor(out.producers_saved) {
+            start = start.min(entry.position);
+        } else {
+            start = 0;
+        }
+        if out.producers.is_empty() && out.producers_saved == Offset(-1) && base == Offset(0) && self.params.clean {
+            // A clean stop leaves a snapshot: without one there are no producers.
+            start = check_from;
+        }
+        let mut live = LiveSegment::new();
+        let newest = loaded.times.count().checked_sub(1).and_then(|at| loaded.times.get(at).copied());
+        if let Some(entry) = newest {
+            (live.max_timestamp, live.max_timestamp_offset) = (entry.timestamp, entry.offset);
+        }
+        live.first_timestamp = loaded.times.get(0).map(|entry| entry.timestamp);
+        if self.params.clean {
+            (live.offsets_saved, live.times_saved) = (loaded.offsets.count(), loaded.times.count());
+        }
+        live.index = Arc::new(loaded);
+        if self.params.clean {
+            check_from = check_from.max(start);
+        }
+        let shared = Arc::new(Segment::new(base, path.clone(), 0, base));
+        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, start, base, true);
+        let mut cut = None;
+        loop {
+            match scanner.next().await? {
+                Ok((header, position)) => {
+                    self.note(out, &mut live, &header, position, check_from);
+                }
+                Err(Stop::End) => break,
+                Err(Stop::Damage(reason)) => {
+                    let position = scanner.position();
+                    let next_offset = scanner.next_offset();
+                    if next_offset < recovery_point && !self.params.clean && scanner.skip_damage().await? {
+                        tracing::error!(
+                            segment = %path.display(), position, offset = next_offset.0, %reason,
+                            "damage in a part that had been synced: it is left in place and reads of it are refused; `ringlog log verify` shows all of it"
+                        );
+                        continue;
+                    }
+                    cut = Some((position, next_offset, reason));
+                    break;
+                }
+            }
+        }
+        let (end_position, end_offset) = match &cut {
+            Some((position, next_offset, reason)) => {
+                self.cut(&path, base, *position, *next_offset, file_bytes, reason).await?;
+                (*position, *next_offset)
+            }
+            None => (file_bytes, scanner.next_offset()),
+        };
+        out.end_offset = out.end_offset.max(end_offset).max(base);
+        if !self.params.clean || cut.is_some() {
+            // What is published is on the device.
+            let file = self.disk.open(&path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
+            file.sync_data().await?;
+            live.file_dirty = true;
+        }
+        shared.set_file_bytes(end_position);
+        shared.set_visible_bytes(end_position);
+        shared.set_end_offset(out.end_offset);
+        shared.set_max_timestamp(live.max_timestamp, live.max_timestamp_offset);
+        if !is_last && cut.is_none() {
+            live.close();
+        }
+        shared.live_index.store(Some(live.index.clone()));
+        out.segments.push_back(SegmentState { shared, stream: 0, bytes: end_position, live: Some(live) });
+        Ok(cut.is_some())
+    }
+
+    fn note(
+        &self,
+        out: &mut Recovered,
+        live: &mut LiveSegment,
+        header: &crate::batch::BatchHeader,
+        position: u64,
+        check_from: u64,
+    ) {
+        if header.base_offset >= out.producers_saved {
+            out.producers.update(header, self.now);
+        }
+        if out.epochs.last().is_none_or(|&(epoch, _)| epoch < header.leader_epoch) {
+            out.epochs.push((header.leader_epoch, header.base_offset));
+        }
+        // The batch of the last loaded index entry is read again but must not be indexed twice.
+        let indexed = last_entry(&live.index).is_some_and(|entry| position <= entry.position);
+        if position >= check_from && !indexed {
+            live.note(header, position, header.size_bytes() as u64, self.params.config.index_interval_bytes);
+        } else if indexed {
+            live.bytes_since_index = header.size_bytes() as u64;
+        }
+    }
+
+    /// Cuts a file at the first damage above the recovery point.
+    async fn cut(
+        &mut self,
+        path: &Path,
+        base: Offset,
+        position: u64,
+        next_offset: Offset,
+        file_bytes: u64,
+        reason: &str,
+    ) -> io::Result<()> {
+        let padding = self.is_zero(path, position, file_bytes).await?;
+        if !padding {
+            tracing::warn!(
+                segment = %path.display(), position, offset = next_offset.0, bytes = file_bytes - position, reason,
+                "the segment is cut at the first bad batch: nothing behind it was acknowledged as durable"
+            );
+            self.set_aside(path, base, position, file_bytes).await?;
+        }
+        let file = self.disk.open(path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
+        file.set_len(position).await?;
+        file.sync_data().await?;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Whether a file has nothing but zeros from `position` on: the padding of a last block.
+    async fn is_zero(&self, path: &Path, position: u64, file_bytes: u64) -> io::Result<bool> {
+        let file = self.disk.open(path, OpenOptions::READ).await?;
+        let mut at = position;
+        while at < file_bytes {
+            let len = (256 << 10).min((file_bytes - at) as usize);
+            let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+            let (buffer, read) = file.read_at(buffer, len, at).await?;
+            if read == 0 || buffer[..read].iter().any(|&byte| byte != 0) {
+                return Ok(read == 0);
+            }
+            at += read as u64;
+        }
+        Ok(true)
+    }
+
+    /// Copies what is cut off to a file of its own if sound batches are in it. A whole segment is renamed instead.
+    async fn set_aside(&mut self, path: &Path, base: Offset, position: u64, file_bytes: u64) -> io::Result<()> {
+        let aside = path.with_extension(format!("log.{position}.cut"));
+        let file: Rc<dyn File> = self.disk.open(path, OpenOptions::READ).await?;
+        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
+        let sound = matches!(scanner.next().await?, Ok(_)) || scanner.skip_damage().await?;
+        self.changed = true;
+        if position == 0 {
+            if sound {
+                tracing::warn!(kept = %aside.display(), "a segment behind the damage is kept aside");
+                self.disk.rename(path, &aside).await?;
+            } else {
+                self.disk.remove_file(path).await?;
+            }
+            for suffix in ["index", "timeindex"] {
+                match self.disk.remove_file(&path.with_extension(suffix)).await {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            return Ok(());
+        }
+        if !sound {
+            return Ok(());
+        }
+        tracing::warn!(kept = %aside.display(), "what is cut off has sound batches: it is kept aside");
+        let copy = self.disk.open(&aside, OpenOptions::WRITE).await?;
+        let mut at = position;
+        while at < file_bytes {
+            let len = (1 << 20).min((file_bytes - at) as usize);
+            let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+            let (buffer, read) = file.read_at(buffer, len, at).await?;
+            if read == 0 {
+                break;
+            }
+            copy.write_at(Payload::Buffer { buffer, len: read }, at - position).await?;
+            at += read as u64;
+        }
+        copy.sync_data().await
+    }
+
+    /// The bytes of the active segment's last block, which the tail has to begin with.
+    async fn partial_block(&self, active: &SegmentState) -> io::Result<Vec<u8>> {
+        let block = active.bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let len = (active.bytes - block) as usize;
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let file = self.disk.open(&active.shared.path, OpenOptions::READ).await?;
+        let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+        let (buffer, read) = file.read_at(buffer, len, block).await?;
+        if read < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(buffer[..len].to_vec())
+    }
+}
+
+fn last_entry(index: &LiveIndex) -> Option<IndexEntry> {
+    index.offsets.count().checked_sub(1).and_then(|at| index.offsets.get(at).copied())
+}

@@ -1,0 +1,229 @@
+//! What a partition shows to every core: positions in atomics, and an immutable view of its segments and its tail. The
+//! partition's own core writes it, any core reads it without a lock and without a message.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use crate::memory::Chunk;
+use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::types::{LeaderEpoch, Offset, TimestampMs};
+
+/// The indexes of a segment that is still written to: append-only, read without a lock.
+#[derive(Default)]
+pub struct LiveIndex {
+    /// Offset → position.
+    pub offsets: boxcar::Vec<IndexEntry>,
+    /// Timestamp → offset.
+    pub times: boxcar::Vec<TimeEntry>,
+}
+
+impl LiveIndex {
+    /// The last entry whose batch ends at or below `offset`.
+    #[must_use]
+    pub fn floor(&self, offset: Offset) -> Option<IndexEntry> {
+        let at = partition_point(&self.offsets, |entry| entry.last_offset <= offset);
+        at.checked_sub(1).and_then(|at| self.offsets.get(at).copied())
+    }
+
+    /// The last entry that is older than `timestamp`.
+    #[must_use]
+    pub fn floor_time(&self, timestamp: TimestampMs) -> Option<TimeEntry> {
+        let at = partition_point(&self.times, |entry| entry.timestamp < timestamp);
+        at.checked_sub(1).and_then(|at| self.times.get(at).copied())
+    }
+}
+
+fn partition_point<T>(entries: &boxcar::Vec<T>, mut below: impl FnMut(&T) -> bool) -> usize {
+    let (mut low, mut high) = (0, entries.count());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match entries.get(middle) {
+            Some(entry) if below(entry) => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    low
+}
+
+/// One segment, as every core sees it.
+pub struct Segment {
+    /// A number that no other segment of this process has: the key of caches.
+    pub id: u64,
+    /// The offset its name says; no record in it has a smaller one.
+    pub base_offset: Offset,
+    /// Its `.log` file.
+    pub path: PathBuf,
+    visible_bytes: AtomicU64,
+    file_bytes: AtomicU64,
+    end_offset: AtomicI64,
+    max_timestamp: AtomicI64,
+    max_timestamp_offset: AtomicI64,
+    /// The indexes, while the segment is written to. Afterwards they are read from their files.
+    pub live_index: ArcSwapOption<LiveIndex>,
+}
+
+static SEGMENT_IDS: AtomicU64 = AtomicU64::new(1);
+
+impl Segment {
+    /// A segment whose file holds `bytes`, all visible.
+    #[must_use]
+    pub fn new(base_offset: Offset, path: PathBuf, bytes: u64, end_offset: Offset) -> Self {
+        Self {
+            id: SEGMENT_IDS.fetch_add(1, Ordering::Relaxed),
+            base_offset,
+            path,
+            visible_bytes: AtomicU64::new(bytes),
+            file_bytes: AtomicU64::new(bytes),
+            end_offset: AtomicI64::new(end_offset.0),
+            max_timestamp: AtomicI64::new(TimestampMs::NONE.0),
+            max_timestamp_offset: AtomicI64::new(-1),
+            live_index: ArcSwapOption::empty(),
+        }
+    }
+
+    /// How many of its bytes are below the high watermark: what consumers may see.
+    #[must_use]
+    pub fn visible_bytes(&self) -> u64 {
+        self.visible_bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_visible_bytes(&self, bytes: u64) {
+        self.visible_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// How many of its bytes the file holds; the rest is in the tail.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_file_bytes(&self, bytes: u64) {
+        self.file_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// The offset after its last record, visible or not.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        Offset(self.end_offset.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_end_offset(&self, offset: Offset) {
+        self.end_offset.store(offset.0, Ordering::Release);
+    }
+
+    /// The largest timestamp in it and the last offset of the batch that has it.
+    #[must_use]
+    pub fn max_timestamp(&self) -> (TimestampMs, Offset) {
+        (TimestampMs(self.max_timestamp.load(Ordering::Acquire)), Offset(self.max_timestamp_offset.load(Ordering::Acquire)))
+    }
+
+    pub(crate) fn set_max_timestamp(&self, timestamp: TimestampMs, offset: Offset) {
+        self.max_timestamp_offset.store(offset.0, Ordering::Release);
+        self.max_timestamp.store(timestamp.0, Ordering::Release);
+    }
+}
+
+/// A piece of the tail, as every core sees it: a chunk whose first byte stands at `position` of the segment's file.
+pub struct TailPiece {
+    /// The segment that the bytes belong to.
+    pub segment: Arc<Segment>,
+    /// The file position of the chunk's first byte; a multiple of the block size.
+    pub position: u64,
+    /// Where the piece's own bytes begin; before it lies what the file already has.
+    pub start: u64,
+    /// The memory.
+    pub chunk: Arc<Chunk>,
+}
+
+/// The segments and the tail at one moment.
+pub struct View {
+    /// All segments by base offset; the last one is active.
+    pub segments: Arc<[Arc<Segment>]>,
+    /// The tail, oldest first: without a gap up to the log's end.
+    pub tail: Vec<Arc<TailPiece>>,
+}
+
+/// The state of a partition that any core may read.
+pub struct Published {
+    log_start: AtomicI64,
+    high_watermark: AtomicI64,
+    log_end: AtomicI64,
+    leader_epoch: AtomicI32,
+    size_bytes: AtomicU64,
+    /// Segments and tail. Swapped when a piece or a segment comes or goes, not at every append.
+    pub view: ArcSwap<View>,
+}
+
+impl Published {
+    pub(crate) fn new() -> Self {
+        Self {
+            log_start: AtomicI64::new(0),
+            high_watermark: AtomicI64::new(0),
+            log_end: AtomicI64::new(0),
+            leader_epoch: AtomicI32::new(LeaderEpoch::NONE.0),
+            size_bytes: AtomicU64::new(0),
+            view: ArcSwap::from_pointee(View { segments: Arc::from([]), tail: Vec::new() }),
+        }
+    }
+
+    /// The first offset that may be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        Offset(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_log_start(&self, offset: Offset) {
+        self.log_start.store(offset.0, Ordering::Release);
+    }
+
+    /// The offset up to which records are visible: they cannot be lost any more.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_high_watermark(&self, offset: Offset) {
+        let before = self.high_watermark.load(Ordering::Relaxed);
+        assert!(offset.0 >= before, "HighWatermarkNeverRetreats: {before} to {offset}");
+        self.high_watermark.store(offset.0, Ordering::Release);
+    }
+
+    /// The offset up to which no transaction is open. Without transactions, the high watermark.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.high_watermark()
+    }
+
+    /// The offset that the next record will get.
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        Offset(self.log_end.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_log_end(&self, offset: Offset) {
+        self.log_end.store(offset.0, Ordering::Release);
+    }
+
+    /// The leader's epoch.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_leader_epoch(&self, epoch: LeaderEpoch) {
+        self.leader_epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// The size of all segments in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_size_bytes(&self, bytes: u64) {
+        self.size_bytes.store(bytes, Ordering::Relaxed);
+    }
+}

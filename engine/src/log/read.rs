@@ -1,0 +1,502 @@
+//! Reading a partition from any core: from its published state to a plan, a list of byte ranges each with its source. The tail is
+//! shared memory; a file range is warm and checked when the plan is handed out, so that it can be sent without blocking
+//! and never serves rot. One [`Reader`] per core. It never changes anything.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::batch::{self, BatchHeader, BatchView};
+use crate::disk::cache::{FileCache, Purpose};
+use crate::disk::{Disk, File};
+use crate::log::published::{Published, Segment, TailPiece, View};
+use crate::memory::{Buffer, Pool, Slice};
+use crate::segment::index;
+use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::types::{Offset, TimestampMs};
+
+/// How much one checked read of a cold file takes.
+const COLD_READ_BYTES: u64 = 1 << 20;
+/// How much is read to walk over batch headers in a file.
+const WALK_BYTES: usize = 16 << 10;
+/// What the indexes of sealed segments may take in memory, per core.
+const INDEX_CACHE_BYTES: usize = 32 << 20;
+/// What the records of one batch may take when they are looked into.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// Where a range's bytes are.
+#[derive(Clone)]
+pub enum Source {
+    /// In memory.
+    Tail(Slice),
+    /// In a file, from [`ReadRange::position`] on.
+    File(Rc<dyn File>),
+}
+
+/// A piece of a segment.
+#[derive(Clone)]
+pub struct ReadRange {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Where the range starts in its file.
+    pub position: u64,
+    /// How long it is, in bytes.
+    pub len: u64,
+    /// Where its bytes are.
+    pub source: Source,
+}
+
+/// What a fetch of one partition sends: ranges that together start at a batch. The last batch may be cut short, as Kafka's.
+pub struct Plan {
+    /// The ranges, in order.
+    pub ranges: SmallVec<[ReadRange; 4]>,
+    /// The sum of their lengths.
+    pub bytes: u64,
+    /// The high watermark; never below what the ranges hold.
+    pub high_watermark: Offset,
+    /// The log start offset.
+    pub log_start: Offset,
+}
+
+/// Why a read has no plan.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The offset is below the log start or above the log end.
+    #[error("offset {0} is out of range")]
+    OutOfRange(Offset),
+    /// The stored bytes are not what was written.
+    #[error("{path}: damage at position {position}: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Tells whether a range of a file is in the page cache, without blocking.
+pub type Probe = Box<dyn Fn(BorrowedFd<'_>, u64, u64) -> bool>;
+
+/// See the module.
+pub struct Reader {
+    disk: Rc<dyn Disk>,
+    files: Rc<FileCache>,
+    pool: Pool,
+    probe: Probe,
+    indexes: IndexCache,
+}
+
+impl Reader {
+    /// A reader over the core's disk, files and memory.
+    #[must_use]
+    pub fn new(disk: Rc<dyn Disk>, files: Rc<FileCache>, pool: Pool, probe: Probe) -> Self {
+        Self { disk, files, pool, probe, indexes: IndexCache::default() }
+    }
+
+    /// Plans a read from `offset` on, of up to `bytes_max` bytes; with `at_least_one`, the first batch is in the plan even
+    /// if it is larger. Nothing visible there: an empty plan.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn plan(
+        &self,
+        partition: &Published,
+        offset: Offset,
+        bytes_max: u64,
+        at_least_one: bool,
+    ) -> Result<Plan, ReadError> {
+        let view = partition.view.load_full();
+        let mut plan = Plan {
+            ranges: SmallVec::new(),
+            bytes: 0,
+            high_watermark: partition.high_watermark(),
+            log_start: partition.log_start(),
+        };
+        if offset < plan.log_start || offset > partition.log_end() {
+            return Err(ReadError::OutOfRange(offset));
+        }
+        if offset >= plan.high_watermark {
+            return Ok(plan);
+        }
+        let mut at = view.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
+        while let Some(segment) = view.segments.get(at) {
+            let visible = segment.visible_bytes();
+            if let Some((start, header)) = self.locate(&view, segment, offset, visible).await? {
+                let first = header.size_bytes() as u64;
+                let end = if first > bytes_max {
+                    if !at_least_one {
+                        break;
+                    }
+                    start + first
+                } else {
+                    visible.min(start + bytes_max)
+                };
+                self.ranges(&view, segment, start, end.min(visible), &mut plan).await?;
+                break;
+            }
+            at += 1;
+        }
+        // Read after the bytes were chosen: never below what they hold.
+        plan.high_watermark = partition.high_watermark();
+        Ok(plan)
+    }
+
+    /// The first batch in `segment`, below `visible`, that ends at or above `offset`.
+    async fn locate(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        offset: Offset,
+        visible: u64,
+    ) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+        let floor = self.floor(segment, offset).await?;
+        let mut walk = Walk::new(self, view, segment, floor.map_or(0, |entry| entry.position), visible);
+        while let Some((position, header)) = walk.next().await? {
+            if header.last_offset() >= offset {
+                return Ok(Some((position, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn floor(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<IndexEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor(offset));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.offsets.partition_point(|entry| entry.last_offset <= offset);
+        Ok(at.checked_sub(1).map(|at| loaded.offsets[at]))
+    }
+
+    async fn floor_time(&self, segment: &Arc<Segment>, timestamp: TimestampMs) -> Result<Option<TimeEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor_time(timestamp));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.times.partition_point(|entry| entry.timestamp < timestamp);
+        Ok(at.checked_sub(1).map(|at| loaded.times[at]))
+    }
+
+    async fn loaded_index(&self, segment: &Arc<Segment>) -> Result<Rc<LoadedIndex>, ReadError> {
+        if let Some(found) = self.indexes.get(segment.id) {
+            return Ok(found);
+        }
+        let mut loaded = LoadedIndex::default();
+        // A damaged or missing index makes a read slower, not wrong: it walks from the start.
+        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("index")).await {
+            loaded.offsets = index::parse_offset_index(&bytes, segment.base_offset, segment.file_bytes()).unwrap_or_default();
+        }
+        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("timeindex")).await {
+            loaded.times = index::parse_time_index(&bytes, segment.base_offset).unwrap_or_default();
+        }
+        let loaded = Rc::new(loaded);
+        self.indexes.put(segment.id, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Adds `start..end` of a segment to the plan: from its file below the tail, from memory in it.
+    async fn ranges(&self, view: &View, segment: &Arc<Segment>, start: u64, end: u64, plan: &mut Plan) -> Result<(), ReadError> {
+        let mut at = start;
+        let tail_start = pieces_of(view, segment).next().map_or(u64::MAX, |piece| piece.start);
+        if at < tail_start {
+            let file_end = end.min(tail_start);
+            let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
+            let len = self.warm(&file, segment, at, file_end - at).await?;
+            if len > 0 {
+                plan.bytes += len;
+                plan.ranges.push(ReadRange { segment: segment.clone(), position: at, len, source: Source::File(file) });
+            }
+            if at + len < file_end {
+                return Ok(());
+            }
+            at = file_end;
+        }
+        for piece in pieces_of(view, segment) {
+            let piece_end = piece.position + piece.chunk.published() as u64;
+            if piece_end <= at || at >= end {
+                continue;
+            }
+            let to = end.min(piece_end);
+            let slice = Slice::new(&piece.chunk, (at - piece.position) as usize, (to - piece.position) as usize);
+            plan.bytes += to - at;
+            plan.ranges.push(ReadRange { segment: segment.clone(), position: at, len: to - at, source: Source::Tail(slice) });
+            at = to;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a file range can be sent without waiting for the disk and that what comes from the disk now is sound.
+    /// Returns how much of it may be sent: all of it, or whole batches up to where it stops being warm or sound.
+    async fn warm(&self, file: &Rc<dyn File>, segment: &Segment, position: u64, len: u64) -> Result<u64, ReadError> {
+        if file.descriptor().is_some_and(|fd| (self.probe)(fd, position, len)) {
+            return Ok(len);
+        }
+        let mut wanted = len.min(COLD_READ_BYTES);
+        loop {
+            let pooled = self.pool.buffer(wanted as usize);
+            let buffer = pooled.unwrap_or_else(|| Buffer::standalone(wanted as usize));
+            let (buffer, read) = file.read_at(buffer, wanted as usize, position).await?;
+            let mut rest = &buffer[..read];
+            let mut sound = 0;
+            while rest.len() >= batch::HEADER_BYTES {
+                let header = BatchHeader::parse(rest);
+                let size = header.as_ref().map_or(0, BatchHeader::size_bytes);
+                if header.is_ok() && size > rest.len() {
+                    break;
+                }
+                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| batch.check_crc());
+                if let Err(error) = checked {
+                    if sound > 0 {
+                        return Ok(sound);
+                    }
+                    return Err(self.damaged(segment, position, &error.to_string()));
+                }
+                sound += size as u64;
+                rest = &rest[size..];
+            }
+            if sound > 0 {
+                return Ok(sound);
+            }
+            if (read as u64) < wanted {
+                return Err(self.damaged(segment, position, "the file ends within a batch"));
+            }
+            // One batch is larger than what was read.
+            let size = BatchHeader::parse(rest).map_or(0, |header| header.size_bytes() as u64);
+            if size <= wanted || size > len {
+                return Ok(0);
+            }
+            wanted = size;
+        }
+    }
+
+    fn damaged(&self, segment: &Segment, position: u64, reason: &str) -> ReadError {
+        ReadError::Damaged { path: segment.path.display().to_string(), position, reason: reason.to_owned() }
+    }
+
+    /// `len` bytes at `position` of a segment, copied out of the tail or read from the file.
+    async fn read_bytes(&self, view: &View, segment: &Arc<Segment>, position: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = Vec::with_capacity(len);
+        let end = position + len as u64;
+        let tail_start = pieces_of(view, segment).next().map_or(u64::MAX, |piece| piece.start);
+        if position < tail_start {
+            let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
+            let wanted = (end.min(tail_start) - position) as usize;
+            let buffer = self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted));
+            let (buffer, read) = file.read_at(buffer, wanted, position).await?;
+            bytes.extend_from_slice(&buffer[..read]);
+            if read < wanted {
+                return Err(self.damaged(segment, position, "the file is shorter than it has to be"));
+            }
+        }
+        for piece in pieces_of(view, segment) {
+            let at = position + bytes.len() as u64;
+            let published = piece.chunk.bytes();
+            let piece_end = piece.position + published.len() as u64;
+            if at < end && at >= piece.position && at < piece_end {
+                let to = end.min(piece_end);
+                bytes.extend_from_slice(&published[(at - piece.position) as usize..(to - piece.position) as usize]);
+            }
+        }
+        if bytes.len() < len {
+            return Err(self.damaged(segment, position, "bytes are missing"));
+        }
+        Ok(bytes)
+    }
+
+    /// The first visible record whose timestamp is at least `timestamp`: its timestamp and offset (ListOffsets, KIP-79).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn offset_for_timestamp(
+        &self,
+        partition: &Published,
+        timestamp: TimestampMs,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let view = partition.view.load_full();
+        let log_start = partition.log_start();
+        for segment in view.segments.iter() {
+            if segment.max_timestamp().0 < timestamp || segment.end_offset() <= log_start {
+                continue;
+            }
+            let visible = segment.visible_bytes();
+            let after = self.floor_time(segment, timestamp).await?.map(|entry| entry.offset);
+            let floor = match after {
+                Some(offset) => self.floor(segment, offset).await?,
+                None => None,
+            };
+            let mut walk = Walk::new(self, &view, segment, floor.map_or(0, |entry| entry.position), visible);
+            while let Some((position, header)) = walk.next().await? {
+                if header.max_timestamp < timestamp || header.last_offset() < log_start {
+                    continue;
+                }
+                let wanted = |time: TimestampMs, offset: Offset| time >= timestamp && offset >= log_start;
+                if let Some(found) = self.find_record(&view, segment, position, &header, wanted).await? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The visible record with the largest timestamp: its timestamp and offset (ListOffsets -3, KIP-734).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn max_timestamp(&self, partition: &Published) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let view = partition.view.load_full();
+        let high_watermark = partition.high_watermark();
+        let newest = view
+            .segments
+            .iter()
+            .map(|segment| (segment, segment.max_timestamp()))
+            .filter(|(_, (timestamp, offset))| *timestamp != TimestampMs::NONE && *offset < high_watermark)
+            .max_by_key(|(segment, (timestamp, _))| (*timestamp, std::cmp::Reverse(segment.base_offset)));
+        let Some((segment, (timestamp, offset))) = newest else { return Ok(None) };
+        let visible = segment.visible_bytes();
+        let Some((position, header)) = self.locate(&view, segment, offset, visible).await? else { return Ok(None) };
+        self.find_record(&view, segment, position, &header, |time, _| time >= timestamp).await
+    }
+
+    async fn find_record(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        position: u64,
+        header: &BatchHeader,
+        wanted: impl Fn(TimestampMs, Offset) -> bool,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let bytes = self.read_bytes(view, segment, position, header.size_bytes()).await?;
+        let damaged = |error: batch::BatchError| self.damaged(segment, position, &error.to_string());
+        let batch = BatchView::new(&bytes).map_err(damaged)?;
+        batch.check_crc().map_err(damaged)?;
+        let records = batch.records(DECOMPRESSED_BYTES_MAX).map_err(damaged)?;
+        for record in records.iter() {
+            let record = record.map_err(damaged)?;
+            let (time, offset) = (header.timestamp_of(&record), header.offset_of(&record));
+            if wanted(time, offset) {
+                return Ok(Some((time, offset)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The pieces of the tail that belong to a segment, in order.
+fn pieces_of<'a>(view: &'a View, segment: &'a Arc<Segment>) -> impl Iterator<Item = &'a Arc<TailPiece>> {
+    view.tail.iter().filter(move |piece| Arc::ptr_eq(&piece.segment, segment))
+}
+
+/// A walk over the batch headers of a segment, through its file and its tail.
+struct Walk<'a> {
+    reader: &'a Reader,
+    view: &'a View,
+    segment: &'a Arc<Segment>,
+    position: u64,
+    visible: u64,
+    /// Bytes that were read, and where they start.
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(reader: &'a Reader, view: &'a View, segment: &'a Arc<Segment>, position: u64, visible: u64) -> Self {
+        Self { reader, view, segment, position, visible, bytes: Vec::new(), start: 0 }
+    }
+
+    async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+        if self.position + batch::HEADER_BYTES as u64 > self.visible {
+            return Ok(None);
+        }
+        let header = match self.header_in_tail() {
+            Some(header) => header,
+            None => {
+                let have = self.position >= self.start
+                    && self.position + batch::HEADER_BYTES as u64 <= self.start + self.bytes.len() as u64;
+                if !have {
+                    let len = WALK_BYTES.min((self.visible - self.position) as usize);
+                    self.bytes = self.reader.read_bytes(self.view, self.segment, self.position, len).await?;
+                    self.start = self.position;
+                }
+                BatchHeader::parse(&self.bytes[(self.position - self.start) as usize..])
+            }
+        };
+        let header = header.map_err(|error| self.reader.damaged(self.segment, self.position, &error.to_string()))?;
+        let at = self.position;
+        self.position += header.size_bytes() as u64;
+        Ok(Some((at, header)))
+    }
+
+    /// The header at the position, where all of it is in one or two pieces of the tail.
+    fn header_in_tail(&self) -> Option<Result<BatchHeader, batch::BatchError>> {
+        let mut header = [0; batch::HEADER_BYTES];
+        let mut filled = 0;
+        for piece in pieces_of(self.view, self.segment) {
+            let at = self.position + filled as u64;
+            let published = piece.chunk.bytes();
+            if at < piece.start || at >= piece.position + published.len() as u64 {
+                continue;
+            }
+            let from = &published[(at - piece.position) as usize..];
+            let len = from.len().min(batch::HEADER_BYTES - filled);
+            header[filled..filled + len].copy_from_slice(&from[..len]);
+            filled += len;
+            if filled == batch::HEADER_BYTES {
+                return Some(BatchHeader::parse(&header));
+            }
+        }
+        None
+    }
+}
+
+#[derive(Default)]
+struct LoadedIndex {
+    offsets: Vec<IndexEntry>,
+    times: Vec<TimeEntry>,
+}
+
+impl LoadedIndex {
+    fn bytes(&self) -> usize {
+        64 + self.offsets.len() * size_of::<IndexEntry>() + self.times.len() * size_of::<TimeEntry>()
+    }
+}
+
+/// The indexes of sealed segments that were looked into lately, within a bound of memory.
+#[derive(Default)]
+struct IndexCache {
+    uses: Cell<u64>,
+    bytes: Cell<usize>,
+    loaded: RefCell<HashMap<u64, (Rc<LoadedIndex>, u64)>>,
+}
+
+impl IndexCache {
+    fn get(&self, id: u64) -> Option<Rc<LoadedIndex>> {
+        self.uses.set(self.uses.get() + 1);
+        self.loaded.borrow_mut().get_mut(&id).map(|(index, used)| {
+            *used = self.uses.get();
+            index.clone()
+        })
+    }
+
+    fn put(&self, id: u64, index: Rc<LoadedIndex>) {
+        let mut loaded = self.loaded.borrow_mut();
+        self.bytes.set(self.bytes.get() + index.bytes());
+        loaded.insert(id, (index, self.uses.get()));
+        while self.bytes.get() > INDEX_CACHE_BYTES && loaded.len() > 1 {
+            let Some(oldest) = loaded.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else { break };
+            if let Some((index, _)) = loaded.remove(&oldest) {
+                self.bytes.set(self.bytes.get() - index.bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The log's beginning: DeleteRecords, and retention by time and by size. It decides in memory which segments go; the caller
+//! makes the new log start durable first and removes the files afterwards.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::log::Log;
+use crate::types::{Offset, TimestampMs};
+
+/// DeleteRecords asked for an offset that is not in the log.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("offset {asked} is outside of the log ({log_start} to {high_watermark})")]
+pub struct OutsideLog {
+    asked: Offset,
+    log_start: Offset,
+    high_watermark: Offset,
+}
+
+/// A segment that left the log: its files can go once the new log start is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The key of its open files.
+    pub id: u64,
+    /// Its `.log` file.
+    pub path: PathBuf,
+}
+
+impl Log {
+    /// Moves the log start to `offset`, -1 meaning the high watermark (DeleteRecords, KIP-107). Returns the new log start.
+    ///
+    /// # Errors
+    /// Above the high watermark. Below the log start nothing changes.
+    pub fn delete_records(&mut self, offset: Offset) -> Result<Offset, OutsideLog> {
+        let (log_start, high_watermark) = (self.published.log_start(), self.published.high_watermark());
+        let target = if offset == Offset(-1) { high_watermark } else { offset };
+        if target.0 < 0 || target > high_watermark {
+            return Err(OutsideLog { asked: offset, log_start, high_watermark });
+        }
+        if target > log_start {
+            self.published.set_log_start(target);
+        }
+        Ok(self.published.log_start())
+    }
+
+    /// Applies `retention.ms`, `retention.bytes` and `segment.ms`: an active segment that is too old is rolled, the log start
+    /// moves behind what has to go. Returns whether the log start moved.
+    pub fn retain(&mut self, now: TimestampMs) -> bool {
+        let config = self.config.clone();
+        self.producers.expire(now);
+        if config.retention_ms >= 0 || config.segment_ms < i64::MAX {
+            let active = self.active();
+            let (newest, _) = active.shared.max_timestamp();
+            let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
+            let expired = config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0 - newest.0 > config.retention_ms;
+            let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.segment_ms);
+            if active.bytes > 0 && (expired || old) && self.offline.is_none() {
+                self.roll();
+                self.publish_view();
+            }
+        }
+        let mut start = self.published.log_start();
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        for (at, segment) in self.segments.iter().enumerate() {
+            // The active segment stays, and so does what consumers have not been allowed to see yet.
+            let Some(next) = self.segments.get(at + 1) else { break };
+            if next.shared.base_offset > self.published.high_watermark() {
+                break;
+            }
+            let (newest, _) = segment.shared.max_timestamp();
+            let expired = config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0 - newest.0 > config.retention_ms;
+            let retention_bytes = u64::try_from(config.retention_bytes).ok();
+            let too_much = retention_bytes.is_some_and(|max| bytes - segment.bytes >= max);
+            if !expired && !too_much {
+                break;
+            }
+            bytes -= segment.bytes;
+            start = start.max(next.shared.base_offset);
+        }
+        let moved = start > self.published.log_start();
+        if moved {
+            self.published.set_log_start(start);
+        }
+        moved
+    }
+
+    /// Takes out the segments that lie below the log start and are settled. The caller has made the log start durable.
+    pub fn remove_segments(&mut self) -> Vec<Removed> {
+        let start = self.published.log_start();
+        let mut removed = Vec::new();
+        while self.segments.len() > 1 && self.segments[1].shared.base_offset <= start && self.segments[0].end() <= self.settled {
+            let Some(segment) = self.segments.pop_front() else { break };
+            while self.tail.start().is_some_and(|at| at < segment.end()) && self.tail.release_oldest(segment.end()).is_some() {}
+            removed.push(Removed { id: segment.shared.id, path: segment.shared.path.clone() });
+        }
+        if !removed.is_empty() {
+            let _ = self.epochs.truncate_from_start(start);
+            self.epochs_dirty = true;
+            self.publish_size();
+            self.publish_view();
+        }
+        removed
+    }
+
+    /// Whether segments lie below the log start.
+    #[must_use]
+    pub fn has_removable(&self) -> bool {
+        self.segments.len() > 1 && self.segments[1].shared.base_offset <= self.published.log_start()
+    }
+}

@@ -1,0 +1,143 @@
+//! Reading batches out of a segment file one after the other: for recovery, for the end of a clean log, for looking behind damage.
+//! It reads and judges; it changes nothing.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::batch::{self, BatchHeader, BatchView};
+use crate::disk::{BLOCK_BYTES, File};
+use crate::memory::{Buffer, Pool};
+use crate::types::Offset;
+
+/// How much is read at once at first; more where a batch needs it.
+const READ_BYTES: usize = 256 << 10;
+
+/// Why a scan stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// At the end of the file.
+    End,
+    /// At bytes that are not a sound batch; the reason.
+    Damage(String),
+}
+
+/// A forward scan over one file.
+pub struct Scanner {
+    file: Rc<dyn File>,
+    pool: Pool,
+    file_bytes: u64,
+    /// Where the next batch starts.
+    position: u64,
+    /// The smallest base offset that the next batch may have.
+    next_offset: Offset,
+    verify_crc: bool,
+    buffer: Option<Buffer>,
+    /// The part of the file that `buffer` has.
+    start: u64,
+    end: u64,
+}
+
+impl Scanner {
+    /// A scan from `position`, where a batch starts whose base offset is at least `next_offset`.
+    #[must_use]
+    pub fn new(file: Rc<dyn File>, pool: &Pool, file_bytes: u64, position: u64, next_offset: Offset, verify_crc: bool) -> Self {
+        let pool = pool.clone();
+        Self { file, pool, file_bytes, position, next_offset, verify_crc, buffer: None, start: 0, end: 0 }
+    }
+
+    /// Where the next batch starts, or the damage.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The offset after the last batch.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// The next batch's header and position, or why there is none.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn next(&mut self) -> io::Result<Result<(BatchHeader, u64), Stop>> {
+        let left = self.file_bytes.saturating_sub(self.position);
+        if left == 0 {
+            return Ok(Err(Stop::End));
+        }
+        if left < batch::HEADER_BYTES as u64 {
+            return Ok(Err(Stop::Damage(format!("{left} bytes are less than a batch's header"))));
+        }
+        let bytes = self.bytes(batch::HEADER_BYTES).await?;
+        let header = match BatchHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(Stop::Damage(error.to_string()))),
+        };
+        let size = header.size_bytes();
+        if size as u64 > left {
+            return Ok(Err(Stop::Damage(format!("a batch of {size} bytes where {left} are left"))));
+        }
+        if header.base_offset < self.next_offset {
+            let (is, least) = (header.base_offset, self.next_offset);
+            return Ok(Err(Stop::Damage(format!("base offset {is} where at least {least} is due"))));
+        }
+        if self.verify_crc {
+            let bytes = self.bytes(size).await?;
+            if let Err(error) = BatchView::new(bytes).and_then(|batch| batch.check_crc()) {
+                return Ok(Err(Stop::Damage(error.to_string())));
+            }
+        }
+        let at = self.position;
+        self.position += size as u64;
+        self.next_offset = header.next_offset();
+        Ok(Ok((header, at)))
+    }
+
+    /// `len` bytes at the current position, read in large pieces. The caller knows that the file has them.
+    async fn bytes(&mut self, len: usize) -> io::Result<&[u8]> {
+        let have = self.position >= self.start && self.position + len as u64 <= self.end;
+        if !have {
+            self.start = self.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+            let wanted = ((self.position - self.start) as usize + len).max(READ_BYTES).next_multiple_of(BLOCK_BYTES);
+            let buffer = match self.buffer.take().filter(|buffer| buffer.len() >= wanted) {
+                Some(buffer) => buffer,
+                None => self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted)),
+            };
+            let (buffer, read) = self.file.read_at(buffer, wanted, self.start).await?;
+            self.end = self.start + read as u64;
+            self.buffer = Some(buffer);
+            if self.end < self.position + len as u64 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
+            }
+        }
+        let at = (self.position - self.start) as usize;
+        self.buffer.as_ref().and_then(|buffer| buffer.get(at..at + len)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Looks for the next sound batch behind damage, byte by byte, and moves there. Returns whether there is one.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn skip_damage(&mut self) -> io::Result<bool> {
+        let (mut position, least) = (self.position + 1, self.next_offset);
+        while position + (batch::HEADER_BYTES as u64) <= self.file_bytes {
+            self.position = position;
+            let bytes = self.bytes(batch::HEADER_BYTES).await?;
+            let plausible = BatchHeader::parse(bytes)
+                .is_ok_and(|header| header.base_offset >= least && position + header.size_bytes() as u64 <= self.file_bytes);
+            if plausible {
+                let verify = std::mem::replace(&mut self.verify_crc, true);
+                let found = self.next().await?.is_ok();
+                self.verify_crc = verify;
+                (self.position, self.next_offset) = (position, least);
+                if found {
+                    return Ok(true);
+                }
+            }
+            position += 1;
+        }
+        self.position = self.file_bytes;
+        Ok(false)
+    }
+}

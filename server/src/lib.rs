@@ -1,5 +1,11 @@
 //! The broker as a library: what the binary `ringlog` and its tests are made of.
 
+pub mod broker;
 pub mod catalogue;
+pub mod cli;
 pub mod config;
+pub mod data_dir;
+pub mod logging;
 pub mod net;
+pub mod preflight;
+pub mod signals;

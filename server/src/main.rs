@@ -1,2 +1,43 @@
-//! The binary `ringlog`.
-fn main() {}
+//! The binary `ringlog`: reads the command line, sees whether the machine and the data directory will do, and runs what was
+//! asked for. An error is one line on standard error and exit status 1.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringlog_server::cli::{Cli, Command, ServeArgs};
+use ringlog_server::data_dir::DataDir;
+use ringlog_server::{broker, logging, preflight, signals};
+use tracing::warn;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve(&cli.serve),
+        Some(Command::Serve(args)) => serve(&args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("ringlog: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
+    logging::start()?;
+    let (config, unknown) = args.load()?;
+    if !unknown.is_empty() {
+        warn!("unknown configuration names are ignored: {}", unknown.join(", "));
+    }
+    let cores = match usize::try_from(config.options.ringlog_cores) {
+        Ok(cores) if cores > 0 => cores,
+        _ => preflight::cores_available(),
+    };
+    preflight::check(cores)?;
+    let data_dir = DataDir::open(&config.data_dir, config.node_id)?;
+    let stop = signals::stop_on_signals()?;
+    broker::run(config, data_dir, stop)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -149,8 +149,11 @@ mod tests {
         let file = dir.path().join("server.properties");
         std::fs::write(&file, "num.partitions=2\nlog.dirs=/from/file\nlog.retention.hours=5\nno.such.name=1\n").unwrap();
         let args = ["serve", "--config", file.to_str().unwrap(), "--set", "num.partitions=3", "--set", "log.dirs=/from/set"];
-        let flags = ["--data-dir", "/from/flag", "--listen", "0.0.0.0:1", "--advertised-listener", "host:2", "--listen", "B://[::1]:3"];
-        let Some(Command::Serve(serve)) = parse(&[&args[..], &flags, &["--set", "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,B:PLAINTEXT"]].concat()).command
+        let flags =
+            ["--data-dir", "/from/flag", "--listen", "0.0.0.0:1", "--advertised-listener", "host:2", "--listen", "B://[::1]:3"];
+        let Some(Command::Serve(serve)) =
+            parse(&[&args[..], &flags, &["--set", "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,B:PLAINTEXT"]].concat())
+                .command
         else {
             panic!("serve was asked for");
         };

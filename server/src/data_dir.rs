@@ -218,7 +218,8 @@ fn create_all(path: &Path) -> io::Result<()> {
             true => Ok(()),
             false => Err(io::ErrorKind::NotADirectory.into()),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound && parent(path) != path => {
+        // Where nothing can be created, as in /proc, the parent is there and the error the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && parent(path) != path && !parent(path).exists() => {
             create_all(parent(path))?;
             create_all(path)
         }
@@ -360,7 +361,11 @@ mod tests {
         for name in ["topic-0", "recovery-point-offset-checkpoint"] {
             let root = temporary();
             let path = root.path().join(name);
-            if name.ends_with("checkpoint") { fs::write(path, "0\n0\n").unwrap() } else { fs::create_dir(path).unwrap() }
+            if name.ends_with("checkpoint") {
+                fs::write(path, "0\n0\n").unwrap()
+            } else {
+                fs::create_dir(path).unwrap()
+            }
             let error = DataDir::open(root.path(), 1).unwrap_err();
             assert!(matches!(error, DataDirError::Unmarked { .. }));
             assert!(one_line(&error).contains(name));
@@ -377,6 +382,8 @@ mod tests {
         let path = root.path().join("file");
         fs::write(&path, "").unwrap();
         let error = DataDir::open(&path, 1).unwrap_err();
+        assert!(one_line(&error).contains("--data-dir"));
+        let error = DataDir::open(Path::new("/proc/no/such"), 1).unwrap_err();
         assert!(one_line(&error).contains("--data-dir"));
     }
 }

@@ -96,7 +96,9 @@ fn descriptors(limit: Option<u64>) -> Result<(), PreflightError> {
         return Err(PreflightError::Descriptors { limit });
     }
     if limit < DESCRIPTORS_WANTED {
-        warn!("only {limit} file descriptors are allowed: enough for few clients and partitions; raise the hard limit (ulimit -Hn)");
+        warn!(
+            "only {limit} file descriptors are allowed: enough for few clients and partitions; raise the hard limit (ulimit -Hn)"
+        );
     }
     Ok(())
 }

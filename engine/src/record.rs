@@ -207,6 +207,50 @@ fn put_varint(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
+/// What the checks of a produced batch want of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Skimmed {
+    pub(crate) timestamp_delta: i64,
+    pub(crate) offset_delta: i32,
+    pub(crate) has_key: bool,
+    /// Where the next record starts.
+    pub(crate) end: usize,
+}
+
+/// Reads the record at `start` of `bytes` like [`Record::parse`], several times as fast. `None` where the record is malformed,
+/// and for headers and numbers that are longer than usual: whoever gets it has to look properly.
+#[inline]
+pub(crate) fn skim(bytes: &[u8], start: usize) -> Option<Skimmed> {
+    let mut at = start;
+    let length = usize::try_from(skim_number(bytes, &mut at)?).ok()?;
+    let end = at.checked_add(length)?;
+    let body = bytes.get(..end)?;
+    at += 1;
+    let timestamp_delta = skim_number(body, &mut at)?;
+    let offset_delta = skim_number(body, &mut at)? as i32;
+    let key = skim_number(body, &mut at)?;
+    at += usize::try_from(key).unwrap_or(0);
+    let value = skim_number(body, &mut at)?;
+    at += usize::try_from(value).unwrap_or(0);
+    // No headers, and nothing else: the count is the last byte.
+    (at + 1 == end && body.get(at) == Some(&0)).then_some(Skimmed { timestamp_delta, offset_delta, has_key: key >= 0, end })
+}
+
+/// A number of at most four bytes: 28 bits, so that sums of them stay far from any range.
+#[inline]
+fn skim_number(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    let mut raw = 0;
+    for shift in [0, 7, 14, 21] {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        raw |= i64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some((raw >> 1) ^ -(raw & 1));
+        }
+    }
+    None
+}
+
 struct Cursor<'a> {
     bytes: &'a [u8],
 }
@@ -355,7 +399,44 @@ mod tests {
         }
 
         #[test]
+        fn a_skim_sees_what_a_parse_sees(
+            timestamp_delta in prop_oneof![-200i64..200, any::<i64>()], offset_delta in prop_oneof![0..300, any::<i32>()],
+            key in bytes(), value in bytes(), before in 0usize..9, at: prop::sample::Index, to: u8,
+        ) {
+            let mut out = vec![0xff; before];
+            let record = Record::new(offset_delta, timestamp_delta, key.as_deref(), value.as_deref());
+            record.encode(&mut out);
+            let usual = |value: i64| (-(1 << 27)..1 << 27).contains(&value);
+            let skimmed = skim(&out, before);
+            prop_assert_eq!(skimmed.is_some(), usual(timestamp_delta) && usual(offset_delta.into()));
+            for end in before..out.len() {
+                prop_assert_eq!(skim(&out[..end], before), None);
+            }
+            // Whatever it lets pass, after damage too, is what the parser reads.
+            let at = before + at.index(out.len() - before);
+            let good = out[at];
+            for byte in [good, to] {
+                out[at] = byte;
+                out.extend_from_slice(b"next");
+                if let Some(skimmed) = skim(&out, before) {
+                    let (record, rest) = Record::parse(&out[before..]).unwrap();
+                    let parsed = Skimmed {
+                        timestamp_delta: record.timestamp_delta,
+                        offset_delta: record.offset_delta,
+                        has_key: record.key.is_some(),
+                        end: out.len() - rest.len(),
+                    };
+                    prop_assert_eq!(skimmed, parsed);
+                }
+            }
+        }
+
+        #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(skimmed) = skim(&bytes, 0) {
+                let (record, rest) = Record::parse(&bytes).unwrap();
+                prop_assert_eq!((record.offset_delta, bytes.len() - rest.len()), (skimmed.offset_delta, skimmed.end));
+            }
             if let Ok((record, rest)) = Record::parse(&bytes) {
                 prop_assert!(rest.len() < bytes.len());
                 prop_assert_eq!(record.headers().count(), record.headers().len());

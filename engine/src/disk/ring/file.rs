@@ -197,7 +197,9 @@ impl Write {
         Ok(self)
     }
 
-    /// The write and its sync, as a linked pair.
+    /// The write and its sync, as a linked pair. One write with RWF_DSYNC would be told only when it is synced, and its end
+    /// goes through a kernel thread: on a machine with busy cores, one at a time took 4 to 30 times as long as the pair
+    /// (tests/disk_dsync.rs); four in flight took 0.6 to 0.8 of its time up to 64 KiB, and more than its time at 1 MiB.
     async fn run_and_sync(mut self, written: oneshot::Sender<()>) -> io::Result<()> {
         let handle = self.handle.clone();
         while !self.is_done() {

@@ -2,10 +2,15 @@
 //! lets us have no ring.
 #![allow(unsafe_code, reason = "the probe pushes an entry of its own")]
 
-use std::future::Future;
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use io_uring::IoUring;
@@ -98,9 +103,21 @@ fn flags() -> io_uring::Builder {
     builder
 }
 
+/// Rings are made one at a time, so that each can be told from the others.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// The descriptors of this process that are rings. tokio-uring does not tell its own.
+fn ring_descriptors() -> BTreeSet<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
+    let is_ring = |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.as_os_str() == "anon_inode:[io_uring]");
+    let rings = entries.flatten().filter(|entry| is_ring(&entry.path()));
+    rings.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Sets up a ring as [`Runtime`] will, and passes one operation through it. To be called once at start, for an error that a
 /// user can do something about.
 pub fn probe() -> Result<(), RingError> {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ring: IoUring = flags().build(ENTRIES_DEFAULT).map_err(RingError::from_setup)?;
     let nothing = io_uring::opcode::Nop::new().build();
     // SAFETY: the entry names no memory and no descriptor.
@@ -119,6 +136,8 @@ pub struct Runtime {
     /// Tasks. Ours, and not tokio-uring's own, so that they can be dropped while the ring still runs.
     tasks: ManuallyDrop<LocalSet>,
     ring: ManuallyDrop<tokio_uring::Runtime>,
+    /// The ring's descriptor, where /proc tells.
+    descriptor: Option<RawFd>,
 }
 
 impl Runtime {
@@ -130,10 +149,19 @@ impl Runtime {
         let entries = entries.max(ENTRIES_MIN);
         let mut builder = tokio_uring::builder();
         builder.entries(entries).uring_builder(&flags());
-        let ring = tokio_uring::Runtime::new(&builder).map_err(RingError::from_setup)?;
+        let (ring, descriptor) = {
+            let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = ring_descriptors();
+            let ring = tokio_uring::Runtime::new(&builder).map_err(RingError::from_setup)?;
+            let made: Vec<RawFd> = ring_descriptors().difference(&before).copied().collect();
+            (ring, if let [one] = made[..] { Some(one) } else { None })
+        };
+        if descriptor.is_none() {
+            tracing::warn!("/proc/self/fd does not show the ring: a core that is always busy may hold back its disk operations");
+        }
         let (gate, tasks) = (Gate::open(entries), LocalSet::new());
         tasks.spawn_local(gate.clone().run_closer());
-        Ok(Self { gate, tasks: ManuallyDrop::new(tasks), ring: ManuallyDrop::new(ring) })
+        Ok(Self { gate, tasks: ManuallyDrop::new(tasks), ring: ManuallyDrop::new(ring), descriptor })
     }
 
     /// A runtime with a ring of 256 entries: enough for a core, and cheap in lockable memory.
@@ -143,7 +171,16 @@ impl Runtime {
 
     /// Runs everything until the future is done. Other tasks are suspended then, until the next call.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.ring.block_on(self.tasks.run_until(future))
+        let mut all = pin!(self.tasks.run_until(future));
+        self.ring.block_on(poll_fn(|context| {
+            let polled = all.as_mut().poll(context);
+            // tokio-uring submits when the thread is about to sleep. As long as some task yields, it never is; so what a
+            // batch of tasks (61, tokio's LocalSet) has pushed is submitted after each.
+            if let Some(descriptor) = self.descriptor {
+                self.gate.flush(descriptor);
+            }
+            polled
+        }))
     }
 }
 
@@ -171,4 +208,26 @@ impl Drop for Runtime {
 /// Runs one future to its end in a runtime made for it.
 pub fn run<F: Future>(entries: u32, future: F) -> Result<F::Output, RingError> {
     Ok(Runtime::new(entries)?.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let text = |code| RingError::from_setup(io::Error::from_raw_os_error(code)).to_string();
+        for (code, word) in [
+            (libc::ENOSYS, "Linux 6.0"),
+            (libc::EPERM, "io_uring"),
+            (libc::ENOMEM, "LimitMEMLOCK"),
+            (libc::EINVAL, "too old"),
+            (libc::EMFILE, "LimitNOFILE"),
+            (libc::EIO, "cannot be used"),
+        ] {
+            let text = text(code);
+            assert!(text.contains(word), "{text}");
+            assert!(!text.contains('\n') && !text.contains("  "), "one line: {text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use io_uring::types::Fd;
@@ -34,6 +34,8 @@ thread_local! {
 pub(super) struct Gate {
     permits: Semaphore,
     in_flight: Cell<u32>,
+    /// Entries pushed since the last [`Gate::flush`]; the kernel may have some of them already.
+    pushed: Cell<u32>,
     idle: Notify,
     /// Descriptors that nobody holds any more.
     to_close: RefCell<Vec<OwnedFd>>,
@@ -47,6 +49,7 @@ impl Gate {
         let gate = Rc::new(Self {
             permits: Semaphore::new(permits as usize),
             in_flight: Cell::new(0),
+            pushed: Cell::new(0),
             idle: Notify::new(),
             to_close: RefCell::default(),
             has_to_close: Notify::new(),
@@ -63,6 +66,22 @@ impl Gate {
         self.permits.close();
         GATE.with_borrow_mut(Option::take);
         self.to_close.take();
+    }
+
+    /// Hands what was pushed to the kernel, without waiting for the thread to come to rest.
+    pub(super) fn flush(&self, ring: RawFd) {
+        let pushed = self.pushed.get();
+        if pushed == 0 {
+            return;
+        }
+        // SAFETY: io_uring_enter(2) takes what stands in the submission queue, at most `pushed` entries; what they point to
+        // is valid by the contract of `submit`. It waits for nothing and writes to no memory of ours.
+        let taken =
+            unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, pushed, 0, 0, std::ptr::null::<libc::sigset_t>(), 0usize) };
+        // An error (EINTR, EAGAIN) leaves the entries in the queue for the next time.
+        if taken >= 0 {
+            self.pushed.set(0);
+        }
     }
 
     /// How many operations the kernel has, or has had and nobody has fetched the result.
@@ -165,5 +184,6 @@ impl<D: 'static> OneshotOutputTransform for Finish<D> {
 /// - The descriptor in `entry` stays open for as long as `data` lives, or is given away to the operation (close).
 /// - The operation yields exactly one completion: nothing multishot.
 pub(super) unsafe fn submit<D: Unpin + 'static>(entry: squeue::Entry, data: D, permit: Permit) -> InFlight<D> {
+    permit.gate.pushed.set(permit.gate.pushed.get() + 1);
     UnsubmittedOneshot::new((data, permit), Finish(PhantomData), entry).submit()
 }

@@ -7,6 +7,7 @@ pub mod describe;
 pub mod error;
 pub mod listeners;
 pub mod properties;
+pub mod reference;
 pub mod topic;
 
 pub use broker::{BROKER_DEFINITIONS, BrokerConfig, BrokerOptions};

@@ -66,7 +66,7 @@ fn defaults_are_kafkas_but_for_what_the_documentation_names() {
     assert_eq!(config.listeners, [listener]);
     let topic = &config.topic_defaults;
     assert_eq!(topic, &TopicConfig::resolve(&config, &BTreeMap::new()).unwrap());
-    assert!(topic.is_durable());
+    assert!(topic.is_durable() && topic.deletes_old_segments());
     assert_eq!(topic.flush_ms, i64::MAX);
     assert_eq!(topic.retention_ms, 7 * 24 * 3_600_000);
     assert_eq!(topic.segment_ms, 7 * 24 * 3_600_000);
@@ -210,6 +210,7 @@ fn topic_overrides_win_and_are_checked_as_kafka_does() {
     assert!(!config.topic_defaults.is_durable());
     let durable = topic(&config, &[("flush.messages", " 1 "), ("retention.ms", "5")]).unwrap();
     assert!(durable.is_durable());
+    assert!(!topic(&config, &[("cleanup.policy", "")]).unwrap().deletes_old_segments());
     assert_eq!(durable.retention_ms, 5);
     assert_eq!(topic(&config, &[]).unwrap().retention_ms, 7_200_000);
 
@@ -278,6 +279,19 @@ fn describe_says_where_a_value_comes_from() {
     let hours = shown.iter().find(|entry| entry.name == "log.retention.hours").unwrap();
     assert_eq!((hours.value.as_deref(), hours.source), (Some("2"), ConfigSource::StaticBrokerConfig));
     assert!(describe_broker(&config, Some(&["no.such"])).is_empty());
+}
+
+/// With `RINGLOG_WRITE_DOCS` set, writes the page instead.
+#[test]
+fn the_documentation_is_made_from_the_tables() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    if std::env::var_os("RINGLOG_WRITE_DOCS").is_some() {
+        std::fs::write(path, reference::markdown()).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == reference::markdown(),
+        "docs/configuration.md is out of date: run this test with RINGLOG_WRITE_DOCS=1"
+    );
 }
 
 #[test]

@@ -175,6 +175,12 @@ impl TopicConfig {
         self.flush_messages == 1
     }
 
+    /// Whether old segments are removed by age and size. Not with an empty cleanup.policy, which keeps everything.
+    #[must_use]
+    pub fn deletes_old_segments(&self) -> bool {
+        self.cleanup_policy.iter().any(|policy| policy == "delete")
+    }
+
     /// Whether records get the broker's time instead of the producer's.
     #[must_use]
     pub fn has_log_append_time(&self) -> bool {

@@ -317,10 +317,12 @@ fn single_settings_are_changed() {
     }
 }
 
+type Setting = (&'static str, Option<&'static str>);
+
 #[test]
 fn all_settings_are_replaced() {
     let mut state = catalogue(&[("a", 1), ("b", 1)]);
-    let replace = |state: &Catalogue, resources: &[(&'static str, &[(&'static str, Option<&'static str>)])], validate_only| {
+    let replace = |state: &Catalogue, resources: &[(&'static str, &[Setting])], validate_only| {
         let resources = resources.iter().map(|(name, configs)| legacy::AlterConfigsResource {
             resource_type: RESOURCE_TOPIC,
             resource_name: (*name).into(),

@@ -295,6 +295,14 @@ fn the_documentation_is_made_from_the_tables() {
 }
 
 #[test]
+fn entries_of_a_list_stand_without_blanks() {
+    assert_eq!(definition::split_list(" a , b,c d "), ["a", "b", "c d"]);
+    assert!(definition::split_list(" ").is_empty());
+    assert_eq!(topic(&broker(""), &[("cleanup.policy", "delete , delete")]).unwrap().cleanup_policy, ["delete", "delete"]);
+    assert!(topic(&broker(""), &[("cleanup.policy", "delete,,delete")]).is_err());
+}
+
+#[test]
 fn ranges_print_as_kafka_prints_them() {
     assert_eq!(Valid::AtLeast(1).to_string(), "[1,...]");
     assert_eq!(Valid::OrBetween(-1, 1, 9).to_string(), "[1,...,9] or -1");

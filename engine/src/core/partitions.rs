@@ -183,6 +183,7 @@ impl Core {
     /// Those of the disk: then the stop is not clean, and the next start recovers.
     pub async fn close(self: &Rc<Self>) -> io::Result<Vec<ClosedPartition>> {
         self.stopping.set(true);
+        self.retry_waiting();
         self.rounds_drained().await;
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         let results =

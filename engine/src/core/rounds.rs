@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -370,8 +371,13 @@ impl Core {
     pub(crate) async fn rounds_drained(&self) {
         loop {
             let done = self.round_done.notified();
-            if self.dirty.borrow().is_empty() && !self.round_running.get() && self.waiting.borrow().is_empty() {
-                return;
+            if self.dirty.borrow().is_empty() && !self.round_running.get() {
+                if self.waiting.borrow().is_empty() {
+                    return;
+                }
+                // What waits for memory is not ours to hurry.
+                self.env.sleep(Duration::from_millis(1)).await;
+                continue;
             }
             self.round_wanted.notify_one();
             done.await;

@@ -237,7 +237,7 @@ impl Opening<'_> {
                     out.segments.push_back(state);
                     out.end_offset = next;
                 }
-                _ => cut = self.scan_segment(&mut out, base, path, file_bytes, at == last, recovery_point).await?,
+                _ => cut = self.scan_segment(&mut out, base, path, file_bytes, next_base, recovery_point).await?,
             }
         }
         Ok(out)
@@ -294,7 +294,7 @@ impl Opening<'_> {
         base: Offset,
         path: PathBuf,
         file_bytes: u64,
-        is_last: bool,
+        next_base: Option<Offset>,
         recovery_point: Offset,
     ) -> io::Result<bool> {
         let direct = OpenOptions { create: Create::Never, write: false, direct: true };
@@ -352,9 +352,12 @@ impl Opening<'_> {
                 }
             }
         }
+        let mut goes_on = true;
         let (end_position, end_offset) = match &cut {
             Some((position, next_offset, reason)) => {
-                self.cut(&path, base, *position, *next_offset, file_bytes, reason).await?;
+                let padding = self.cut(&path, base, *position, *next_offset, file_bytes, reason).await?;
+                // The padding of a last block is nothing lost where the next segment goes on from there.
+                goes_on = padding && next_base.is_none_or(|next| next == *next_offset);
                 (*position, *next_offset)
             }
             None => (file_bytes, scanner.next_offset()),
@@ -370,12 +373,12 @@ impl Opening<'_> {
         shared.set_visible_bytes(end_position);
         shared.set_end_offset(out.end_offset);
         shared.set_max_timestamp(live.max_timestamp, live.max_timestamp_offset);
-        if !is_last && cut.is_none() {
+        if next_base.is_some() && goes_on {
             live.close();
         }
         shared.live_index.store(Some(live.index.clone()));
         out.segments.push_back(SegmentState { shared, stream: 0, bytes: end_position, live: Some(live) });
-        Ok(cut.is_some())
+        Ok(!goes_on)
     }
 
     fn note(
@@ -401,7 +404,7 @@ impl Opening<'_> {
         }
     }
 
-    /// Cuts a file at the first damage above the recovery point.
+    /// Cuts a file at the first damage above the recovery point. Returns whether that was only the padding of a last block.
     async fn cut(
         &mut self,
         path: &Path,
@@ -410,7 +413,7 @@ impl Opening<'_> {
         next_offset: Offset,
         file_bytes: u64,
         reason: &str,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let padding = self.is_zero(path, position, file_bytes).await?;
         if !padding {
             tracing::warn!(
@@ -423,7 +426,7 @@ impl Opening<'_> {
         file.set_len(position).await?;
         file.sync_data().await?;
         self.changed = true;
-        Ok(())
+        Ok(padding)
     }
 
     /// Whether a file has nothing but zeros from `position` on: the padding of a last block.

@@ -43,6 +43,8 @@ pub(crate) struct Tail {
     pieces: VecDeque<Piece>,
     /// How many pieces at the front are published to their end.
     published_pieces: usize,
+    /// The piece that is being filled: those before it are full, or of segments that are sealed.
+    filling: usize,
     last_chunk_bytes: usize,
 }
 
@@ -116,15 +118,17 @@ impl Tail {
             at += capacity;
         }
         self.last_chunk_bytes = added.last().map_or(0, |piece| piece.writer.capacity());
+        if !continues {
+            self.filling = self.pieces.len();
+        }
         self.pieces.extend(added);
         Ok(true)
     }
 
     /// Copies bytes to the end; there must be room.
     pub(crate) fn fill(&mut self, mut bytes: &[u8]) {
-        let mut at = self.first_unfilled();
         while !bytes.is_empty() {
-            let piece = self.piece_with_room(&mut at);
+            let piece = self.piece_with_room();
             let copied = piece.writer.fill(bytes);
             bytes = &bytes[copied..];
         }
@@ -132,12 +136,11 @@ impl Tail {
 
     /// Copies bytes to the end and returns their CRC-32C, in one pass over them.
     pub(crate) fn fill_with_crc(&mut self, bytes: &[u8]) -> u32 {
-        let mut at = self.first_unfilled();
         let mut crc = 0;
         for mut step in bytes.chunks(COPY_STEP_BYTES) {
             crc = crc32c::crc32c_append(crc, step);
             while !step.is_empty() {
-                let piece = self.piece_with_room(&mut at);
+                let piece = self.piece_with_room();
                 let copied = piece.writer.fill(step);
                 step = &step[copied..];
             }
@@ -145,26 +148,20 @@ impl Tail {
         crc
     }
 
-    fn first_unfilled(&self) -> usize {
-        let mut at = self.pieces.len();
-        while at > 0 && self.pieces[at - 1].writer.filled() as u64 <= self.pieces[at - 1].start - self.pieces[at - 1].stream {
-            at -= 1;
+    /// The piece that the next byte goes to.
+    fn piece_with_room(&mut self) -> &mut Piece {
+        while self.pieces[self.filling].writer.room() == 0 {
+            self.filling += 1;
         }
-        at.saturating_sub(1)
-    }
-
-    fn piece_with_room(&mut self, at: &mut usize) -> &mut Piece {
-        while self.pieces[*at].writer.room() == 0 {
-            *at += 1;
-        }
-        &mut self.pieces[*at]
+        &mut self.pieces[self.filling]
     }
 
     /// Takes back everything from `stream` on; pieces that become empty go. It must not be published.
     /// Returns whether pieces went.
     pub(crate) fn take_back(&mut self, stream: u64) -> bool {
         let before = self.pieces.len();
-        while self.pieces.back().is_some_and(|last| last.start >= stream) {
+        // The first piece stays even if it becomes empty: it begins with what the file's last block has.
+        while self.pieces.len() > 1 && self.pieces.back().is_some_and(|last| last.start >= stream) {
             self.pieces.pop_back();
         }
         if let Some(last) = self.pieces.back_mut()
@@ -173,6 +170,7 @@ impl Tail {
             last.writer.take_back((stream - last.stream) as usize);
         }
         self.published_pieces = self.published_pieces.min(self.pieces.len());
+        self.filling = self.filling.min(self.pieces.len().saturating_sub(1));
         self.pieces.len() != before
     }
 
@@ -227,6 +225,7 @@ impl Tail {
         }
         let piece = self.pieces.pop_front()?;
         self.published_pieces = self.published_pieces.saturating_sub(1);
+        self.filling = self.filling.saturating_sub(1);
         Some(piece.writer.capacity())
     }
 

@@ -15,17 +15,26 @@ pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|at| (seed.wrapping_mul(31).wrapping_add((at / 7) as u64) ^ at as u64) as u8).collect()
 }
 
+thread_local! {
+    /// Fresh memory is expensive: a simulation would spend most of its time on it.
+    static POOL: Pool = Pool::new(256 << 20);
+}
+
+/// Aligned memory, of the pool where it has some.
+pub(crate) fn memory(len: usize) -> Buffer {
+    POOL.with(|pool| pool.buffer(len)).unwrap_or_else(|| Buffer::standalone(len))
+}
+
 /// Aligned memory with these bytes.
 pub(crate) fn buffer(bytes: &[u8]) -> Payload {
-    let mut buffer = Buffer::standalone(bytes.len());
+    let mut buffer = memory(bytes.len());
     buffer[..bytes.len()].copy_from_slice(bytes);
     Payload::Buffer { buffer, len: bytes.len() }
 }
 
 /// The same, cut into slices of a block each.
 pub(crate) fn slices(bytes: &[u8]) -> Payload {
-    let pool = Pool::new(bytes.len());
-    let mut writer = ChunkWriter::new(&pool, bytes.len()).unwrap();
+    let mut writer = POOL.with(|pool| ChunkWriter::new(pool, bytes.len())).unwrap();
     assert_eq!(writer.fill(bytes), bytes.len());
     writer.publish(bytes.len());
     let cut = |at| Slice::new(writer.chunk(), at, (at + BLOCK_BYTES).min(bytes.len()));
@@ -41,7 +50,7 @@ pub(crate) async fn contents(disk: &dyn Disk, path: &Path) -> Vec<u8> {
 
 /// Some of a file; as much as there is.
 pub(crate) async fn read(file: &dyn File, len: usize, position: u64) -> Vec<u8> {
-    let (buffer, read) = file.read_at(Buffer::standalone(len), len, position).await.unwrap();
+    let (buffer, read) = file.read_at(memory(len), len, position).await.unwrap();
     buffer[..read].to_vec()
 }
 

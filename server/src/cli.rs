@@ -24,6 +24,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the broker until SIGTERM or SIGINT
     Serve(ServeArgs),
+    /// Look into logs offline: data directories or single partitions, Ringlog's or Kafka's
+    #[command(subcommand)]
+    Log(LogCommand),
 }
 
 /// How to run the broker.
@@ -44,6 +47,27 @@ pub struct ServeArgs {
     /// Any option of the configuration file; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub set: Vec<(String, String)>,
+}
+
+/// What to do with logs.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Print every batch
+    Dump {
+        /// A partition's folder or a data directory
+        dir: PathBuf,
+        /// Print the records inside, too
+        #[arg(long)]
+        records: bool,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every CRC, offset and index; the exit status says whether all is well
+    Verify {
+        /// A partition's folder or a data directory
+        dir: PathBuf,
+    },
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -174,5 +198,14 @@ mod tests {
         let error = parse(&["--set", "num.partitions=many"]).serve.load().unwrap_err().to_string();
         assert!(error.contains("num.partitions") && !error.contains('\n'), "{error}");
         assert!(Cli::try_parse_from(["ringlog", "--set", "nothing"]).is_err());
+    }
+
+    #[test]
+    fn logs_are_looked_into() {
+        let Some(Command::Log(LogCommand::Dump { dir, records, json })) = parse(&["log", "dump", "d", "--json"]).command else {
+            panic!("dump was asked for");
+        };
+        assert_eq!((dir, records, json), (PathBuf::from("d"), false, true));
+        assert!(matches!(parse(&["log", "verify", "d"]).command, Some(Command::Log(LogCommand::Verify { .. }))));
     }
 }

@@ -7,5 +7,6 @@ pub mod config;
 pub mod data_dir;
 pub mod logging;
 pub mod net;
+pub mod offline;
 pub mod preflight;
 pub mod signals;

@@ -5,9 +5,9 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ringlog_server::cli::{Cli, Command, ServeArgs};
+use ringlog_server::cli::{Cli, Command, LogCommand, ServeArgs};
 use ringlog_server::data_dir::DataDir;
-use ringlog_server::{broker, logging, preflight, signals};
+use ringlog_server::{broker, logging, offline, preflight, signals};
 use tracing::warn;
 
 fn main() -> ExitCode {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
+        Some(Command::Log(command)) => log(command),
     };
     match result {
         Ok(status) => status,
@@ -40,4 +41,12 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let stop = signals::stop_on_signals()?;
     broker::run(config, data_dir, stop)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn log(command: LogCommand) -> Result<ExitCode, Box<dyn Error>> {
+    logging::start()?;
+    Ok(match command {
+        LogCommand::Dump { dir, records, json } => offline::dump(&dir, offline::DumpOptions { records, json })?,
+        LogCommand::Verify { dir } => offline::verify(&dir)?,
+    })
 }

@@ -1,0 +1,194 @@
+//! What there is to look into: partitions, their segments, and what the journals of the data directory have for them. It opens
+//! no segment for its batches.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ringlog_engine::disk::{DirEntry, Disk};
+use ringlog_engine::journal::is_directory_name;
+use ringlog_engine::journal::replay::Replay;
+use ringlog_engine::log::checkpoint::{OffsetCheckpoint, parse_partition_metadata};
+use ringlog_engine::segment::names::{
+    CLEAN_SHUTDOWN_FILE, FolderRole, LOCK_FILE, PARTITION_METADATA_FILE, PartitionFolder, RECOVERY_POINT_FILE, log_file_name,
+    parse_log_file_name,
+};
+use ringlog_engine::types::{Offset, PartitionId, TopicId};
+use rustix::fs::FlockOperation;
+use tracing::warn;
+
+use super::OfflineError;
+use super::disk::{ReadOnlyDisk, list, read_full};
+use super::overlay::Overlay;
+
+/// A partition's folder.
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// The folder's name.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// By base offset.
+    pub(super) segments: BTreeMap<Offset, Segment>,
+    /// The other files.
+    pub(super) files: Vec<String>,
+    /// Everything below it was synced in segment files, as far as anybody says.
+    pub(super) recovery_point: Offset,
+    /// Whether the last stop was clean, so that files end where their records end.
+    pub(super) clean: bool,
+}
+
+/// A segment's log file, with what a journal has for it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) overlay: Overlay,
+}
+
+/// A partition's number and the way to it.
+type ByName = (String, i32);
+
+/// The partitions at `path`: a partition's folder or a data directory.
+pub(super) fn partitions(path: &Path) -> Result<Vec<Partition>, OfflineError> {
+    let path = &fs::canonicalize(path).map_err(OfflineError::read(path))?;
+    let entries = list(path).map_err(OfflineError::read(path))?;
+    let is_partition = entries.iter().any(|entry| parse_log_file_name(&entry.name).is_some());
+    let (data, folders) = if is_partition {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        (path.parent().unwrap_or(path), vec![name])
+    } else {
+        let is_live = |entry: &&DirEntry| {
+            entry.is_dir && PartitionFolder::parse(&entry.name).is_some_and(|folder| folder.role == FolderRole::Live)
+        };
+        (path.as_path(), entries.iter().filter(is_live).map(|entry| entry.name.clone()).collect())
+    };
+    let surroundings = list(data).map_err(OfflineError::read(data))?;
+    if folders.is_empty() && !surroundings.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE || is_directory_name(&entry.name))
+    {
+        return Err(OfflineError::NoPartitions { path: path.clone() });
+    }
+    warn_if_used(data);
+    let clean = surroundings.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE);
+    let recovery_points = recovery_points(data);
+    let mut partitions = Vec::new();
+    for name in folders {
+        partitions.push(partition(data.join(&name), name, clean, &recovery_points)?);
+    }
+    if !clean {
+        let journals = surroundings.iter().filter(|entry| entry.is_dir && is_directory_name(&entry.name));
+        add_journals(&mut partitions, journals.map(|entry| data.join(&entry.name)).collect())?;
+    }
+    Ok(partitions)
+}
+
+/// A broker that writes meanwhile makes sound things look damaged.
+fn warn_if_used(data: &Path) {
+    let Ok(lock) = File::open(data.join(LOCK_FILE)) else { return };
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK) {
+        warn!("{} is used by a running broker: what it writes meanwhile may look damaged", data.display());
+    }
+}
+
+fn recovery_points(data: &Path) -> BTreeMap<ByName, Offset> {
+    let path = data.join(RECOVERY_POINT_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
+        Err(error) => {
+            warn!("{}: {error}", path.display());
+            return BTreeMap::new();
+        }
+    };
+    match OffsetCheckpoint::parse(&text) {
+        Ok(checkpoint) => checkpoint.offsets,
+        Err(error) => {
+            warn!("{}: {error}", path.display());
+            BTreeMap::new()
+        }
+    }
+}
+
+fn partition(
+    path: PathBuf,
+    name: String,
+    clean: bool,
+    recovery_points: &BTreeMap<ByName, Offset>,
+) -> Result<Partition, OfflineError> {
+    let mut segments = BTreeMap::new();
+    let mut files = Vec::new();
+    for entry in list(&path).map_err(OfflineError::read(&path))? {
+        match parse_log_file_name(&entry.name) {
+            Some(base) => {
+                segments.insert(base, Segment { path: path.join(&entry.name), overlay: Overlay::default() });
+            }
+            None => files.push(entry.name),
+        }
+    }
+    let folder = PartitionFolder::parse(&name).map(|folder| (folder.topic.to_owned(), folder.index));
+    let recovery_point = folder.and_then(|folder| recovery_points.get(&folder).copied()).unwrap_or(Offset(0));
+    Ok(Partition { name, path, segments, files, recovery_point, clean })
+}
+
+impl Partition {
+    /// Which partition it is for the journals, which know topics by their ids alone.
+    fn id(&self) -> Option<PartitionId> {
+        let text = fs::read_to_string(self.path.join(PARTITION_METADATA_FILE)).ok()?;
+        let topic: TopicId = parse_partition_metadata(&text).ok()?;
+        Some(PartitionId { topic, index: PartitionFolder::parse(&self.name)?.index })
+    }
+}
+
+/// Lays what the journals hold over the segments, by the same rules as the replay at start.
+fn add_journals(partitions: &mut [Partition], journals: Vec<PathBuf>) -> Result<(), OfflineError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| OfflineError::Read { path: PathBuf::from("journal"), error })?;
+    let disk: Rc<dyn Disk> = Rc::new(ReadOnlyDisk);
+    let by_id: BTreeMap<PartitionId, usize> =
+        partitions.iter().enumerate().filter_map(|(at, partition)| Some((partition.id()?, at))).collect();
+    let mut replays = Vec::new();
+    for path in journals {
+        let replay = runtime.block_on(Replay::open(&disk, &path)).map_err(OfflineError::read(&path))?;
+        for &(id, recovery_point, _) in replay.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions) {
+            if let Some(&at) = by_id.get(&id) {
+                partitions[at].recovery_point = partitions[at].recovery_point.max(recovery_point);
+            }
+        }
+        replays.push((path, replay));
+    }
+    for (path, mut replay) in replays {
+        while let Some((_, entries)) = runtime.block_on(replay.next()).map_err(OfflineError::read(&path))? {
+            for (entry, payload) in entries {
+                let Some(&at) = by_id.get(&entry.partition) else { continue };
+                let partition = &mut partitions[at];
+                if entry.next_offset > partition.recovery_point {
+                    let folder = &partition.path;
+                    let segment = partition.segments.entry(entry.segment_base).or_insert_with(|| Segment {
+                        path: folder.join(log_file_name(entry.segment_base)),
+                        overlay: Overlay::default(),
+                    });
+                    segment.lay_over(entry.position, payload)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Segment {
+    /// Only what the file does not have is kept in memory: of a whole journal that is little.
+    fn lay_over(&mut self, position: u64, payload: &[u8]) -> Result<(), OfflineError> {
+        let mut has = vec![0; payload.len()];
+        let read = match File::open(&self.path) {
+            Ok(file) => read_full(&file, &mut has, position).map_err(OfflineError::read(&self.path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(OfflineError::read(&self.path)(error)),
+        };
+        if read == payload.len() && has == payload {
+            self.overlay.clear(position..position + payload.len() as u64);
+        } else {
+            self.overlay.write(position, payload);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! `ringlog log verify`: every CRC, offset, record, index and checkpoint, and the first place where one is wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use ringlog_engine::batch::BatchView;
+use ringlog_engine::log::epochs::LeaderEpochs;
+use ringlog_engine::log::{checkpoint, producer_snapshot};
+use ringlog_engine::segment::index::{IndexError, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, parse_offset_index, parse_time_index};
+use ringlog_engine::segment::names::{EPOCHS_FILE, FileKind, FileState, PARTITION_METADATA_FILE, SegmentFile};
+use ringlog_engine::types::{Offset, TimestampMs};
+
+use super::OfflineError;
+use super::directory::{self, Partition, Segment};
+use super::dump::{RECORDS_BYTES_MAX, segment_name};
+use super::segment::{Item, Reader};
+
+/// The size of an entry of a transaction index.
+const TRANSACTION_ENTRY_BYTES: usize = 34;
+
+/// What was found in a partition.
+#[derive(Default)]
+struct Findings {
+    segments: usize,
+    batches: u64,
+    records: u64,
+    journal_batches: u64,
+    first_offset: Option<Offset>,
+    next_offset: Option<Offset>,
+    problems: Vec<Problem>,
+    notes: Vec<Problem>,
+}
+
+/// Something wrong, and where.
+struct Problem {
+    file: String,
+    position: Option<u64>,
+    what: String,
+}
+
+impl Findings {
+    fn problem(&mut self, file: &str, position: Option<u64>, what: impl ToString) {
+        self.problems.push(Problem { file: file.to_owned(), position, what: what.to_string() });
+    }
+
+    fn note(&mut self, file: &str, position: Option<u64>, what: impl ToString) {
+        self.notes.push(Problem { file: file.to_owned(), position, what: what.to_string() });
+    }
+}
+
+/// What the indexes of a segment are held against.
+#[derive(Default)]
+struct Batches {
+    /// The base offset of each batch, by position.
+    starts: BTreeMap<u64, Offset>,
+    /// Wherever the largest timestamp so far grew: the last offset of that batch, and the timestamp.
+    timestamps: Vec<(Offset, TimestampMs)>,
+}
+
+impl Batches {
+    /// The largest timestamp of batches that end at or below `offset`.
+    fn newest_up_to(&self, offset: Offset) -> Option<TimestampMs> {
+        let after = self.timestamps.partition_point(|&(last, _)| last <= offset);
+        Some(self.timestamps[after.checked_sub(1)?].1)
+    }
+}
+
+/// Checks everything at `path`; returns whether all of it is sound.
+pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    let mut sound = true;
+    for partition in directory::partitions(path)? {
+        let findings = check(&partition)?;
+        sound &= findings.problems.is_empty();
+        print(&partition, &findings, out).map_err(OfflineError::Output)?;
+    }
+    writeln!(out, "{}", if sound { "all is well" } else { "NOT well" }).map_err(OfflineError::Output)?;
+    Ok(sound)
+}
+
+fn print(partition: &Partition, findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    let Findings { segments, batches, records, journal_batches, .. } = findings;
+    let offsets = match (findings.first_offset, findings.next_offset) {
+        (Some(first), Some(next)) => format!("offsets {first}..{}", next.0 - 1),
+        _ => "empty".to_owned(),
+    };
+    let verdict = if findings.problems.is_empty() { "ok" } else { "BAD" };
+    write!(out, "{}: {verdict}, {offsets}, {segments} segments, {batches} batches, {records} records", partition.name)?;
+    if *journal_batches > 0 {
+        write!(out, ", {journal_batches} batches of them in the journal")?;
+    }
+    writeln!(out)?;
+    for (at, problem) in findings.problems.iter().enumerate() {
+        print_problem(if at == 0 { "first bad" } else { "bad" }, problem, out)?;
+    }
+    for note in &findings.notes {
+        print_problem("note", note, out)?;
+    }
+    Ok(())
+}
+
+fn print_problem(kind: &str, problem: &Problem, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "  {kind}: {}", problem.file)?;
+    if let Some(position) = problem.position {
+        write!(out, " position {position}")?;
+    }
+    writeln!(out, ": {}", problem.what)
+}
+
+fn check(partition: &Partition) -> Result<Findings, OfflineError> {
+    let mut findings = Findings::default();
+    let bases: Vec<Offset> = partition.segments.keys().copied().collect();
+    for (at, (&base, segment)) in partition.segments.iter().enumerate() {
+        findings.segments += 1;
+        let next_base = bases.get(at + 1).copied();
+        let (batches, log_bytes) = check_segment(partition, base, segment, next_base, &mut findings)?;
+        // After a crash the last segment's indexes are made anew from the recovery point on.
+        let rebuilt = !partition.clean && next_base.is_none();
+        check_indexes(partition, base, &batches, log_bytes, rebuilt, &mut findings)?;
+    }
+    for name in &partition.files {
+        check_file(partition, name, &mut findings)?;
+    }
+    Ok(findings)
+}
+
+fn check_segment(
+    partition: &Partition,
+    base: Offset,
+    segment: &Segment,
+    next_base: Option<Offset>,
+    findings: &mut Findings,
+) -> Result<(Batches, u64), OfflineError> {
+    let mut batches = Batches::default();
+    let name = segment_name(segment);
+    let mut reader = Reader::open(segment, base).map_err(OfflineError::read(&segment.path))?;
+    let mut newest = TimestampMs::NONE;
+    let mut end = base;
+    while let Some(item) = reader.next().map_err(OfflineError::read(&segment.path))? {
+        // What the next start would cut, because it was never said to be durable, is no damage.
+        let would_be_cut = !partition.clean && next_base.is_none() && end >= partition.recovery_point;
+        match item {
+            Item::Padding { position, bytes } if next_base.is_none() => {
+                findings.note(&name, Some(position), format!("{bytes} bytes of zeros to the end of the file"));
+            }
+            Item::Padding { position, bytes } => {
+                findings.problem(&name, Some(position), format!("{bytes} bytes of zeros where a batch should be"));
+            }
+            Item::Damage { position, bytes, reason } if would_be_cut => {
+                findings.note(&name, Some(position), format!("{reason}; the next start cuts {bytes} bytes here"));
+            }
+            Item::Damage { position, reason, .. } => findings.problem(&name, Some(position), reason),
+            Item::Batch { position, batch, problem, from_journal } => {
+                let header = *batch.header();
+                let beyond = next_base.filter(|&next| header.last_offset() >= next);
+                let problem = problem
+                    .or_else(|| {
+                        beyond.map(|next| format!("last offset {} where the next segment begins at {next}", header.last_offset()))
+                    })
+                    .or_else(|| check_records(&batch).err());
+                match problem {
+                    Some(problem) if would_be_cut => {
+                        findings.note(&name, Some(position), format!("{problem}; the next start cuts here"))
+                    }
+                    Some(problem) => findings.problem(&name, Some(position), problem),
+                    None => {}
+                }
+                findings.batches += 1;
+                findings.journal_batches += u64::from(from_journal);
+                findings.records += u64::from(header.record_count.unsigned_abs());
+                findings.first_offset.get_or_insert(header.base_offset);
+                findings.next_offset = Some(header.next_offset());
+                end = header.next_offset();
+                batches.starts.insert(position, header.base_offset);
+                if header.max_timestamp > newest {
+                    newest = header.max_timestamp;
+                    batches.timestamps.push((header.last_offset(), newest));
+                }
+            }
+        }
+    }
+    Ok((batches, reader.len()))
+}
+
+/// The records inside: as many as the header says, with rising offsets within the batch's.
+fn check_records(batch: &BatchView<'_>) -> Result<(), String> {
+    let records = batch.records(RECORDS_BYTES_MAX).map_err(|error| error.to_string())?;
+    let mut last = -1;
+    for (index, record) in records.iter().enumerate() {
+        let record = record.map_err(|error| error.to_string())?;
+        if record.offset_delta <= last || record.offset_delta > batch.header().last_offset_delta {
+            return Err(format!("record {index} has offset delta {}", record.offset_delta));
+        }
+        last = record.offset_delta;
+    }
+    Ok(())
+}
+
+fn check_indexes(
+    partition: &Partition,
+    base: Offset,
+    batches: &Batches,
+    log_bytes: u64,
+    rebuilt: bool,
+    findings: &mut Findings,
+) -> Result<(), OfflineError> {
+    for (kind, entry_bytes) in [(FileKind::OffsetIndex, OFFSET_ENTRY_BYTES), (FileKind::TimeIndex, TIME_ENTRY_BYTES)] {
+        let name = SegmentFile::new(base, kind).name();
+        let Some(bytes) = read(&partition.path.join(&name))? else {
+            findings.note(&name, None, "missing; the next start makes it");
+            continue;
+        };
+        let bytes = without_room(&bytes, entry_bytes);
+        let result = match kind {
+            FileKind::OffsetIndex => check_offset_index(bytes, base, log_bytes, batches),
+            _ => check_time_index(bytes, base, batches),
+        };
+        match result {
+            Ok(()) => {}
+            Err(what) if rebuilt => findings.note(&name, None, format!("{what}; the next start makes it anew")),
+            Err(what) => findings.problem(&name, None, what),
+        }
+    }
+    Ok(())
+}
+
+/// Kafka keeps room for entries, as zeros, at the end of the index files of a segment that is written to.
+fn without_room(bytes: &[u8], entry_bytes: usize) -> &[u8] {
+    let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |at| (at + 1).next_multiple_of(entry_bytes));
+    // One entry of zeros may be the first of a time index or the first batch's of an offset index.
+    &bytes[..used.min(bytes.len())]
+}
+
+fn check_offset_index(bytes: &[u8], base: Offset, log_bytes: u64, batches: &Batches) -> Result<(), String> {
+    let entries = parse_offset_index(bytes, base, log_bytes).map_err(|error: IndexError| error.to_string())?;
+    for (at, entry) in entries.iter().enumerate() {
+        match batches.starts.get(&entry.position) {
+            None => return Err(format!("entry {at} points to position {}, where no batch begins", entry.position)),
+            Some(&first) if first > entry.last_offset => {
+                return Err(format!("entry {at} says offset {} for the batch that begins at {first}", entry.last_offset));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_time_index(bytes: &[u8], base: Offset, batches: &Batches) -> Result<(), String> {
+    let entries = parse_time_index(bytes, base).map_err(|error| error.to_string())?;
+    for (at, entry) in entries.iter().enumerate() {
+        if let Some(newest) = batches.newest_up_to(entry.offset).filter(|&newest| newest > entry.timestamp) {
+            let (said, upto) = (entry.timestamp, entry.offset);
+            return Err(format!("entry {at} says that nothing up to offset {upto} is newer than {said}, and {newest} is"));
+        }
+    }
+    Ok(())
+}
+
+/// The files beside logs and indexes.
+fn check_file(partition: &Partition, name: &str, findings: &mut Findings) -> Result<(), OfflineError> {
+    let path = partition.path.join(name);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let result = match (name, SegmentFile::parse(name)) {
+        (EPOCHS_FILE, _) => read(&path)?.map(|bytes| LeaderEpochs::decode(&text(bytes)).map(drop).map_err(|e| e.to_string())),
+        (PARTITION_METADATA_FILE, _) => {
+            read(&path)?.map(|bytes| checkpoint::parse_partition_metadata(&text(bytes)).map(drop).map_err(|e| e.to_string()))
+        }
+        (_, Some(SegmentFile { kind: FileKind::ProducerSnapshot, state: FileState::Live, .. })) => {
+            read(&path)?.map(|bytes| producer_snapshot::parse(&bytes).map(drop).map_err(|e| e.to_string()))
+        }
+        (_, Some(SegmentFile { kind: FileKind::TransactionIndex, state: FileState::Live, .. })) => {
+            read(&path)?.map(|bytes| match bytes.len() % TRANSACTION_ENTRY_BYTES {
+                0 => Ok(()),
+                _ => Err(format!("{} bytes are not a multiple of {TRANSACTION_ENTRY_BYTES}", bytes.len())),
+            })
+        }
+        _ => None,
+    };
+    if let Some(Err(what)) = result {
+        findings.problem(name, None, what);
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, OfflineError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OfflineError::read(path)(error)),
+    }
+}

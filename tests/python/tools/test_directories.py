@@ -1,0 +1,133 @@
+"""The data directory is Kafka's: its tools read ours, Kafka serves what we wrote, and we read what Kafka wrote."""
+
+import random
+import re
+import shutil
+import subprocess
+import time
+
+import harness
+import pytest
+from conftest import TIMEOUT_S, admin, consumer, create_topic, plain, produce_all, read, watermarks
+from confluent_kafka import TopicPartition
+
+DUMP = "org.apache.kafka.tools.DumpLogSegments"
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+def dump(*arguments):
+    """What DumpLogSegments prints; it has to be content."""
+    done = subprocess.run(
+        harness.java(DUMP, *map(str, arguments)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Exception" not in done.stdout, done.stdout[-3000:]
+    return done.stdout
+
+
+def fill(broker, topic):
+    """Batches of every codec, idempotent and not, with keys, headers and nulls, over several segments. Returns what was sent."""
+    create_topic(broker, topic, segment_bytes=1_048_576, index_interval_bytes=4096)
+    rng, sent, base = random.Random(topic), [], int(time.time() * 1000) - 1_000_000
+    for round_ in range(4):
+        for codec in CODECS:
+            records = []
+            for n in range(100):
+                value = None if n % 50 == 7 else rng.randbytes(rng.randrange(3000))
+                key = None if n % 3 else b"key %d" % n
+                headers = [("codec", codec.encode()), ("null", None)] if n % 10 == 0 else None
+                records.append({"key": key, "value": value, "headers": headers, "timestamp": base + 10 * (len(sent) + n)})
+            produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
+            sent += records
+    return sent
+
+
+def expected(sent):
+    return [(r["key"], r["value"], r["headers"], r["timestamp"]) for r in sent]
+
+
+def stored(broker, topic, offset=0):
+    return [(*plain(m), m.timestamp()[1]) for m in read(broker, topic, offset=offset)]
+
+
+def test_dump_log_segments_reads_what_a_clean_stop_leaves(own_broker):
+    broker = own_broker()
+    sent = fill(broker, "dumped")
+    cut = TopicPartition("dumped", 0, 100)
+    admin(broker).delete_records([cut])[cut].result(TIMEOUT_S)
+    broker.stop()
+    directory = broker.partition_dir("dumped", 0)
+    logs = sorted(directory.glob("*.log"))
+    assert len(logs) >= 3
+    next_offset, records = 0, 0
+    for log in logs:
+        assert int(log.stem) == next_offset
+        text = dump("--deep-iteration", "--print-data-log", "--files", log)
+        assert f"Log starting offset: {next_offset}" in text
+        position = 0
+        for batch in re.finditer(
+            r"^baseOffset: (\d+) lastOffset: (\d+) count: (\d+) .* position: (\d+) .* size: (\d+) magic: 2 .* isvalid: (\w+)$", text, re.M,
+        ):
+            base, last, count, at, size = map(int, batch.groups()[:5])
+            assert batch.group(6) == "true"
+            assert (base, at) == (next_offset, position) and last == base + count - 1
+            next_offset, position, records = last + 1, at + size, records + count
+        assert position == log.stat().st_size, "bytes after the last batch"
+        assert len(re.findall(r"^\| offset: ", text, re.M)) == next_offset - int(log.stem)
+    assert (next_offset, records) == (len(sent), len(sent))
+
+
+def test_indexes_are_sane(own_broker):
+    broker = own_broker()
+    fill(broker, "indexed")
+    broker.stop()
+    directory = broker.partition_dir("indexed", 0)
+    indexes = sorted(directory.glob("*.index")) + sorted(directory.glob("*.timeindex"))
+    assert len(indexes) == 2 * len(list(directory.glob("*.log")))
+    files = ",".join(map(str, indexes))
+    assert dump("--index-sanity-check", "--files", files).count("passed sanity check") == len(indexes)
+    for text in (dump("--verify-index-only", "--files", files), dump("--files", files)):
+        assert "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
+    assert re.search(r"offset: \d+ position: [1-9]", dump("--files", sorted(directory.glob("*.index"))[0])), "an index without entries"
+
+
+def test_producer_snapshots_are_kafkas(own_broker):
+    broker = own_broker()
+    fill(broker, "snapshots")
+    broker.stop()
+    newest = sorted(broker.partition_dir("snapshots", 0).glob("*.snapshot"))[-1]
+    text = dump("--files", newest)
+    assert re.search(r"producerId: \d+ producerEpoch: 0 .* lastSequence: \d+", text), text
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_kafka_serves_a_directory_that_we_wrote(own_broker, request, recover):
+    broker = own_broker()
+    sent = fill(broker, "moved")
+    broker.stop()
+    kafka = harness.Kafka()
+    request.addfinalizer(kafka.remove)
+    kafka.start()
+    create_topic(kafka, "moved")
+    kafka.stop()
+    for file in kafka.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            file.unlink()
+    for file in broker.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            shutil.copy(file, kafka.partition_dir("moved", 0))
+    if recover:
+        (kafka.data_dir / ".kafka_cleanshutdown").unlink()
+    kafka.start()
+    assert watermarks(kafka, "moved") == (0, len(sent))
+    assert stored(kafka, "moved") == expected(sent)
+    client = consumer(kafka)
+    try:
+        for n in (0, 1, 333, 1999):
+            asked = TopicPartition("moved", 0, sent[n]["timestamp"])
+            assert client.offsets_for_times([asked], timeout=TIMEOUT_S)[0].offset == n
+    finally:
+        client.close()
+    assert [m.offset() for m in produce_all(kafka, "moved", [{"value": b"more"}])] == [len(sent)]
+    kafka.stop()

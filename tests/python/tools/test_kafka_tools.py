@@ -1,0 +1,131 @@
+"""Kafka's own command-line tools against a running broker. ConsumerPerformance needs consumer groups: not among them yet."""
+
+import json
+import re
+import subprocess
+
+import harness
+import pytest
+from conftest import TIMEOUT_S, admin, produce_all, read, unique_name, watermarks
+
+TOOLS = "org.apache.kafka.tools."
+
+
+def run(class_name, *arguments, text=None, status=0):
+    """Runs a tool; its exit status must be `status`. Returns what it printed, warnings of the JVM aside."""
+    done = subprocess.run(
+        harness.java(class_name, *map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180,
+        **({"input": text} if text is not None else {"stdin": subprocess.DEVNULL}),
+    )
+    assert done.returncode == status, f"{class_name} {arguments} exited with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture
+def tool(broker):
+    return lambda name, *arguments, **options: run(
+        name if "." in name else TOOLS + name, "--bootstrap-server", broker.bootstrap, *arguments, **options
+    )
+
+
+def test_kafka_topics(broker, tool):
+    name = unique_name("tool")
+    assert f"Created topic {name}." in tool(
+        "TopicCommand", "--create", "--topic", name, "--partitions", 3, "--replication-factor", 1, "--config", "retention.ms=98765",
+    )
+    assert "already exists" in tool("TopicCommand", "--create", "--topic", name, status=1)
+    assert name in tool("TopicCommand", "--list").split()
+    described = tool("TopicCommand", "--describe", "--topic", name)
+    assert re.search(rf"Topic: {name}\s+TopicId: [\w-]{{22}}\s+PartitionCount: 3\s+ReplicationFactor: 1", described)
+    assert "retention.ms=98765" in described
+    assert len(re.findall(r"Partition: \d\s+Leader: (\d+)\s+Replicas: \1\s+Isr: \1", described)) == 3
+    assert tool("TopicCommand", "--describe", "--under-replicated-partitions").strip() == ""
+    tool("TopicCommand", "--alter", "--topic", name, "--partitions", 5)
+    assert "PartitionCount: 5" in tool("TopicCommand", "--describe", "--topic", name)
+    tool("TopicCommand", "--delete", "--topic", name)
+    assert "does not exist" in tool("TopicCommand", "--describe", "--topic", name, status=1)
+
+
+def test_kafka_configs(tool, topic):
+    name, command = topic(retention_ms=5000), "kafka.admin.ConfigCommand"
+    tool(command, "--alter", "--entity-type", "topics", "--entity-name", name, "--add-config", "segment.ms=60000,max.message.bytes=2000")
+    described = tool(command, "--describe", "--entity-type", "topics", "--entity-name", name)
+    assert all(f"  {pair} " in described for pair in ("retention.ms=5000", "segment.ms=60000", "max.message.bytes=2000")), described
+    tool(command, "--alter", "--entity-type", "topics", "--entity-name", name, "--delete-config", "retention.ms")
+    assert "retention.ms" not in tool(command, "--describe", "--entity-type", "topics", "--entity-name", name)
+    everything = tool(command, "--describe", "--all", "--entity-type", "topics", "--entity-name", name)
+    assert "retention.ms=604800000" in everything
+    refused = tool(command, "--alter", "--entity-type", "topics", "--entity-name", name, "--add-config", "segment.ms=never", status=1)
+    assert "InvalidConfigurationException" in refused or "Invalid value" in refused
+    assert f"Dynamic configs for topic {name}" in tool(command, "--describe", "--entity-type", "topics")
+
+
+def test_get_offsets_and_delete_records(broker, tool, topic, tmp_path):
+    name = topic(partitions=2)
+    produce_all(broker, name, [{"partition": p, "value": b"%d" % n} for p in range(2) for n in range(50)])
+
+    def offsets(time_):
+        return sorted(tool("GetOffsetShell", "--topic", name, "--time", time_).split())
+
+    assert offsets("latest") == [f"{name}:0:50", f"{name}:1:50"]
+    spec = tmp_path / "offsets.json"
+    spec.write_text(json.dumps({"version": 1, "partitions": [{"topic": name, "partition": 0, "offset": 30}]}))
+    assert f"partition: {name}-0\tlow_watermark: 30" in tool("DeleteRecordsCommand", "--offset-json-file", spec)
+    assert offsets("earliest") == [f"{name}:0:30", f"{name}:1:0"]
+    assert len(offsets("max-timestamp")) == 2
+
+
+def test_log_dirs(broker, tool, topic):
+    name = topic()
+    produce_all(broker, name, [{"value": bytes(1000)} for _ in range(100)])
+    text = tool("LogDirsCommand", "--describe", "--topic-list", name)
+    described = json.loads(next(line for line in text.splitlines() if line.startswith("{")))
+    directory = described["brokers"][0]["logDirs"][0]
+    assert directory["error"] is None and directory["logDir"] == str(broker.data_dir)
+    assert [p["partition"] for p in directory["partitions"]] == [f"{name}-0"]
+    assert directory["partitions"][0]["size"] > 100_000 and directory["partitions"][0]["offsetLag"] == 0
+
+
+def test_api_versions(tool):
+    text = tool("BrokerApiVersionsCommand")
+    for api in ("Produce(0): ", "Fetch(1): ", "Metadata(3): ", "ApiVersions(18): ", "InitProducerId(22): "):
+        assert api in text
+    # Every API has a version that the tool's own client would use.
+    usable = re.findall(r"\w+\((\d+)\): .*\[usable: \d+\]", text)
+    assert {"0", "1", "2", "3", "18", "19", "20", "21", "22", "32", "35", "37", "44", "60", "61", "75"} <= set(usable), text
+
+
+def test_cluster_id(broker):
+    found = run(TOOLS + "ClusterTool", "cluster-id", "--bootstrap-server", broker.bootstrap)
+    assert f"Cluster ID: {admin(broker).describe_cluster().result(TIMEOUT_S).cluster_id}" in found
+
+
+@pytest.mark.parametrize("acks, codec", [("all", "none"), ("1", "zstd"), ("0", "lz4")])
+def test_producer_performance(broker, tool, topic, acks, codec):
+    name = topic(partitions=3)
+    text = run(
+        TOOLS + "ProducerPerformance", "--topic", name, "--num-records", 50000, "--record-size", 500, "--throughput", -1,
+        "--producer-props", f"bootstrap.servers={broker.bootstrap}", f"acks={acks}", f"compression.type={codec}",
+        f"enable.idempotence={'true' if acks == 'all' else 'false'}",
+    )
+    assert "50000 records sent" in text
+    assert sum(watermarks(broker, name, p)[1] for p in range(3)) == 50000
+
+
+def test_verifiable_producer(broker, tool, topic):
+    name = topic()
+    text = tool("VerifiableProducer", "--topic", name, "--max-messages", 500, "--acks", -1)
+    events = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    sent = [e for e in events if e["name"] == "producer_send_success"]
+    assert [(e["topic"], e["partition"], e["offset"], e["value"]) for e in sent] == [(name, 0, n, str(n)) for n in range(500)]
+    assert [m.value() for m in read(broker, name)] == [b"%d" % n for n in range(500)]
+
+
+def test_console_producer_and_consumer(broker, tool, topic):
+    name = topic()
+    tool("ConsoleProducer", "--topic", name, text="one\ntwo\nthree\n")
+    text = run(
+        TOOLS + "consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", name, "--partition", 0, "--offset", 1,
+        "--max-messages", 2, "--timeout-ms", 60000,
+    )
+    assert text.splitlines()[:2] == ["two", "three"]

@@ -347,6 +347,8 @@ mod tests {
         assert_eq!(cursor.varint("x"), Err(RecordError::Varint("x")));
         let mut cursor = Cursor { bytes: &[0xff; 11] };
         assert_eq!(cursor.varlong("x"), Err(RecordError::Varint("x")));
+        let mut cursor = Cursor { bytes: &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2] };
+        assert_eq!(cursor.varlong("x"), Err(RecordError::Varint("x")), "a 65th bit");
         let mut cursor = Cursor { bytes: &[0x80, 0x80] };
         assert_eq!(cursor.varlong("x"), Err(RecordError::Truncated("x")));
     }
@@ -369,6 +371,9 @@ mod tests {
         assert_eq!(Record::parse(&[1]), Err(RecordError::Impossible("length", -1)));
         assert_eq!(Record::parse(&[14, 0]), Err(RecordError::Truncated("body")));
         assert_eq!(Record::parse(&[]), Err(RecordError::Truncated("length")));
+        assert_eq!(skim(&[14, 0, 0, 0, 1, 1, 0, 9], 0), None);
+        assert_eq!(skim(&[12, 0, 0, 0, 1, 1, 2], 0), None);
+        assert!(skim(&[12, 0, 0, 0, 1, 1, 0], 0).is_some());
     }
 
     proptest! {

@@ -205,6 +205,19 @@ mod tests {
         assert_eq!(parse_time_index(&[0xff; 12], BASE), Err(IndexError::Order(0)));
     }
 
+    #[test]
+    fn an_entry_is_found_by_its_own_offset_but_not_by_its_own_timestamp() {
+        let read = parse_offset_index(&offsets(&[(5, 10), (9, 20)]), BASE, 100).unwrap();
+        assert_eq!(floor_offset(&read, BASE.plus(9)), Some(read[1]));
+        assert_eq!(floor_offset(&read, BASE.plus(8)), Some(read[0]));
+        assert_eq!(floor_offset(&read, BASE.plus(4)), None);
+        // The record that has the timestamp may come before the entry's offset, in the same batch.
+        let read = parse_time_index(&times(&[(5, 10), (9, 20)]), BASE).unwrap();
+        assert_eq!(floor_time(&read, TimestampMs(9)), Some(read[0]));
+        assert_eq!(floor_time(&read, TimestampMs(10)), Some(read[1]));
+        assert_eq!(floor_time(&read, TimestampMs(5)), None);
+    }
+
     proptest! {
         #[test]
         fn an_offset_is_found_where_a_walk_finds_it(

@@ -12,8 +12,8 @@ use ringlog_engine::journal::is_directory_name;
 use ringlog_engine::journal::replay::Replay;
 use ringlog_engine::log::checkpoint::{OffsetCheckpoint, parse_partition_metadata};
 use ringlog_engine::segment::names::{
-    CLEAN_SHUTDOWN_FILE, FolderRole, LOCK_FILE, PARTITION_METADATA_FILE, PartitionFolder, RECOVERY_POINT_FILE, log_file_name,
-    parse_log_file_name,
+    CLEAN_SHUTDOWN_FILE, FolderRole, LOCK_FILE, META_PROPERTIES_FILE, PARTITION_METADATA_FILE, PartitionFolder,
+    RECOVERY_POINT_FILE, log_file_name, parse_log_file_name,
 };
 use ringlog_engine::types::{Offset, PartitionId, TopicId};
 use rustix::fs::FlockOperation;
@@ -64,8 +64,9 @@ pub(super) fn partitions(path: &Path) -> Result<Vec<Partition>, OfflineError> {
         (path.as_path(), entries.iter().filter(is_live).map(|entry| entry.name.clone()).collect())
     };
     let surroundings = list(data).map_err(OfflineError::read(data))?;
-    if folders.is_empty() && !surroundings.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE || is_directory_name(&entry.name))
-    {
+    let is_data_dir =
+        |entry: &DirEntry| [CLEAN_SHUTDOWN_FILE, META_PROPERTIES_FILE].contains(&&*entry.name) || is_directory_name(&entry.name);
+    if folders.is_empty() && !surroundings.iter().any(is_data_dir) {
         return Err(OfflineError::NoPartitions { path: path.clone() });
     }
     warn_if_used(data);

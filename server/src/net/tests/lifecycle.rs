@@ -173,3 +173,30 @@ fn a_stop_answers_what_is_in_flight_and_closes() {
         assert_eq!(broker.dealer.connections(), 0);
     });
 }
+
+#[test]
+fn a_core_with_a_ring_serves_as_well() {
+    use ringlog_engine::disk::ring;
+    // Where io_uring is not allowed there is no broker either.
+    if let Err(error) = ring::probe() {
+        eprintln!("not tested: {error}");
+        return;
+    }
+    ring::Runtime::with_defaults().unwrap().block_on(async {
+        let broker = Broker::start(Limits::default(), echo());
+        let mut client = broker.connect().await;
+        for id in 0..100 {
+            let body = pattern(id as usize * 5000, 1);
+            let bytes = request(id, &body);
+            let (mut read, mut write) = client.split();
+            let (_, got) = tokio::join!(write.write_all(&bytes), async {
+                let mut got = vec![0; body.len() + 8];
+                read.read_exact(&mut got).await.unwrap();
+                got
+            });
+            assert!(got[8..] == body, "request {id}");
+        }
+        broker.stop.stop();
+        broker.serving.await.unwrap();
+    });
+}

@@ -111,6 +111,33 @@ fn answers_keep_the_order_of_requests_however_their_handlers_finish() {
 }
 
 #[test]
+fn a_handler_runs_up_to_its_first_wait_before_the_next_is_made() {
+    run(async {
+        let steps: Rc<RefCell<Vec<String>>> = Rc::default();
+        let serve: Serve = {
+            let steps = steps.clone();
+            Box::new(move |context, body| {
+                let (steps, id) = (steps.clone(), context.correlation_id);
+                steps.borrow_mut().push(format!("made {id}"));
+                Box::pin(async move {
+                    steps.borrow_mut().push(format!("started {id}"));
+                    tokio::task::yield_now().await;
+                    reply(&context, &body)
+                })
+            })
+        };
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        let many: Vec<u8> = (0..3).flat_map(|id| request(id, b"")).collect();
+        client.write_all(&many).await.unwrap();
+        for id in 0..3 {
+            assert_eq!(response(&mut client).await.0, id);
+        }
+        assert_eq!(*steps.borrow(), ["made 0", "started 0", "made 1", "started 1", "made 2", "started 2"]);
+    });
+}
+
+#[test]
 fn headers_have_their_versions_and_the_context_is_whole() {
     run(async {
         let seen: Rc<RefCell<Vec<RequestContext>>> = Rc::default();

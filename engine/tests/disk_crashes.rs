@@ -194,6 +194,38 @@ fn an_unsynced_cut_is_done_or_undone() {
 }
 
 #[test]
+fn a_cut_that_is_undone_brings_back_what_was_not_durable_before_it() {
+    let (old, new) = (pattern(1, 2048), pattern(2, 2048));
+    let cut = |m: &Machine| {
+        m.durable_file("/file", &old);
+        let file = m.run(write(&*m.disk, "/file".as_ref(), &new));
+        m.run(file.set_len(10)).unwrap();
+    };
+    let seen = outcomes(cut, |m| m.contents("/file"));
+    for whole in [&old, &new] {
+        assert!(seen.contains(whole), "undone, and the write before it lost or kept");
+        assert!(seen.contains(&whole[..10]), "done, and the write before it lost or kept");
+    }
+}
+
+#[test]
+fn what_a_cut_took_away_does_not_come_back_behind_the_end() {
+    let extended = |m: &Machine| {
+        m.durable_file("/file", &[b'o'; 512]);
+        m.run(async {
+            let file = write(&*m.disk, "/file".as_ref(), &[b'n'; 512]).await;
+            file.set_len(100).await.unwrap();
+            file.set_len(300).await.unwrap();
+        });
+    };
+    for bytes in outcomes(extended, |m| m.contents("/file")) {
+        if bytes.len() < 512 {
+            assert!(bytes[100..].iter().all(|&b| b == 0), "{} bytes", bytes.len());
+        }
+    }
+}
+
+#[test]
 fn a_new_name_needs_its_directorys_sync() {
     let create = |m: &Machine| {
         let file = m.run(write(&*m.disk, "/file".as_ref(), b"x"));
@@ -250,6 +282,25 @@ fn an_unsynced_rename_is_done_or_undone_whole() {
         let seen = outcomes(across, |m| (m.names("/a").len(), m.names("/b").len()));
         assert_eq!(seen, BTreeSet::from([(0, 1)]));
     }
+}
+
+#[test]
+fn syncing_a_renames_target_settles_what_the_rename_builds_on() {
+    let moved = |m: &Machine| {
+        m.run(async {
+            for dir in ["/a", "/b"] {
+                m.disk.create_dir(dir.as_ref()).await.unwrap();
+            }
+            m.disk.sync_dir("/".as_ref()).await.unwrap();
+            write(&*m.disk, "/a/file".as_ref(), b"x").await;
+            write(&*m.disk, "/a/other".as_ref(), b"x").await;
+            m.disk.rename("/a/file".as_ref(), "/b/file".as_ref()).await.unwrap();
+            m.disk.sync_dir("/b".as_ref()).await.unwrap();
+        });
+    };
+    let seen = outcomes(moved, |m| (m.names("/a").concat(), m.names("/b").concat()));
+    let expected = ["", "other"].map(|a| (a.to_owned(), "file".to_owned()));
+    assert_eq!(seen, BTreeSet::from(expected));
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl Drop for Runtime {
             tokio::time::timeout(DRAIN_MAX, gate.idle()).await.is_ok()
         });
         if drained {
+            assert_eq!(self.gate.in_flight(), 0, "the kernel has let go of all memory");
             // SAFETY: as above; nothing is in flight, so nothing points into memory that goes with it.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         } else {

@@ -1,0 +1,198 @@
+//! From a data directory, whose journals have been replayed, to a broker that can serve: the metadata log first, the catalogue
+//! from it, what becomes of each folder, every partition on its core. Runs on core 0, once. Nothing is appended before the
+//! marker of the last clean stop is gone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ringlog_engine::core::recover::{self, FoundPartition, Recovered};
+use ringlog_engine::core::{Core, CoreHandle, NewPartition};
+use ringlog_engine::types::{Offset, PartitionId};
+
+use crate::broker::controller::{Controller, Shared};
+use crate::broker::metadata_log::{self, CommitError, LoadError, MetadataLog};
+use crate::broker::reconcile::{self, Known, State};
+use crate::broker::topics::Topics;
+use crate::broker::{Broker, folders};
+use crate::catalogue::{Catalogue, LogPoint};
+use crate::config::BrokerConfig;
+
+/// What a start begins with.
+pub struct Start {
+    /// The configuration.
+    pub config: Arc<BrokerConfig>,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The data directory.
+    pub data_dir: Arc<Path>,
+    /// What [`recover::recover`] found in it.
+    pub recovered: Recovered,
+}
+
+/// Why the broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The disk failed.
+    #[error("{action}: {error}")]
+    Io {
+        /// What was done.
+        action: &'static str,
+        /// How it failed.
+        error: io::Error,
+    },
+    /// There are partitions, and nothing says what they are.
+    #[error(
+        "the data directory has {count} partitions, the first in {folder}, and no metadata log ({}): restore that folder",
+        metadata_log::folder()
+    )]
+    NoMetadataLog {
+        /// How many.
+        count: usize,
+        /// One of them.
+        folder: String,
+    },
+    /// The metadata log's folder belongs to something else.
+    #[error("the folder {} does not hold a metadata log: its partition.metadata has another topic id", metadata_log::folder())]
+    OtherMetadataLog,
+    /// The catalogue cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The first records cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// A partition cannot be opened.
+    #[error("{0}")]
+    Partitions(String),
+    /// A core ended.
+    #[error("a core has stopped")]
+    Stopped,
+}
+
+fn at(action: &'static str) -> impl FnOnce(io::Error) -> BootError {
+    move |error| BootError::Io { action, error }
+}
+
+/// What becomes of a folder that holds a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its partition is opened.
+    Opened,
+    /// Its topic was deleted: a crash came in between.
+    Removed,
+    /// Nothing that is known: kept under another name.
+    SetAside,
+}
+
+fn fate(found: &FoundPartition, catalogue: &Catalogue) -> Fate {
+    match catalogue.topic_by_id(found.id.topic) {
+        Some(topic) if *topic.name == *found.topic && topic.partition(found.id.index).is_some() => Fate::Opened,
+        None if catalogue.is_deleted(found.id.topic) => Fate::Removed,
+        _ => Fate::SetAside,
+    }
+}
+
+/// Brings the broker up. See the module.
+///
+/// # Errors
+/// [`BootError`]: nothing is served then, and the data directory can be started from again.
+pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Result<Arc<Broker>, BootError> {
+    let Start { config, cluster_id, data_dir, recovered } = start;
+    let metadata = open_metadata_log(core, &recovered).await?;
+    let directory = data_dir.join(metadata_log::folder());
+    let (catalogue, snapshot_end) = metadata_log::load(core, &metadata.partition, &directory).await?;
+    let metadata = MetadataLog { snapshot_end, ..metadata };
+
+    let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
+    let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
+    let mut state = State::new(catalogue, metadata);
+    let shared =
+        Shared { config: config.clone(), data_dir: data_dir.clone(), cores: cores.clone(), topics: topics.clone() };
+    reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
+
+    let begun = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.begin().await })));
+    for begun in futures_util::future::join_all(begun).await {
+        begun.map_err(|_| BootError::Stopped)?.map_err(at("starting the journal"))?;
+    }
+    recover::finish(&core.disk, &data_dir, cores.len()).await.map_err(at("removing what the last run left"))?;
+    if state.catalogue.applied() == LogPoint::START {
+        metadata_log::commit(core, &mut state, &Catalogue::first_records()).await?;
+    }
+    let node_id = config.node_id;
+    let controller = Controller::new(shared, state);
+    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, controller }))
+}
+
+async fn open_metadata_log(core: &Core, recovered: &Recovered) -> Result<MetadataLog, BootError> {
+    let folder = metadata_log::folder();
+    let found = recovered.partitions.iter().find(|found| found.folder == folder);
+    match found {
+        Some(found) if found.id != metadata_log::PARTITION => return Err(BootError::OtherMetadataLog),
+        Some(_) => {}
+        None => {
+            if let Some(first) = recovered.partitions.first() {
+                return Err(BootError::NoMetadataLog { count: recovered.partitions.len(), folder: first.folder.clone() });
+            }
+        }
+    }
+    let new = NewPartition {
+        id: metadata_log::PARTITION,
+        folder,
+        config: Arc::new(metadata_log::log_config()),
+        leader_epoch: metadata_log::EPOCH,
+        recovery_point: found.map_or(Offset(0), |found| found.recovery_point),
+        log_start: found.map_or(Offset(0), |found| found.log_start),
+        clean: found.is_some() && recovered.clean,
+    };
+    let partition = core.open_partition(new).await.map_err(at("opening the metadata log"))?;
+    Ok(MetadataLog { partition: Arc::new(partition), snapshot_end: Offset(0) })
+}
+
+/// Removes and sets aside what is not to be opened. Returns what is known of the rest.
+async fn settle_folders(
+    core: &Rc<Core>,
+    data: &Arc<Path>,
+    recovered: &Recovered,
+    catalogue: &Catalogue,
+) -> Result<BTreeMap<PartitionId, Known>, BootError> {
+    let mut known = BTreeMap::new();
+    let mut strays = Vec::new();
+    let mut removed = recovered.deleted.clone();
+    for found in recovered.partitions.iter().filter(|found| found.id != metadata_log::PARTITION) {
+        match fate(found, catalogue) {
+            Fate::Opened => {
+                let FoundPartition { recovery_point, log_start, .. } = *found;
+                known.insert(found.id, Known { recovery_point, log_start, clean: recovered.clean });
+            }
+            Fate::Removed => {
+                let renamed = folders::mark_deleted(&core.disk, &core.env, data, &found.folder).await;
+                removed.push(renamed.map_err(at("removing a deleted topic"))?);
+            }
+            Fate::SetAside => {
+                let renamed = folders::set_aside(&core.disk, &core.env, data, &found.folder).await;
+                strays.push(renamed.map_err(at("renaming a stray partition"))?);
+            }
+        }
+    }
+    if !strays.is_empty() {
+        tracing::warn!(
+            folders = strays.join(", "),
+            "partitions that belong to no topic are kept under new names and not served; remove them when they are not needed"
+        );
+    }
+    if !removed.is_empty() {
+        // Many files may take a while: nobody waits for them.
+        let (disk, data) = (core.disk.clone(), data.clone());
+        core.env.spawn(Box::pin(async move {
+            for folder in removed {
+                if let Err(error) = folders::remove_tree(&disk, &data.join(&folder)).await {
+                    tracing::warn!(folder, %error, "a deleted partition's files could not be removed; tried again at the next start");
+                }
+            }
+        }));
+    }
+    Ok(known)
+}

@@ -55,6 +55,15 @@ impl CoreHandle {
         self.sender.send(message).await.map_err(|_| Stopped)
     }
 
+    /// Hands a message over without waiting.
+    ///
+    /// # Errors
+    /// The message, when the mailbox is full or the core has stopped; [`CoreHandle::send`] tells which.
+    #[expect(clippy::result_large_err, reason = "the error is the message itself, given back to be sent again")]
+    pub fn try_send(&self, message: Message) -> Result<(), Message> {
+        self.sender.try_send(message).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
     /// Runs a job on the core and returns what it returns.
     ///
     /// # Errors

@@ -104,6 +104,14 @@ impl Reader {
         Self { disk, files, pool, probe, indexes: IndexCache::default() }
     }
 
+    /// The file of a segment, for whoever holds memory of its tail and would rather hold the file.
+    ///
+    /// # Errors
+    /// Those of the disk; the segment may have been removed.
+    pub async fn open(&self, segment: &Segment) -> io::Result<Rc<dyn File>> {
+        self.files.open(segment.id, Purpose::Read, &segment.path).await
+    }
+
     /// Plans a read from `offset` on, of up to `bytes_max` bytes; with `at_least_one`, the first batch is in the plan even
     /// if it is larger. Nothing visible there: an empty plan.
     ///

@@ -1,0 +1,18 @@
+//! CreatePartitions. The controller checks and makes them; here is only the wire.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringlog_protocol::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
+
+use super::{Api, decode, reply};
+use crate::net::{Outcome, RequestContext};
+
+pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
+    let request: CreatePartitionsRequest<'_> = match decode(&context, &body) {
+        Ok(request) => request,
+        Err(outcome) => return outcome,
+    };
+    let results = api.core.broker.controller.create_partitions(&request).await;
+    reply(&context, &CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() })
+}

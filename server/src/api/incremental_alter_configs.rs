@@ -1,0 +1,19 @@
+//! IncrementalAlterConfigs (KIP-339), which changes single settings. The controller checks and changes them; here is only the
+//! wire.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringlog_protocol::api::incremental_alter_configs::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+
+use super::{Api, decode, reply};
+use crate::net::{Outcome, RequestContext};
+
+pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
+    let request: IncrementalAlterConfigsRequest<'_> = match decode(&context, &body) {
+        Ok(request) => request,
+        Err(outcome) => return outcome,
+    };
+    let responses = api.core.broker.controller.incremental_alter_configs(&request).await;
+    reply(&context, &IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() })
+}

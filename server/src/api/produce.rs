@@ -1,0 +1,330 @@
+//! Produce: checks each partition's batch on the connection's core, hands it to the core that owns the partition, and answers
+//! when all of them have. Batches are slices of the request's frame: nothing is copied here.
+//!
+//! Everything up to the first wait happens in the first poll, so batches of one connection are handed over in the order of its
+//! requests.
+
+use std::borrow::Cow;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringlog_engine::batch::{
+    BatchError, BatchHeader, BatchView, ErrorKind, HEADER_BYTES, ProduceRules, TimestampType, validate_produced, validate_records,
+};
+use ringlog_engine::compression::Codec;
+use ringlog_engine::core::{Append, Message, Partition};
+use ringlog_engine::env::LocalFuture;
+use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::log::producers::ProducerError;
+use ringlog_engine::types::{TimestampMs, TopicId};
+use ringlog_protocol::api::produce::{
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
+};
+use ringlog_protocol::{ApiKey, ErrorCode, Uuid};
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::{Api, decode, produce_legacy, reply};
+use crate::broker::Topic;
+use crate::config::TopicConfig;
+use crate::net::{Outcome, RequestContext};
+
+/// What the records of one compressed batch may take while they are checked.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// The shortest wait for an answer. A client's timeout bounds how long the leader waits for followers; its own disk is not asked
+/// for less than this, or every answer to a client that says 0 would be a timeout.
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// From here on a request may hold zstd (KIP-110).
+const ZSTD_VERSION_MIN: i16 = 7;
+/// From here on topics are given by id.
+const TOPIC_ID_VERSION_MIN: i16 = 13;
+
+/// Why a partition's batch is not taken.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    /// The record to blame.
+    record: Option<i32>,
+}
+
+impl Failure {
+    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { code, message: message.into(), record: None })
+    }
+}
+
+type Answer = Result<Appended, Box<Failure>>;
+
+enum State {
+    Waiting(oneshot::Receiver<Result<Appended, AppendError>>),
+    Answered(Answer),
+}
+
+struct PartitionState {
+    index: i32,
+    state: State,
+}
+
+/// A topic of the request, without the request's bytes: these go back to their pool when the logs have copied the batches.
+struct TopicState {
+    topic: Option<Arc<Topic>>,
+    /// The name, where there is no such topic.
+    name: String,
+    id: Uuid,
+    partitions: SmallVec<[PartitionState; 1]>,
+}
+
+pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
+    if context.api_version < ApiKey::Produce.version_min() {
+        return produce_legacy::handle(&context, &body);
+    }
+    let (acks, timeout, mut topics) = {
+        let request: ProduceRequest<'_> = match decode(&context, &body) {
+            Ok(request) => request,
+            Err(outcome) => return outcome,
+        };
+        let acks = match request.acks {
+            0 => Some(Acks::None),
+            1 => Some(Acks::Leader),
+            -1 => Some(Acks::All),
+            _ => None,
+        };
+        let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).max(TIMEOUT_MIN);
+        (acks, timeout, start(&api, context.api_version, &body, &request, acks))
+    };
+    drop(body);
+    if acks == Some(Acks::None) {
+        wait(&api, &mut topics, None).await;
+        return match topics.iter().flat_map(|topic| &topic.partitions).find_map(failure) {
+            // Nobody waits for an answer: closing is how Kafka tells the producer to look at its metadata again.
+            Some(failure) => Outcome::Close(format!("produce without an answer failed: {}", failure.message).into()),
+            None => Outcome::Nothing,
+        };
+    }
+    wait(&api, &mut topics, Some(timeout)).await;
+    reply(&context, &response(&topics))
+}
+
+/// Hands over all batches of a request. `acks` is `None` where the request asks for something that does not exist.
+fn start(api: &Api, version: i16, body: &Bytes, request: &ProduceRequest<'_>, acks: Option<Acks>) -> Vec<TopicState> {
+    let topics = api.topics();
+    let now = api.core.core.env.now();
+    let start_topic = |data: &TopicProduceData<'_>| {
+        let by_id = version >= TOPIC_ID_VERSION_MIN;
+        let topic = if by_id { topics.by_id(TopicId(data.topic_id)) } else { topics.by_name(&data.name) };
+        let rules = topic.map(|topic| rules(&topic.config, version, now));
+        let start_partition = |partition: &PartitionProduceData<'_>| {
+            let state = match (acks, topic.zip(rules.as_ref())) {
+                (None, _) => State::Answered(Err(Failure::new(
+                    ErrorCode::INVALID_REQUIRED_ACKS,
+                    "acks must be 0, 1 or -1 (all in-sync replicas)",
+                ))),
+                (Some(acks), Some((topic, rules))) => start_batch(api, body, topic, rules, acks, partition),
+                (Some(_), None) => State::Answered(Err(unknown_topic(by_id))),
+            };
+            PartitionState { index: partition.index, state }
+        };
+        TopicState {
+            name: if topic.is_some() { String::new() } else { data.name.to_string() },
+            topic: topic.cloned(),
+            id: data.topic_id,
+            partitions: data.partition_data.iter().map(start_partition).collect(),
+        }
+    };
+    request.topic_data.iter().map(start_topic).collect()
+}
+
+fn unknown_topic(by_id: bool) -> Box<Failure> {
+    if by_id {
+        Failure::new(ErrorCode::UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
+    } else {
+        Failure::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.")
+    }
+}
+
+fn rules(config: &TopicConfig, version: i16, now: TimestampMs) -> ProduceRules {
+    ProduceRules {
+        message_bytes_max: usize::try_from(config.max_message_bytes).unwrap_or(0),
+        now,
+        timestamp_type: if config.has_log_append_time() { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
+        timestamp_before_ms_max: config.message_timestamp_before_max_ms,
+        timestamp_after_ms_max: config.message_timestamp_after_max_ms,
+        zstd_allowed: version >= ZSTD_VERSION_MIN,
+        keys_required: config.cleanup_policy.iter().any(|policy| policy == "compact"),
+    }
+}
+
+fn start_batch(
+    api: &Api,
+    body: &Bytes,
+    topic: &Topic,
+    rules: &ProduceRules,
+    acks: Acks,
+    data: &PartitionProduceData<'_>,
+) -> State {
+    let checked = check_partition(topic, acks, data.index).and_then(|partition| {
+        let records = data.records.bytes().filter(|records| !records.is_empty());
+        let none = || Failure::new(ErrorCode::INVALID_RECORD, "a produce request holds exactly one record batch per partition");
+        let records = records.ok_or_else(none)?;
+        let header = check_batch(records, rules).map_err(|error| batch_failure(&error))?;
+        Ok((partition, records, header))
+    });
+    match checked {
+        Ok((partition, records, header)) => {
+            let (reply, answer) = oneshot::channel();
+            let append = Append { partition: partition.id, batch: body.slice_ref(records), header, acks, reply };
+            if partition.core == api.core.core.index {
+                api.core.core.append(append);
+            } else {
+                api.outbox.send(partition.core, Message::Append(append));
+            }
+            State::Waiting(answer)
+        }
+        Err(failure) => State::Answered(Err(failure)),
+    }
+}
+
+/// Whether a partition takes batches from clients, and enough replicas are in sync for what the producer wants.
+fn check_partition(topic: &Topic, acks: Acks, index: i32) -> Result<&Partition, Box<Failure>> {
+    if topic.is_internal {
+        let message = format!("Cannot append to internal topic {}", topic.name);
+        return Err(Failure::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message));
+    }
+    let Some(partition) = topic.partition(index) else { return Err(unknown_topic(false)) };
+    if acks == Acks::All
+        && let Some(info) = topic.info.partition(index)
+        && let Some(needed) = replicas_missing(topic.config.min_insync_replicas, info.isr.len(), info.replicas.len())
+    {
+        let message = format!("{} replicas are in sync, min.insync.replicas wants {needed}", info.isr.len());
+        return Err(Failure::new(ErrorCode::NOT_ENOUGH_REPLICAS, message));
+    }
+    Ok(partition)
+}
+
+/// How many replicas should be in sync, if more than there are. As in Kafka, that is never more than the partition has.
+fn replicas_missing(min_insync_replicas: i32, in_sync: usize, replicas: usize) -> Option<usize> {
+    let needed = usize::try_from(min_insync_replicas).unwrap_or(0).min(replicas);
+    (in_sync < needed).then_some(needed)
+}
+
+/// All that can be said of a batch before it is copied, but the CRC.
+fn check_batch(records: &[u8], rules: &ProduceRules) -> Result<BatchHeader, BatchError> {
+    let header = validate_produced(records, rules)?;
+    let checked = match header.attributes.codec()? {
+        Codec::None => validate_records(&header, &records[HEADER_BYTES..], rules),
+        _ if rules.needs_records() => BatchView::new(records)?
+            .records(DECOMPRESSED_BYTES_MAX)
+            .and_then(|records| validate_records(&header, records.bytes(), rules)),
+        _ => Ok(()),
+    };
+    match checked {
+        Ok(()) if header.attributes.is_transactional() => Err(BatchError::Producer("transactions are not implemented yet")),
+        Ok(()) => Ok(header),
+        Err(error) => {
+            // What was damaged on the way is to be sent again, whatever it looks like now.
+            BatchView::new(records)?.check_crc()?;
+            Err(error)
+        }
+    }
+}
+
+fn batch_failure(error: &BatchError) -> Box<Failure> {
+    let code = match error.kind() {
+        ErrorKind::Corrupt => ErrorCode::CORRUPT_MESSAGE,
+        ErrorKind::TooLarge => ErrorCode::MESSAGE_TOO_LARGE,
+        ErrorKind::InvalidTimestamp => ErrorCode::INVALID_TIMESTAMP,
+        ErrorKind::UnsupportedCompression => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+        ErrorKind::InvalidRecord => ErrorCode::INVALID_RECORD,
+    };
+    let record = match *error {
+        BatchError::Record { index, .. } | BatchError::OffsetDelta { index, .. } | BatchError::KeyMissing(index) => Some(index),
+        _ => None,
+    };
+    Box::new(Failure { code, message: error.to_string().into(), record })
+}
+
+fn append_failure(error: &AppendError) -> Box<Failure> {
+    let code = match error {
+        AppendError::Crc => ErrorCode::CORRUPT_MESSAGE,
+        AppendError::LargerThanSegment { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
+        AppendError::Producer(ProducerError::OutOfOrder { .. }) => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        AppendError::Producer(ProducerError::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
+        AppendError::Producer(ProducerError::TransactionOpen { .. }) => ErrorCode::INVALID_TXN_STATE,
+        // Retriable: room may come free, a journal is started anew, a partition may be brought back.
+        AppendError::NoRoom(_) | AppendError::Journal(_) | AppendError::Offline(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        AppendError::Deleted => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+    };
+    Failure::new(code, error.to_string())
+}
+
+/// Waits for all answers, at most `timeout`; what has not come by then is answered as timed out.
+async fn wait(api: &Api, topics: &mut [TopicState], timeout: Option<Duration>) {
+    let mut deadline: Option<LocalFuture<()>> = None;
+    let mut is_late = false;
+    for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let State::Waiting(answer) = &mut partition.state else { continue };
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
+                return Poll::Ready(Some(answer));
+            }
+            if let (Some(timeout), false) = (timeout, is_late) {
+                let deadline = deadline.get_or_insert_with(|| api.core.core.env.sleep(timeout));
+                is_late = deadline.as_mut().poll(cx).is_ready();
+            }
+            if is_late { Poll::Ready(None) } else { Poll::Pending }
+        });
+        partition.state = State::Answered(match answer.await {
+            Some(Ok(Ok(appended))) => Ok(appended),
+            Some(Ok(Err(error))) => Err(append_failure(&error)),
+            Some(Err(_)) => Err(Failure::new(ErrorCode::KAFKA_STORAGE_ERROR, "the broker is stopping")),
+            None => Err(Failure::new(ErrorCode::REQUEST_TIMED_OUT, "the batch was not committed in time")),
+        });
+    }
+}
+
+fn failure(partition: &PartitionState) -> Option<&Failure> {
+    match &partition.state {
+        State::Answered(Err(failure)) => Some(failure),
+        _ => None,
+    }
+}
+
+fn response(topics: &[TopicState]) -> ProduceResponse<'_> {
+    ProduceResponse { responses: topics.iter().map(topic_response).collect(), ..ProduceResponse::default() }
+}
+
+fn topic_response(topic: &TopicState) -> TopicProduceResponse<'_> {
+    TopicProduceResponse {
+        name: Cow::Borrowed(topic.topic.as_ref().map_or(&*topic.name, |known| &*known.name)),
+        topic_id: topic.id,
+        partition_responses: topic.partitions.iter().map(partition_response).collect(),
+    }
+}
+
+fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_> {
+    let mut response = PartitionProduceResponse { index: partition.index, base_offset: -1, ..PartitionProduceResponse::default() };
+    match &partition.state {
+        State::Answered(Ok(appended)) => {
+            response.base_offset = appended.base_offset.0;
+            response.log_append_time_ms = appended.log_append_time.0;
+            response.log_start_offset = appended.log_start.0;
+        }
+        State::Answered(Err(failure)) => {
+            response.error_code = failure.code;
+            response.error_message = Some(Cow::Borrowed(&*failure.message));
+            response.record_errors.extend(failure.record.map(|batch_index| BatchIndexAndErrorMessage {
+                batch_index,
+                batch_index_error_message: Some(Cow::Borrowed(&*failure.message)),
+            }));
+        }
+        State::Waiting(_) => unreachable!("all answers were waited for"),
+    }
+    response
+}

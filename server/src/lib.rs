@@ -1,5 +1,6 @@
 //! The broker as a library: what the binary `ringlog` and its tests are made of.
 
+pub mod api;
 pub mod broker;
 pub mod catalogue;
 pub mod cli;

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ringlog_server::api::Api;
 use ringlog_server::cli::{Cli, Command, LogCommand, ServeArgs};
 use ringlog_server::data_dir::DataDir;
 use ringlog_server::{broker, logging, offline, preflight, signals};
@@ -39,7 +40,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     preflight::check(cores)?;
     let data_dir = DataDir::open(&config.data_dir, config.node_id)?;
     let stop = signals::stop_on_signals()?;
-    broker::run(config, data_dir, stop)?;
+    broker::run(config, data_dir, stop, |core| Api::new(core))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -109,8 +109,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
     let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
     let mut state = State::new(catalogue, metadata);
-    let shared =
-        Shared { config: config.clone(), data_dir: data_dir.clone(), cores: cores.clone(), topics: topics.clone() };
+    let shared = Shared { config: config.clone(), data_dir: data_dir.clone(), cores: cores.clone(), topics: topics.clone() };
     reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
 
     let begun = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.begin().await })));

@@ -110,7 +110,8 @@ async fn rename(
 async fn claim(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<()> {
     let entries = disk.list(path).await?;
     if entries.iter().any(|entry| entry.name.ends_with(".log") && entry.len_bytes > 0) {
-        let what = format!("{} holds records and its {PARTITION_METADATA_FILE} is missing or damaged: restore it", path.display());
+        let what =
+            format!("{} holds records and its {PARTITION_METADATA_FILE} is missing or damaged: restore it", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     if entries.iter().any(|entry| entry.name == PARTITION_METADATA_FILE) {

@@ -23,8 +23,7 @@ use crate::catalogue::records::RecordError;
 use crate::catalogue::{ApplyError, Catalogue, LogPoint, MetadataRecord};
 
 /// The metadata log's partition: the topic id is Kafka's reserved one.
-pub const PARTITION: PartitionId =
-    PartitionId { topic: TopicId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), index: 0 };
+pub const PARTITION: PartitionId = PartitionId { topic: TopicId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), index: 0 };
 /// The one term of a quorum of one.
 pub const EPOCH: LeaderEpoch = LeaderEpoch(1);
 

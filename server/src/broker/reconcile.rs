@@ -242,7 +242,8 @@ fn snapshot(state: &State, before: &Topics, configs: &BTreeMap<TopicId, Arc<Topi
             return Some(topic.clone());
         }
         let count = i32::try_from(info.partitions.len()).unwrap_or(i32::MAX);
-        let partitions: Vec<_> = (0..count).map_while(|index| Some(state.open.get(&info.partition_id(index))?.partition.clone())).collect();
+        let partitions: Vec<_> =
+            (0..count).map_while(|index| Some(state.open.get(&info.partition_id(index))?.partition.clone())).collect();
         let config = configs.get(&info.id)?.clone();
         (!partitions.is_empty()).then(|| Arc::new(Topic::new(info.clone(), config, partitions)))
     }))

@@ -118,7 +118,8 @@ impl Topics {
 pub fn core_of(topic: TopicId, index: i32, cores: usize) -> usize {
     assert!(cores > 0, "there is a core");
     // FNV-1a: ids that Kafka made are random, but ids may come from anywhere.
-    let hash = topic.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        topic.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let index = u64::from(index.unsigned_abs());
     ((hash >> 16).wrapping_add(index) % cores as u64) as usize
 }

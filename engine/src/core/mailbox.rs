@@ -86,7 +86,7 @@ impl CoreHandle {
 }
 
 /// Reads a core's mailbox until all handles are gone.
-pub(super) async fn run(core: Rc<Core>, mut receiver: mpsc::Receiver<Message>) {
+pub async fn run(core: Rc<Core>, mut receiver: mpsc::Receiver<Message>) {
     let mut messages = Vec::with_capacity(BATCH_MESSAGES_MAX);
     while receiver.recv_many(&mut messages, BATCH_MESSAGES_MAX).await > 0 {
         for message in messages.drain(..) {

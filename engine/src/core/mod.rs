@@ -35,7 +35,7 @@ use crate::log::read::{Probe, Reader};
 use crate::memory::Pool;
 use crate::types::{Offset, PartitionId};
 
-pub use mailbox::{CoreHandle, Message};
+pub use mailbox::{CoreHandle, Message, Stopped, run as run_mailbox};
 pub use partitions::{ClosedPartition, NewPartition};
 
 /// How a core is set up.

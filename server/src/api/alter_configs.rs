@@ -11,7 +11,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: AlterConfigsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let responses = api.core.broker.controller.alter_configs(&request).await;
     reply(&context, &AlterConfigsResponse { responses, ..AlterConfigsResponse::default() })

@@ -18,7 +18,7 @@ pub(super) fn handle(context: &RequestContext, body: &[u8]) -> Outcome {
     }
     let request: ApiVersionsRequest<'_> = match decode(context, body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let names_itself = context.api_version >= 3;
     let is_sound = !names_itself

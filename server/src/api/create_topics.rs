@@ -11,7 +11,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: CreateTopicsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let topics = api.core.broker.controller.create_topics(&request).await;
     reply(&context, &CreateTopicsResponse { topics, ..CreateTopicsResponse::default() })

@@ -17,7 +17,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: DeleteRecordsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let mut response = DeleteRecordsResponse::default();
     for topic in &request.topics {

@@ -11,7 +11,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: DeleteTopicsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let responses = api.core.broker.controller.delete_topics(&request).await;
     reply(&context, &DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() })

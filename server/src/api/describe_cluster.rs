@@ -12,7 +12,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
     let request: DescribeClusterRequest = match decode(context, body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     if let Some((error_code, message)) = endpoint_error(request.endpoint_type) {
         let error_message = Some(message.into());

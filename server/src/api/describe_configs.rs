@@ -19,7 +19,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
     let request: DescribeConfigsRequest<'_> = match decode(context, body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let topics = api.topics();
     let describe = |resource: &DescribeConfigsResource<'_>| {

@@ -22,7 +22,7 @@ const PAGE_PARTITIONS_MAX: usize = 2000;
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
     let request: DescribeTopicPartitionsRequest<'_> = match decode(context, body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let topics = api.topics();
     let response = match describe(&topics, api.core.broker.node_id, &request) {

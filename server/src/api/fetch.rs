@@ -82,7 +82,7 @@ struct Round {
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: FetchRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     // -1 wants no session, 0 a new one; anything else goes on with one that was opened, and none ever was.
     if !matches!(request.session_epoch, -1 | 0) {

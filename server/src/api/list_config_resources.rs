@@ -17,7 +17,7 @@ const RESOURCE_CLIENT_METRICS: i8 = 16;
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
     let request: ListConfigResourcesRequest = match decode(context, body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let mut response = ListConfigResourcesResponse::default();
     match wanted(context.api_version, &request.resource_types) {

@@ -44,7 +44,7 @@ impl Found {
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: ListOffsetsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let repeated = repeated(&request);
     let mut response = ListOffsetsResponse::default();

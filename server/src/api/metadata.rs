@@ -29,7 +29,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let version = context.api_version;
     let request: MetadataRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let topics = match &request.topics {
         Some(wanted) if version > 0 || !wanted.is_empty() => match find_invalid(version, wanted) {

@@ -130,10 +130,19 @@ impl Handler for Api {
     }
 }
 
-/// Decodes a request. One that is malformed closes its connection: where the next begins is known, what the peer means is not.
-fn decode<'a, M: Message<'a>>(context: &RequestContext, body: &'a [u8]) -> Result<M, Outcome> {
+/// A request that is none. It closes its connection: where the next begins is known, what the peer means is not.
+struct Malformed(String);
+
+impl From<Malformed> for Outcome {
+    fn from(malformed: Malformed) -> Self {
+        Self::Close(malformed.0.into())
+    }
+}
+
+/// Decodes a request.
+fn decode<'a, M: Message<'a>>(context: &RequestContext, body: &'a [u8]) -> Result<M, Malformed> {
     M::decode(&mut Decoder::new(body), context.api_version).map_err(|error| {
-        Outcome::Close(format!("malformed {} request, version {}: {error}", context.api, context.api_version).into())
+        Malformed(format!("malformed {} request, version {}: {error}", context.api, context.api_version))
     })
 }
 
@@ -153,7 +162,10 @@ fn check_leader_epoch(claimed: i32, current: LeaderEpoch) -> ErrorCode {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod epoch_tests {
     use super::*;
 
     #[test]

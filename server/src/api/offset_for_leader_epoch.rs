@@ -15,7 +15,7 @@ use crate::net::{Outcome, RequestContext};
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: OffsetForLeaderEpochRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
-        Err(outcome) => return outcome,
+        Err(malformed) => return malformed.into(),
     };
     let mut response = OffsetForLeaderEpochResponse::default();
     for topic in &request.topics {

@@ -88,7 +88,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let (acks, timeout, mut topics) = {
         let request: ProduceRequest<'_> = match decode(&context, &body) {
             Ok(request) => request,
-            Err(outcome) => return outcome,
+            Err(malformed) => return malformed.into(),
         };
         let acks = match request.acks {
             0 => Some(Acks::None),

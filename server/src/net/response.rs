@@ -137,6 +137,29 @@ impl Response {
 }
 
 #[cfg(test)]
+impl Response {
+    /// All of it as bytes, for tests of handlers.
+    pub(crate) async fn into_bytes(self) -> Vec<u8> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            match part {
+                Source::Bytes(bytes) => all.extend_from_slice(bytes),
+                Source::Tail { slice, .. } => all.extend_from_slice(slice.bytes()),
+                Source::File(FileRange { file, position, len }) => {
+                    let len = *len as usize;
+                    let buffer = ringlog_engine::memory::Buffer::standalone(len);
+                    let (buffer, read) = file.read_at(buffer, len, *position).await.expect("the file can be read");
+                    assert_eq!(read, len, "the file has the range");
+                    all.extend_from_slice(&buffer[..len]);
+                }
+            }
+        }
+        assert_eq!(all.len() as u64, self.len);
+        all
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -21,8 +21,8 @@ pub(super) fn handle(context: &RequestContext, body: &[u8]) -> Outcome {
         Err(malformed) => return malformed.into(),
     };
     let names_itself = context.api_version >= 3;
-    let is_sound = !names_itself
-        || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
+    let is_sound =
+        !names_itself || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
     let response = if is_sound {
         ApiVersionsResponse { api_keys: ApiKey::ALL.iter().copied().map(range).collect(), ..ApiVersionsResponse::default() }
     } else {

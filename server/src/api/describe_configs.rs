@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
-    DescribeConfigsSynonym,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
 };
 
 use super::{Api, decode, reply};

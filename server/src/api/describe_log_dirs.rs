@@ -20,7 +20,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let directory = &api.core.broker.config.data_dir;
     // Tools compare directories by their absolute paths.
     let path = std::path::absolute(directory).unwrap_or_else(|_| directory.clone());
-    let mut result = DescribeLogDirsResult { log_dir: path.to_string_lossy().into_owned().into(), ..DescribeLogDirsResult::default() };
+    let mut result =
+        DescribeLogDirsResult { log_dir: path.to_string_lossy().into_owned().into(), ..DescribeLogDirsResult::default() };
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     match api.core.core.disk.space(directory).await {
         Ok(space) => {

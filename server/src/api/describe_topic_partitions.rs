@@ -184,7 +184,10 @@ mod tests {
 
     #[test]
     fn a_cursor_behind_the_last_partition_shows_none_of_it() {
-        assert_eq!(ask("b", 9, 1), Page { topics: vec![("b", Some(1..1)), ("c", None), ("d", Some(0..1))], next: Some(("d", 1)) });
+        assert_eq!(
+            ask("b", 9, 1),
+            Page { topics: vec![("b", Some(1..1)), ("c", None), ("d", Some(0..1))], next: Some(("d", 1)) }
+        );
     }
 
     #[test]

@@ -19,8 +19,8 @@ use ringlog_engine::log::published::Segment;
 use ringlog_engine::log::read::{ReadRange, Source as ReadSource};
 use ringlog_engine::types::{LeaderEpoch, Offset, TopicId};
 use ringlog_protocol::api::fetch::{
-    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
-    PartitionData,
+    EpochEndOffset, FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
 };
 use ringlog_protocol::{ErrorCode, Records};
 use smallvec::SmallVec;
@@ -98,9 +98,7 @@ async fn gather(api: &Api, context: &RequestContext, request: &FetchRequest<'_>)
     let mut round = plan(api, context, request, None).await;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let bytes_min = u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max(api, request));
-    let is_enough = |round: &Round| {
-        round.bytes >= bytes_min || round.parts.is_empty() || !round.parts.iter().all(Part::is_quiet)
-    };
+    let is_enough = |round: &Round| round.bytes >= bytes_min || round.parts.is_empty() || !round.parts.iter().all(Part::is_quiet);
     if wait.is_zero() || is_enough(&round) {
         return round;
     }
@@ -151,7 +149,8 @@ async fn plan(api: &Api, context: &RequestContext, request: &FetchRequest<'_>, b
     let topics = api.topics().clone();
     let mut before = before.map(|round| round.parts.into_iter());
     let bytes_max = bytes_max(api, request);
-    let mut round = Round { parts: Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum()), bytes: 0 };
+    let mut round =
+        Round { parts: Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum()), bytes: 0 };
     for topic in &request.topics {
         let found = find_topic(&topics, context.api_version, topic);
         for wanted in &topic.partitions {
@@ -262,7 +261,8 @@ fn respond(api: &Api, context: &RequestContext, request: &FetchRequest<'_>, roun
             if part.error == ErrorCode::FENCED_LEADER_EPOCH && context.api_version >= LEADER_VERSION_MIN {
                 is_fenced = true;
                 let topics = api.topics();
-                let partition = find_topic(&topics, context.api_version, topic).ok().and_then(|topic| topic.partition(wanted.partition));
+                let partition =
+                    find_topic(&topics, context.api_version, topic).ok().and_then(|topic| topic.partition(wanted.partition));
                 let leader_epoch = partition.map_or(-1, |partition| partition.published.leader_epoch().0);
                 data.current_leader = LeaderIdAndEpoch { leader_id: node_id, leader_epoch };
             }

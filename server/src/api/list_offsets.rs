@@ -23,6 +23,8 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+/// From here on answers tell the epoch of what was found.
+const LEADER_EPOCH_VERSION_MIN: i16 = 4;
 const READ_COMMITTED: i8 = 1;
 const CONSUMER: i32 = -1;
 
@@ -71,9 +73,10 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
 /// The partitions that come more than once.
 fn repeated<'r>(request: &'r ListOffsetsRequest<'_>) -> BTreeSet<(&'r str, i32)> {
     let mut seen = BTreeSet::new();
-    let partitions = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(move |partition| (&*topic.name, partition.partition_index))
-    });
+    let partitions = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(move |partition| (&*topic.name, partition.partition_index)));
     partitions.filter(|partition| !seen.insert(*partition)).collect()
 }
 
@@ -111,6 +114,7 @@ async fn find(
     let found = locate(api, &partition, request, wanted.timestamp).await?;
     let leader_epoch = match (wanted.timestamp, found.offset) {
         (_, Offset(-1)) => -1,
+        _ if version < LEADER_EPOCH_VERSION_MIN => -1,
         (LATEST, _) => partition.published.leader_epoch().0,
         (_, offset) => {
             let epoch = api.with_log(&partition, move |log| log.epochs().epoch_for(offset)).await;
@@ -126,12 +130,7 @@ async fn find(
     })
 }
 
-async fn locate(
-    api: &Api,
-    partition: &Partition,
-    request: &ListOffsetsRequest<'_>,
-    timestamp: i64,
-) -> Result<Found, ErrorCode> {
+async fn locate(api: &Api, partition: &Partition, request: &ListOffsetsRequest<'_>, timestamp: i64) -> Result<Found, ErrorCode> {
     let published = &partition.published;
     let reader = &api.core.core.reader;
     let found = match timestamp {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use ringlog_engine::types::TopicId;
 use ringlog_protocol::api::metadata::{
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
+    MetadataResponseTopic,
 };
 use ringlog_protocol::{ErrorCode, Uuid};
 
@@ -120,7 +121,11 @@ async fn by_name(api: &Api, name: &str, may_create: bool) -> Result<std::sync::A
         Either::Left((Err(refusal), _)) => {
             tracing::warn!(topic = name, %refusal, "a topic could not be created automatically");
             // What a client can do nothing about must not look final to it.
-            Err(if refusal.code == ErrorCode::INVALID_TOPIC_EXCEPTION { refusal.code } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION })
+            Err(if refusal.code == ErrorCode::INVALID_TOPIC_EXCEPTION {
+                refusal.code
+            } else {
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            })
         }
         // It goes on being created.
         Either::Right(_) => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),

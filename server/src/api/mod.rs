@@ -141,9 +141,8 @@ impl From<Malformed> for Outcome {
 
 /// Decodes a request.
 fn decode<'a, M: Message<'a>>(context: &RequestContext, body: &'a [u8]) -> Result<M, Malformed> {
-    M::decode(&mut Decoder::new(body), context.api_version).map_err(|error| {
-        Malformed(format!("malformed {} request, version {}: {error}", context.api, context.api_version))
-    })
+    M::decode(&mut Decoder::new(body), context.api_version)
+        .map_err(|error| Malformed(format!("malformed {} request, version {}: {error}", context.api, context.api_version)))
 }
 
 /// The answer to a request, encoded in its version.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ringlog_engine::types::LeaderEpoch;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::offset_for_leader_epoch::{
-    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
+    OffsetForLeaderTopicResult,
 };
 
 use super::{Api, check_leader_epoch, decode, reply};

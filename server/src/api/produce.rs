@@ -174,6 +174,9 @@ fn start_batch(
         let none = || Failure::new(ErrorCode::INVALID_RECORD, "a produce request holds exactly one record batch per partition");
         let records = records.ok_or_else(none)?;
         let header = check_batch(records, rules).map_err(|error| batch_failure(&error))?;
+        if header.attributes.is_transactional() {
+            return Err(Failure::new(ErrorCode::INVALID_TXN_STATE, "transactions are not implemented yet"));
+        }
         Ok((partition, records, header))
     });
     match checked {
@@ -225,7 +228,6 @@ fn check_batch(records: &[u8], rules: &ProduceRules) -> Result<BatchHeader, Batc
         _ => Ok(()),
     };
     match checked {
-        Ok(()) if header.attributes.is_transactional() => Err(BatchError::Producer("transactions are not implemented yet")),
         Ok(()) => Ok(header),
         Err(error) => {
             // What was damaged on the way is to be sent again, whatever it looks like now.
@@ -309,7 +311,8 @@ fn topic_response(topic: &TopicState) -> TopicProduceResponse<'_> {
 }
 
 fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_> {
-    let mut response = PartitionProduceResponse { index: partition.index, base_offset: -1, ..PartitionProduceResponse::default() };
+    let mut response =
+        PartitionProduceResponse { index: partition.index, base_offset: -1, ..PartitionProduceResponse::default() };
     match &partition.state {
         State::Answered(Ok(appended)) => {
             response.base_offset = appended.base_offset.0;

@@ -156,7 +156,11 @@ fn configurations_are_changed_and_shown() {
         }
         assert_eq!(shown("retention.ms").await, (Some("2000".to_owned()), 1));
         let replace = |resource_type, name: &'static str| alter_configs::AlterConfigsRequest {
-            resources: vec![alter_configs::AlterConfigsResource { resource_type, resource_name: name.into(), configs: Vec::new() }],
+            resources: vec![alter_configs::AlterConfigsResource {
+                resource_type,
+                resource_name: name.into(),
+                configs: Vec::new(),
+            }],
             ..alter_configs::AlterConfigsRequest::default()
         };
         for (request, code) in [(replace(2, "t"), ErrorCode::NONE), (replace(4, "1"), ErrorCode::INVALID_REQUEST)] {

@@ -21,7 +21,8 @@ fn what_is_produced_is_fetched_in_every_version() {
                 let value = format!("{version}");
                 let records = batch(&[&value, "x"]);
                 let next = expected.len() as i64;
-                let acks = if version % 2 == 0 { -1 } else { 1 };
+                // The last one waits until all is visible.
+                let acks = if version % 2 == 0 { 1 } else { -1 };
                 let answer = broker.ask(&produce(&topic, partition, &records, acks), version).await;
                 assert_eq!(produced(&answer), (ErrorCode::NONE, next), "version {version} on core {core}");
                 expected.extend([(next, value), (next + 1, "x".to_owned())]);
@@ -369,7 +370,10 @@ fn the_end_of_an_epoch_is_told() {
             let answer = broker.ask(&request, 12).await;
             let response: FetchResponse<'_> = answer.read();
             let found = &response.responses[0].partitions[0];
-            assert_eq!((found.error_code, found.diverging_epoch.epoch, found.diverging_epoch.end_offset), (ErrorCode::NONE, epoch, 2));
+            assert_eq!(
+                (found.error_code, found.diverging_epoch.epoch, found.diverging_epoch.end_offset),
+                (ErrorCode::NONE, epoch, 2)
+            );
         }
     });
 }

@@ -159,8 +159,10 @@ impl Core {
 
     /// Makes moved log starts durable, then removes the segments below them.
     async fn apply_log_start(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
+        let starts: Vec<_> = slots.iter().map(|slot| slot.log.borrow().next_log_start()).collect();
         self.free_journal().await?;
-        for slot in slots {
+        for (slot, start) in slots.iter().zip(starts) {
+            slot.log.borrow_mut().publish_log_start(start);
             let _files = slot.files_lock.lock().await;
             let removed = slot.log.borrow_mut().remove_segments();
             for Removed { id, path } in removed {

@@ -82,8 +82,7 @@ impl Core {
                     self.releasable.borrow_mut().push_back(slot.clone());
                 }
                 Some(error) => {
-                    // The page cache lies from now on: nothing that was written since the last sync may be believed.
-                    slot.log.borrow_mut().set_offline(&format!("a sync of its segment failed: {error}"));
+                    self.note_flush_error(slot, &error);
                     failed = Some(error);
                 }
             }
@@ -116,9 +115,12 @@ impl Core {
         let text = self.journal.borrow().checkpoint_text(partitions, oldest);
         let path = self.journal.borrow().checkpoint_path();
         crate::disk::replace_file(&self.disk, &path, text.into_bytes()).await?;
+        tracing::trace!(core = self.index, oldest, "journal space is free below");
         let mut journal = self.journal.borrow_mut();
         if journal.generation == generation {
             journal.space.free_below(oldest);
+            // There was room for the checkpoint: the journal may try to grow again.
+            journal.space.limit_to(self.settings.journal_bytes);
         }
         drop(journal);
         self.space_changed.notify_waiters();
@@ -129,7 +131,7 @@ impl Core {
         if error.kind() == io::ErrorKind::StorageFull {
             tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
         } else if error.kind() != io::ErrorKind::OutOfMemory {
-            slot.log.borrow_mut().set_offline(&format!("its segment cannot be written: {error}"));
+            slot.log.borrow_mut().flush_failed(error);
         }
     }
 

@@ -24,6 +24,9 @@ use crate::types::{Offset, PartitionId};
 /// How many payload bytes a round takes at the most, unless one batch is larger.
 const ROUND_BYTES_MAX: u64 = 4 << 20;
 
+/// How many passes of settling may leave the journal full before producers are told.
+const SPACE_PASSES_MAX: u32 = 4;
+
 /// A core's journal file and its space.
 pub(crate) struct Journal {
     pub(crate) directory: PathBuf,
@@ -162,6 +165,7 @@ impl Core {
         } else {
             file.write_at(payload, round.position).await
         };
+        tracing::trace!(core = self.index, ?round, len, sync, ?result, "round");
         match result {
             Ok(()) => {
                 {
@@ -207,6 +211,7 @@ impl Core {
 
     /// Finds a place for a round, waiting until space is free. The reason where none will be.
     async fn place(&self, len: u64) -> Result<LiveRound, String> {
+        let mut passes_left = SPACE_PASSES_MAX;
         loop {
             {
                 let mut journal = self.journal.borrow_mut();
@@ -217,6 +222,10 @@ impl Core {
                     return Err(format!("the journal ({} bytes) is smaller than the batch", journal.space.bytes_max()));
                 }
             }
+            if passes_left == 0 {
+                return Err("the journal is full, and segments do not take what it holds".to_owned());
+            }
+            passes_left -= 1;
             let changed = self.space_changed.notified();
             self.reclaim_wanted.notify_one();
             changed.await;
@@ -282,8 +291,8 @@ impl Core {
             let mut journal = self.journal.borrow_mut();
             journal.space.give_back(round);
             let extent = journal.extent;
-            if extent > 0 && round.position >= extent {
-                journal.space.shrink_to(extent);
+            if extent > 0 {
+                journal.space.limit_to(extent);
             }
         }
         tracing::warn!(core = self.index, %error, "the disk is full: producers are told to try again");
@@ -305,22 +314,31 @@ impl Core {
     /// partitions are out of service.
     async fn restart_journal(&self, error: &io::Error) {
         tracing::error!(core = self.index, %error, "the journal failed: a new one is started");
-        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
-        let mut replies = Replies::default();
-        let failure = AppendError::Journal(error.to_string());
-        for slot in &slots {
-            slot.log.borrow_mut().cut_uncommitted(&failure, &mut replies);
-            slot.queued.set(false);
-        }
-        self.dirty.borrow_mut().clear();
-        replies.send();
+        // No checkpoint may name the old journal from here on.
+        let _one = self.checkpoint_lock.lock().await;
+        let slots = self.cut_all(&AppendError::Journal(error.to_string()));
         if let Err(error) = self.start_next_journal(&slots).await {
-            for slot in &slots {
-                slot.log.borrow_mut().set_offline(&format!("its journal failed and no new one could be started: {error}"));
+            let reason = format!("its journal failed and no new one could be started: {error}");
+            // What was appended in the meantime has no journal to go to.
+            for slot in self.cut_all(&AppendError::Journal(reason.clone())) {
+                slot.log.borrow_mut().set_offline(&reason);
                 slot.wake_watchers();
             }
         }
         self.space_changed.notify_waiters();
+    }
+
+    /// Answers everything that is not committed with an error and cuts it off all logs.
+    fn cut_all(&self, error: &AppendError) -> Vec<Rc<Slot>> {
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        let mut replies = Replies::default();
+        for slot in &slots {
+            slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
+            slot.queued.set(false);
+        }
+        self.dirty.borrow_mut().clear();
+        replies.send();
+        slots
     }
 
     async fn start_next_journal(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
@@ -362,7 +380,7 @@ impl Core {
             .values()
             .map(|slot| {
                 let log = slot.log.borrow();
-                (slot.id, log.recovery_point(), log.published().log_start())
+                (slot.id, log.recovery_point(), log.next_log_start())
             })
             .collect()
     }

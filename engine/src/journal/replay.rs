@@ -92,7 +92,10 @@ impl Replay {
                 break;
             }
         }
-        let Some((header, position)) = found else { return Ok(None) };
+        let Some((header, position)) = found else {
+            tracing::trace!(last = self.last_sequence, position = self.position, "the chain ends");
+            return Ok(None);
+        };
         if !self.read_body(&header, position).await? {
             return Ok(None);
         }

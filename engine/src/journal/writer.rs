@@ -8,7 +8,7 @@ use crate::journal::format::{ENTRY_BYTES, Entry, HEADER_BYTES, JournalId, RoundH
 use crate::memory::{Buffer, Pool};
 
 /// How much is copied before its CRC is taken: small enough to be still in the first-level cache.
-const COPY_STEP_BYTES: usize = 8 << 10;
+const COPY_STEP_BYTES: usize = 2 << 10;
 
 /// A round that is still needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +116,9 @@ impl Space {
         self.bytes_max
     }
 
-    /// The disk gives no more: the file stays as long as it is.
-    pub(crate) fn shrink_to(&mut self, bytes: u64) {
-        self.bytes_max = self.bytes_max.min(bytes);
+    /// How long the file may be from now on: what it is while the disk gives no more, and what was meant when it does again.
+    pub(crate) fn limit_to(&mut self, bytes: u64) {
+        self.bytes_max = bytes.max(self.live.iter().map(|round| round.position + round.len).max().unwrap_or(0));
     }
 }
 

@@ -20,6 +20,8 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 /// After how many bytes the producers' state is saved again: what recovery reads for their sake.
 const SNAPSHOT_EVERY_BYTES: u64 = 4 << 20;
 const SNAPSHOTS_KEPT: usize = 2;
+/// How often in a row the files may fail.
+const FLUSH_FAILURES_MAX: u32 = 5;
 
 /// What the writing needs.
 pub(crate) struct FlushIo<'a> {
@@ -35,6 +37,7 @@ struct Step {
     padded: Vec<u8>,
     /// The file's true length, to be cut to when the segment is sealed.
     cut_to: Option<u64>,
+    start: u64,
     end: u64,
 }
 
@@ -44,6 +47,7 @@ pub(crate) struct Unsynced {
     /// The flushed position that is settled once they are synced.
     pub(crate) flushed: u64,
     new_name: bool,
+    failures_before: u64,
 }
 
 impl Log {
@@ -86,20 +90,45 @@ impl Log {
             position: block_start - start,
             whole: self.tail.slices(block_start, last_block.min(to)),
             padded,
-            cut_to: (ends && to > last_block).then(|| segment.bytes),
+            cut_to: (ends && to > last_block).then_some(segment.bytes),
+            start: from,
             end: to,
         })
     }
 
     fn step_done(&mut self, step: &Step) {
+        if self.flushed != step.start {
+            // A failure took the position back meanwhile: this will be written again.
+            return;
+        }
         self.flushed = step.end;
         if let Some(segment) = self.segments.iter().find(|segment| Arc::ptr_eq(&segment.shared, &step.segment)) {
             segment.shared.set_file_bytes(step.end - segment.stream);
         }
     }
 
+    /// A write or a sync of a segment file failed. Nothing that was written since the last good sync is believed: all of it,
+    /// which the tail and the journal still have, is written again. After some failures in a row the partition takes nothing more.
+    pub(crate) fn flush_failed(&mut self, error: &io::Error) {
+        tracing::error!(partition = %self.directory.display(), %error, "a segment could not be written and synced");
+        self.flushed = self.settled;
+        for segment in &mut self.segments {
+            segment.shared.set_file_bytes(segment.end().min(self.settled).saturating_sub(segment.stream));
+        }
+        self.flush_failures += 1;
+        self.flush_failures_ever += 1;
+        if self.flush_failures >= FLUSH_FAILURES_MAX {
+            self.set_offline(&format!("its segment cannot be written: {error}"));
+        }
+    }
+
     /// Everything flushed so far is synced in the segment files.
     pub(crate) fn settle(&mut self, unsynced: &Unsynced) {
+        if self.flush_failures_ever != unsynced.failures_before {
+            // A failure took the flushed position back after these files were collected.
+            return;
+        }
+        self.flush_failures = 0;
         let to = unsynced.flushed;
         self.settled = self.settled.max(to);
         while let Some(&(stream, offset)) = self.marks.front() {
@@ -192,7 +221,7 @@ async fn write_step(io: &FlushIo<'_>, step: &Step) -> io::Result<()> {
 /// # Errors
 /// Those of the disk.
 pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all: bool) -> io::Result<Unsynced> {
-    let (flushed, directory, parts) = {
+    let (flushed, failures_before, directory, parts) = {
         let log = log.borrow();
         let parts: Vec<_> = log
             .segments
@@ -213,9 +242,9 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
                 })
             })
             .collect();
-        (log.flushed, log.directory.clone(), parts)
+        (log.flushed, log.flush_failures_ever, log.directory.clone(), parts)
     };
-    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false };
+    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false, failures_before };
     for part in parts {
         let saved = part.save(io, &mut unsynced).await?;
         let mut log = log.borrow_mut();

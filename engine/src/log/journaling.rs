@@ -180,6 +180,9 @@ impl Log {
         }
         self.pending_journaled = 0;
         let stream = self.visible;
+        while self.rounds.back().is_some_and(|&(_, end)| end > stream) {
+            self.rounds.pop_back();
+        }
         let offset = self.published.high_watermark();
         assert!(self.flushed <= stream, "SegmentBehindJournal: {} of {stream}", self.flushed);
         while self.segments.len() > 1 && self.segments.back().is_some_and(|last| last.stream > stream) {

@@ -127,6 +127,12 @@ pub struct Log {
     /// Committed ends of batches: where a segment's settled part may be said to end. (stream, offset), sparse.
     marks: VecDeque<(u64, Offset)>,
     offline: Option<String>,
+    /// The log start that is being made durable, before anybody sees it.
+    next_log_start: Offset,
+    /// How often in a row its segment files could not be written or synced.
+    flush_failures: u32,
+    /// How often in all.
+    flush_failures_ever: u64,
     /// Whether it changed since it was opened after a clean stop.
     touched: bool,
     last_append: TimestampMs,

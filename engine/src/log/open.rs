@@ -123,6 +123,9 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         rounds: VecDeque::new(),
         marks: VecDeque::new(),
         offline: None,
+        next_log_start: log_start,
+        flush_failures: 0,
+        flush_failures_ever: 0,
         touched: !params.clean,
         last_append: now,
     };

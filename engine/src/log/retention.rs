@@ -27,7 +27,8 @@ pub struct Removed {
 }
 
 impl Log {
-    /// Moves the log start to `offset`, -1 meaning the high watermark (DeleteRecords, KIP-107). Returns the new log start.
+    /// Has the log start moved to `offset`, -1 meaning the high watermark (DeleteRecords, KIP-107), once the caller has made
+    /// it durable. Returns the new log start.
     ///
     /// # Errors
     /// Above the high watermark. Below the log start nothing changes.
@@ -37,14 +38,25 @@ impl Log {
         if target.0 < 0 || target > high_watermark {
             return Err(OutsideLog { asked: offset, log_start, high_watermark });
         }
-        if target > log_start {
-            self.published.set_log_start(target);
+        self.next_log_start = self.next_log_start.max(target);
+        Ok(target.max(log_start))
+    }
+
+    /// The log start that is to be durable: the published one, or one above.
+    #[must_use]
+    pub fn next_log_start(&self) -> Offset {
+        self.next_log_start
+    }
+
+    /// The log start that was asked for is durable: everybody may see it.
+    pub fn publish_log_start(&mut self, durable: Offset) {
+        if durable > self.published.log_start() {
+            self.published.set_log_start(durable);
         }
-        Ok(self.published.log_start())
     }
 
     /// Applies `retention.ms`, `retention.bytes` and `segment.ms`: an active segment that is too old is rolled, the log start
-    /// moves behind what has to go. Returns whether the log start moved.
+    /// is to move behind what has to go. Returns whether it is.
     pub fn retain(&mut self, now: TimestampMs) -> bool {
         let config = self.config.clone();
         self.producers.expire(now);
@@ -59,7 +71,7 @@ impl Log {
                 self.publish_view();
             }
         }
-        let mut start = self.published.log_start();
+        let mut start = self.next_log_start;
         let mut bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
         for (at, segment) in self.segments.iter().enumerate() {
             // The active segment stays, and so does what consumers have not been allowed to see yet.
@@ -77,11 +89,8 @@ impl Log {
             bytes -= segment.bytes;
             start = start.max(next.shared.base_offset);
         }
-        let moved = start > self.published.log_start();
-        if moved {
-            self.published.set_log_start(start);
-        }
-        moved
+        self.next_log_start = start;
+        start > self.published.log_start()
     }
 
     /// Takes out the segments that lie below the log start and are settled. The caller has made the log start durable.

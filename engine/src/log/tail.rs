@@ -16,7 +16,7 @@ use crate::memory::{ChunkWriter, Pool, Slice};
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// How much is copied before its CRC is taken: small enough to be still in the first-level cache.
-const COPY_STEP_BYTES: usize = 8 << 10;
+const COPY_STEP_BYTES: usize = 2 << 10;
 
 /// The pool has no memory left: something has to be flushed first.
 #[derive(Debug, PartialEq, Eq)]

@@ -101,14 +101,14 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     };
     drop(body);
     if acks == Some(Acks::None) {
-        wait(&api, &mut topics, None).await;
+        wait(&api, context.api_version, &mut topics, None).await;
         return match topics.iter().flat_map(|topic| &topic.partitions).find_map(failure) {
             // Nobody waits for an answer: closing is how Kafka tells the producer to look at its metadata again.
             Some(failure) => Outcome::Close(format!("produce without an answer failed: {}", failure.message).into()),
             None => Outcome::Nothing,
         };
     }
-    wait(&api, &mut topics, Some(timeout)).await;
+    wait(&api, context.api_version, &mut topics, Some(timeout)).await;
     reply(&context, &response(&topics))
 }
 
@@ -252,7 +252,7 @@ fn batch_failure(error: &BatchError) -> Box<Failure> {
     Box::new(Failure { code, message: error.to_string().into(), record })
 }
 
-fn append_failure(error: &AppendError) -> Box<Failure> {
+fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
     let code = match error {
         AppendError::Crc => ErrorCode::CORRUPT_MESSAGE,
         AppendError::LargerThanSegment { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
@@ -261,13 +261,14 @@ fn append_failure(error: &AppendError) -> Box<Failure> {
         AppendError::Producer(ProducerError::TransactionOpen { .. }) => ErrorCode::INVALID_TXN_STATE,
         // Retriable: room may come free, a journal is started anew, a partition may be brought back.
         AppendError::NoRoom(_) | AppendError::Journal(_) | AppendError::Offline(_) => ErrorCode::KAFKA_STORAGE_ERROR,
-        AppendError::Deleted => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        AppendError::Deleted => return unknown_topic(by_id),
     };
     Failure::new(code, error.to_string())
 }
 
 /// Waits for all answers, at most `timeout`; what has not come by then is answered as timed out.
-async fn wait(api: &Api, topics: &mut [TopicState], timeout: Option<Duration>) {
+async fn wait(api: &Api, version: i16, topics: &mut [TopicState], timeout: Option<Duration>) {
+    let by_id = version >= TOPIC_ID_VERSION_MIN;
     let mut deadline: Option<LocalFuture<()>> = None;
     let mut is_late = false;
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -284,7 +285,7 @@ async fn wait(api: &Api, topics: &mut [TopicState], timeout: Option<Duration>) {
         });
         partition.state = State::Answered(match answer.await {
             Some(Ok(Ok(appended))) => Ok(appended),
-            Some(Ok(Err(error))) => Err(append_failure(&error)),
+            Some(Ok(Err(error))) => Err(append_failure(&error, by_id)),
             Some(Err(_)) => Err(Failure::new(ErrorCode::KAFKA_STORAGE_ERROR, "the broker is stopping")),
             None => Err(Failure::new(ErrorCode::REQUEST_TIMED_OUT, "the batch was not committed in time")),
         });
@@ -330,4 +331,34 @@ fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_
         State::Waiting(_) => unreachable!("all answers were waited for"),
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use ringlog_engine::types::ProducerId;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_becomes_kafkas_error() {
+        let code = |error: AppendError| append_failure(&error, false).code;
+        assert_eq!(code(AppendError::Crc), ErrorCode::CORRUPT_MESSAGE);
+        assert_eq!(code(AppendError::LargerThanSegment { batch_bytes: 2, segment_bytes: 1 }), ErrorCode::RECORD_LIST_TOO_LARGE);
+        for error in [AppendError::NoRoom, AppendError::Journal, AppendError::Offline] {
+            let code = code(error("why".to_owned()));
+            assert!(code == ErrorCode::KAFKA_STORAGE_ERROR && code.is_retriable());
+        }
+        let open = ProducerError::TransactionOpen { producer_id: ProducerId(1) };
+        assert_eq!(code(AppendError::Producer(open)), ErrorCode::INVALID_TXN_STATE);
+        assert_eq!(code(AppendError::Deleted), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(append_failure(&AppendError::Deleted, true).code, ErrorCode::UNKNOWN_TOPIC_ID);
+    }
+
+    #[test]
+    fn no_more_replicas_are_wanted_than_there_are() {
+        assert_eq!(replicas_missing(1, 1, 1), None);
+        assert_eq!(replicas_missing(2, 1, 1), None, "a topic with one replica");
+        assert_eq!(replicas_missing(2, 1, 3), Some(2));
+        assert_eq!(replicas_missing(2, 2, 3), None);
+    }
 }

@@ -138,6 +138,15 @@ impl Response {
 
 #[cfg(test)]
 impl Response {
+    /// The pieces of tail memory, and their other homes.
+    pub(crate) fn tails(&self) -> Vec<(Vec<u8>, Rc<dyn TailRange>)> {
+        let tail = |part: &Source| match part {
+            Source::Tail { slice, range: Some(range) } => Some((slice.bytes().to_vec(), range.clone())),
+            _ => None,
+        };
+        self.parts.iter().filter_map(tail).collect()
+    }
+
     /// All of it as bytes, for tests of handlers.
     pub(crate) async fn into_bytes(self) -> Vec<u8> {
         let mut all = Vec::new();

@@ -217,9 +217,9 @@ fn producers_get_ids_of_their_own_and_are_shown() {
         unique.sort_unstable();
         unique.dedup();
         assert_eq!(unique.len(), ids.len(), "{ids:?}");
-        for core in 0..2 {
+        for (core, &id) in ids.iter().enumerate().take(2) {
             let partition = broker.partition_on(&topic, core);
-            let builder = BatchBuilder::new(Offset(0)).producer(ringlog_engine::types::ProducerId(ids[core]), 0, 0);
+            let builder = BatchBuilder::new(Offset(0)).producer(ringlog_engine::types::ProducerId(id), 0, 0);
             let records = builder.record(TimestampMs(1_767_225_600_000), None, Some(b"v")).build();
             assert_eq!(produced(&broker.ask(&produce(&topic, partition, &records, -1), 13).await).0, ErrorCode::NONE);
             let topics = vec![describe_producers::TopicRequest { name: "t".into(), partition_indexes: vec![partition, 7] }];
@@ -228,7 +228,7 @@ fn producers_get_ids_of_their_own_and_are_shown() {
             let [known, unknown] = &response.topics[0].partitions[..] else { panic!("two partitions") };
             assert_eq!((known.error_code, unknown.error_code), (ErrorCode::NONE, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
             let producer = &known.active_producers[0];
-            assert_eq!((producer.producer_id, producer.producer_epoch, producer.last_sequence), (ids[core], 0, 0));
+            assert_eq!((producer.producer_id, producer.producer_epoch, producer.last_sequence), (id, 0, 0));
             assert_eq!(producer.current_txn_start_offset, -1);
         }
     });

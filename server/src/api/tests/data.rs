@@ -377,3 +377,54 @@ fn the_end_of_an_epoch_is_told() {
         }
     });
 }
+
+#[test]
+fn memory_that_is_sent_slowly_can_be_exchanged_for_the_file() {
+    with_broker(&[], |broker| async move {
+        let topic = broker.create("t", 2, &[]).await;
+        let env = broker.apis[0].core.core.env.clone();
+        for partition in 0..2 {
+            let records = batch(&[&"v".repeat(50_000)]);
+            broker.ask(&produce(&topic, partition, &records, -1), 13).await;
+            let mut request = fetch(&topic, partition, 0);
+            request.topics[0].partitions[0].partition_max_bytes = 10_000_000;
+            let Outcome::Reply(response) = broker.start(0, &request, 13).await else { panic!("no answer") };
+            let tails = response.tails();
+            assert!(!tails.is_empty(), "fresh records are in memory");
+            let before: Vec<u8> = tails.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+            assert_eq!(before.len(), records.len());
+            assert!(tails.iter().all(|(_, range)| range.as_file().is_none()), "the file does not have them yet");
+            // The rest of the batches comes to the file when the partition has been idle for a while, then the file is opened.
+            let mut after = Vec::new();
+            for _ in 0..3 {
+                env.sleep(Duration::from_secs(120)).await;
+                after = tails.iter().filter_map(|(_, range)| range.as_file()).collect();
+            }
+            let mut bytes = Vec::new();
+            for range in after {
+                let buffer = ringlog_engine::memory::Buffer::standalone(range.len as usize);
+                let (buffer, read) = range.file.read_at(buffer, range.len as usize, range.position).await.unwrap();
+                bytes.extend_from_slice(&buffer[..read]);
+            }
+            assert!(bytes == before, "{} bytes instead of {}", bytes.len(), before.len());
+        }
+    });
+}
+
+#[test]
+fn damage_is_an_error_that_clients_see_and_a_log_line_now_and_then() {
+    with_broker(&[], |broker| async move {
+        use ringlog_engine::log::read::ReadError;
+        let api = &broker.apis[0];
+        let damaged = || ReadError::Damaged { path: "p".to_owned(), position: 7, reason: "rot".to_owned() };
+        assert_eq!(api.read_error(&ReadError::OutOfRange(Offset(1))), ErrorCode::OFFSET_OUT_OF_RANGE);
+        assert_eq!(api.damage_logged.get(), (None, 0), "nothing that anybody has to know");
+        for missed in 0..3 {
+            assert_eq!(api.read_error(&damaged()), ErrorCode::CORRUPT_MESSAGE);
+            assert_eq!(api.damage_logged.get().1, missed);
+        }
+        api.core.core.env.sleep(DAMAGE_LOG_INTERVAL).await;
+        assert_eq!(api.read_error(&ReadError::Io(std::io::ErrorKind::NotFound.into())), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(api.damage_logged.get().1, 0);
+    });
+}

@@ -189,16 +189,23 @@ impl Target<'_> {
     }
 }
 
-/// After every partition is open and every core has begun: journals of cores that are no more go, and the marker of the last clean
-/// stop, durably, before anything is appended.
+/// After every partition is open and every core has begun: journals of cores that are no more go, and what the last clean stop
+/// left, durably, before anything is appended. The marker goes first, since with it the next start would believe in checkpoints
+/// that are gone. These go because they name topics, not ids: one that is deleted and made again would get the old one's offsets.
+/// The journals' own checkpoints have them all.
 ///
 /// # Errors
 /// Those of the disk.
 pub async fn finish(disk: &Rc<dyn Disk>, data: &Path, cores: usize) -> io::Result<()> {
     let kept: BTreeSet<String> = (0..cores).map(crate::journal::directory_name).collect();
-    for entry in disk.list(data).await? {
+    let entries = disk.list(data).await?;
+    if entries.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE) {
+        disk.remove_file(&data.join(CLEAN_SHUTDOWN_FILE)).await?;
+        disk.sync_dir(data).await?;
+    }
+    for entry in entries {
         let path = data.join(&entry.name);
-        if entry.name == CLEAN_SHUTDOWN_FILE {
+        if [RECOVERY_POINT_FILE, LOG_START_FILE, HIGH_WATERMARK_FILE].contains(&entry.name.as_str()) {
             disk.remove_file(&path).await?;
         } else if entry.is_dir && is_directory_name(&entry.name) && !kept.contains(&entry.name) {
             remove_folder(disk, &path).await?;

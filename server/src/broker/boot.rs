@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ringlog_engine::core::recover::{self, FoundPartition, Recovered};
-use ringlog_engine::core::{Core, CoreHandle, NewPartition};
+use ringlog_engine::core::{Core, CoreHandle, NewPartition, Partition};
 use ringlog_engine::types::{Offset, PartitionId};
 
 use crate::broker::controller::{Controller, Shared};
@@ -101,10 +101,10 @@ fn fate(found: &FoundPartition, catalogue: &Catalogue) -> Fate {
 /// [`BootError`]: nothing is served then, and the data directory can be started from again.
 pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Result<Arc<Broker>, BootError> {
     let Start { config, cluster_id, data_dir, recovered } = start;
-    let metadata = open_metadata_log(core, &recovered).await?;
+    let partition = open_metadata_log(core, &recovered).await?;
     let directory = data_dir.join(metadata_log::folder());
-    let (catalogue, snapshot_end) = metadata_log::load(core, &metadata.partition, &directory).await?;
-    let metadata = MetadataLog { snapshot_end, ..metadata };
+    let (catalogue, snapshot_end) = metadata_log::load(core, &partition, &directory).await?;
+    let metadata = MetadataLog::new(Arc::new(partition), snapshot_end);
 
     let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
     let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
@@ -125,7 +125,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, controller }))
 }
 
-async fn open_metadata_log(core: &Core, recovered: &Recovered) -> Result<MetadataLog, BootError> {
+async fn open_metadata_log(core: &Core, recovered: &Recovered) -> Result<Partition, BootError> {
     let folder = metadata_log::folder();
     let found = recovered.partitions.iter().find(|found| found.folder == folder);
     match found {
@@ -146,8 +146,7 @@ async fn open_metadata_log(core: &Core, recovered: &Recovered) -> Result<Metadat
         log_start: found.map_or(Offset(0), |found| found.log_start),
         clean: found.is_some() && recovered.clean,
     };
-    let partition = core.open_partition(new).await.map_err(at("opening the metadata log"))?;
-    Ok(MetadataLog { partition: Arc::new(partition), snapshot_end: Offset(0) })
+    core.open_partition(new).await.map_err(at("opening the metadata log"))
 }
 
 /// Removes and sets aside what is not to be opened. Returns what is known of the rest.

@@ -33,7 +33,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
 /// How much is read of the log at a time.
 const READ_BYTES: u64 = 4 << 20;
-/// How many records follow a snapshot before the next one is written.
+/// See [`MetadataLog::snapshot_records`].
 const SNAPSHOT_RECORDS: i64 = 10_000;
 /// Kafka's control record types of a snapshot's first and last batch.
 const SNAPSHOT_HEADER: i16 = 3;
@@ -46,6 +46,15 @@ pub struct MetadataLog {
     pub partition: Arc<Partition>,
     /// The end of the newest snapshot; 0 without one.
     pub snapshot_end: Offset,
+    /// How many records follow a snapshot before the next one is written.
+    pub(crate) snapshot_records: i64,
+}
+
+impl MetadataLog {
+    /// The log of an open partition.
+    pub(crate) fn new(partition: Arc<Partition>, snapshot_end: Offset) -> Self {
+        Self { partition, snapshot_end, snapshot_records: SNAPSHOT_RECORDS }
+    }
 }
 
 /// Why records are not committed.
@@ -218,7 +227,7 @@ fn read_records(batch: &BatchView<'_>, at: Offset) -> Result<Vec<(Offset, Metada
 /// Whether a snapshot is due. Not while deletions are unfinished: it would forget what was deleted.
 pub(crate) fn wants_snapshot(state: &State) -> bool {
     let end = state.catalogue.applied().offset.plus(1);
-    !state.behind && end.0 - state.metadata.snapshot_end.0 > SNAPSHOT_RECORDS
+    !state.behind && end.0 - state.metadata.snapshot_end.0 > state.metadata.snapshot_records
 }
 
 /// Writes a snapshot of all that is applied, then lets go of the log before it.

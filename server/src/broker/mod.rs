@@ -62,3 +62,6 @@ impl BrokerCore {
         Rc::new(Self { broker, core, producer_ids })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,14 +161,14 @@ async fn delete_on(core: Rc<Core>, data: Arc<Path>, ids: Vec<(PartitionId, Strin
     stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await
 }
 
-/// Opens the partitions that are not open.
+/// Opens the partitions that are not open. The folder of one that is known was looked into already.
 async fn open_new(
     shared: &Shared,
     state: &mut State,
     configs: &BTreeMap<TopicId, Arc<TopicConfig>>,
     known: &BTreeMap<PartitionId, Known>,
 ) -> Result<(), String> {
-    let mut by_core: Vec<Vec<NewPartition>> = shared.cores.iter().map(|_| Vec::new()).collect();
+    let mut by_core: Vec<Vec<(NewPartition, bool)>> = shared.cores.iter().map(|_| Vec::new()).collect();
     for info in state.catalogue.topics() {
         let Some(config) = configs.get(&info.id) else { continue };
         let mut log_config = None;
@@ -179,7 +179,7 @@ async fn open_new(
             }
             let config = log_config.get_or_insert_with(|| Arc::new(log_config_of(shared, config)));
             let known_of_it = known.get(&id);
-            by_core[topics::core_of(info.id, index, shared.cores.len())].push(NewPartition {
+            let new = NewPartition {
                 id,
                 folder: folders::live(&info.name, index),
                 config: config.clone(),
@@ -187,7 +187,8 @@ async fn open_new(
                 recovery_point: known_of_it.map_or(Offset(0), |known| known.recovery_point),
                 log_start: known_of_it.map_or(Offset(0), |known| known.log_start),
                 clean: known_of_it.is_some_and(|known| known.clean),
-            });
+            };
+            by_core[topics::core_of(info.id, index, shared.cores.len())].push((new, known_of_it.is_some()));
         }
     }
     let jobs = shared.cores.iter().zip(by_core).filter(|(_, new)| !new.is_empty()).map(|(handle, new)| {
@@ -216,15 +217,16 @@ async fn open_new(
 async fn open_on(
     core: Rc<Core>,
     data: Arc<Path>,
-    new: Vec<NewPartition>,
+    new: Vec<(NewPartition, bool)>,
     catalogue: Catalogue,
 ) -> Vec<(String, io::Result<Partition>)> {
-    let jobs = new.into_iter().map(|new| {
+    let jobs = new.into_iter().map(|(new, is_known)| {
         let (core, data, catalogue) = (core.clone(), data.clone(), catalogue.clone());
         async move {
             let folder = new.folder.clone();
             let is_deleted = |topic| catalogue.is_deleted(topic);
-            let result = match folders::make_way(&core, &data, &folder, new.id.topic, is_deleted).await {
+            let way = if is_known { Ok(()) } else { folders::make_way(&core, &data, &folder, new.id.topic, is_deleted).await };
+            let result = match way {
                 Ok(()) => core.open_partition(new).await,
                 Err(error) => Err(error),
             };

@@ -34,7 +34,7 @@ def fill(broker, topic):
         for codec in CODECS:
             records = []
             for n in range(100):
-                value = None if n % 50 == 7 else rng.randbytes(rng.randrange(3000))
+                value = None if n % 50 == 7 else 3 * rng.randbytes(rng.randrange(1000))  # else it would not compress
                 key = None if n % 3 else b"key %d" % n
                 headers = [("codec", codec.encode()), ("null", None)] if n % 10 == 0 else None
                 records.append({"key": key, "value": value, "headers": headers, "timestamp": base + 10 * (len(sent) + n)})

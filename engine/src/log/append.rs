@@ -172,7 +172,7 @@ impl Log {
         };
         if append_time {
             if let Err(error) = self.fill_with_append_time(bytes, &assigned, now) {
-                self.tail.take_back(self.end);
+                self.take_back_refused(new_pieces || rolled);
                 return Err(Refused::Error(error));
             }
         } else {
@@ -183,7 +183,7 @@ impl Log {
             batch::patch_leader_epoch(&mut head, assigned.leader_epoch);
             self.tail.fill(&head);
             if self.tail.fill_with_crc(&bytes[batch::CRC_START..]) != header.crc {
-                self.tail.take_back(self.end);
+                self.take_back_refused(new_pieces || rolled);
                 return Err(Refused::Error(AppendError::Crc));
             }
         }
@@ -195,6 +195,15 @@ impl Log {
         let log_append_time = if append_time { now } else { TimestampMs::NONE };
         let next_offset = self.end_offset;
         Ok(Outcome::Appended(Appended { base_offset: assigned.base_offset, next_offset, log_append_time, log_start }))
+    }
+
+    /// Forgets what was copied of a batch that is refused. A piece that was made for it may stay for the next batch, so
+    /// readers have to learn of it now: nobody tells them later.
+    fn take_back_refused(&mut self, view_changed: bool) {
+        self.tail.take_back(self.end);
+        if view_changed {
+            self.publish_view();
+        }
     }
 
     /// The rare way: the broker's time goes into the header, which the CRC covers.

@@ -57,11 +57,21 @@ impl Region {
         };
         Some(Self { ptr: NonNull::new(ptr)?, len })
     }
+
+    /// A few small pages: where a huge one would be zeroed for a file of some bytes.
+    fn map_small(len: usize) -> Option<Self> {
+        debug_assert!(len.is_multiple_of(ALIGN_BYTES) && len < REGION_BYTES);
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
+        let raw = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        Some(Self { ptr: NonNull::new(raw.ok()?.cast())?, len })
+    }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the region was mapped by `map` with this length; a region is dropped only when no block of it is out.
+        // SAFETY: the region was mapped by `map` or `map_small` with this length; it is dropped only when no block of it is out.
         unsafe {
             let _ = rustix::mm::munmap(self.ptr.as_ptr().cast(), self.len);
         }
@@ -294,8 +304,10 @@ impl Buffer {
     /// Where the system has no memory left.
     #[must_use]
     pub fn standalone(len: usize) -> Self {
-        let len = len.max(1).next_multiple_of(REGION_BYTES);
-        let Some(region) = Region::map(len) else { panic!("the system refused {len} bytes of memory") };
+        let pages = len.max(1).next_multiple_of(ALIGN_BYTES);
+        let len = if pages < REGION_BYTES { pages } else { len.next_multiple_of(REGION_BYTES) };
+        let region = if len < REGION_BYTES { Region::map_small(len) } else { Region::map(len) };
+        let Some(region) = region else { panic!("the system refused {len} bytes of memory") };
         Self { raw: RawBlock { ptr: region.ptr, len, region: Some(region), home: None } }
     }
 }

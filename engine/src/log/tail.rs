@@ -15,8 +15,9 @@ use crate::memory::{ChunkWriter, Pool, Slice};
 /// The smallest chunk, what a partition starts with, and the largest.
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// How much is copied before its CRC is taken: small enough to be still in the first-level cache.
-const COPY_STEP_BYTES: usize = 2 << 10;
+/// How much is copied before its CRC is taken: small enough to be still in the first-level cache, and a multiple of the 768
+/// bytes that the CRC takes in three streams at a time.
+const COPY_STEP_BYTES: usize = 3 << 10;
 
 /// The pool has no memory left: something has to be flushed first.
 #[derive(Debug, PartialEq, Eq)]

@@ -32,9 +32,9 @@ const OPEN_FILES_PART: usize = 4;
 /// The memory of a core's frames and cold reads, beside what is configured for the tails.
 const NET_POOL_BYTES: usize = 1 << 30;
 /// What the tails may take where nothing is configured: this part of the machine's memory, within these bounds.
-const TAIL_MEMORY_PART: u64 = 8;
+const TAIL_MEMORY_PART: u64 = 64;
 const TAIL_MEMORY_MIN: u64 = 64 << 20;
-const TAIL_MEMORY_MAX: u64 = 8 << 30;
+const TAIL_MEMORY_MAX: u64 = 512 << 20;
 
 /// Makes the handler of a core's connections.
 pub type MakeHandler = fn(Rc<BrokerCore>) -> Rc<dyn Handler>;

@@ -3,9 +3,11 @@
 //! One caller, before and after all cores run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::core::ClosedPartition;
 use crate::core::partitions::remove_folder;
@@ -18,10 +20,12 @@ use crate::segment::names::{
     self, CLEAN_SHUTDOWN_FILE, FolderRole, HIGH_WATERMARK_FILE, LOG_START_FILE, PARTITION_METADATA_FILE, PartitionFolder,
     RECOVERY_POINT_FILE,
 };
-use crate::types::{Offset, PartitionId};
+use crate::types::{Offset, PartitionId, TopicId};
 
 /// How many files replay keeps open.
 const OPEN_FILES_MAX: usize = 256;
+/// How many folders are looked into at once.
+const READS_AT_ONCE: usize = 32;
 
 /// A partition's folder, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,34 +69,31 @@ pub async fn recover(disk: &Rc<dyn Disk>, data: &Path) -> io::Result<Recovered> 
     let names = disk.list(data).await?;
     let recovery_points = offset_checkpoint(disk, &data.join(RECOVERY_POINT_FILE)).await?;
     let log_starts = offset_checkpoint(disk, &data.join(LOG_START_FILE)).await?;
+    let mut live = Vec::new();
     for entry in names.iter().filter(|entry| entry.is_dir) {
         let Some(folder) = PartitionFolder::parse(&entry.name) else { continue };
         match folder.role {
-            FolderRole::Live => {}
-            FolderRole::Deleted(_) => {
-                found.deleted.push(entry.name.clone());
-                continue;
-            }
-            FolderRole::Stray(_) | FolderRole::Future(_) => continue,
+            FolderRole::Live => live.push((folder, &entry.name)),
+            FolderRole::Deleted(_) => found.deleted.push(entry.name.clone()),
+            FolderRole::Stray(_) | FolderRole::Future(_) => {}
         }
-        let path = data.join(&entry.name).join(PARTITION_METADATA_FILE);
-        let topic = match crate::disk::read_file(disk, &path).await {
-            Ok(bytes) => parse_partition_metadata(&String::from_utf8_lossy(&bytes)).ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let Some(topic) = topic else {
-            found.unfinished.push(entry.name.clone());
-            continue;
-        };
-        let key = (folder.topic.to_owned(), folder.index);
-        found.partitions.push(FoundPartition {
-            id: PartitionId { topic, index: folder.index },
-            topic: folder.topic.to_owned(),
-            folder: entry.name.clone(),
-            recovery_point: recovery_points.offsets.get(&key).copied().unwrap_or(Offset(0)),
-            log_start: log_starts.offsets.get(&key).copied().unwrap_or(Offset(0)),
-        });
+    }
+    for some in live.chunks(READS_AT_ONCE) {
+        let topics = all(some.iter().map(|(_, name)| topic_of(disk, data.join(name)))).await;
+        for ((folder, name), topic) in some.iter().zip(topics) {
+            let Some(topic) = topic? else {
+                found.unfinished.push((*name).clone());
+                continue;
+            };
+            let key = (folder.topic.to_owned(), folder.index);
+            found.partitions.push(FoundPartition {
+                id: PartitionId { topic, index: folder.index },
+                topic: folder.topic.to_owned(),
+                folder: (*name).clone(),
+                recovery_point: recovery_points.offsets.get(&key).copied().unwrap_or(Offset(0)),
+                log_start: log_starts.offsets.get(&key).copied().unwrap_or(Offset(0)),
+            });
+        }
     }
     found.clean = names.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE);
     let journals: Vec<_> =
@@ -102,6 +103,34 @@ pub async fn recover(disk: &Rc<dyn Disk>, data: &Path) -> io::Result<Recovered> 
         replay_all(disk, data, &journals, &mut found).await?;
     }
     Ok(found)
+}
+
+/// The topic that a folder's `partition.metadata` names; `None` where that is missing or damaged.
+async fn topic_of(disk: &Rc<dyn Disk>, folder: PathBuf) -> io::Result<Option<TopicId>> {
+    match crate::disk::read_file(disk, &folder.join(PARTITION_METADATA_FILE)).await {
+        Ok(bytes) => Ok(parse_partition_metadata(&String::from_utf8_lossy(&bytes)).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a few futures at once.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut done = true;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(ready) => *output = Some(ready),
+                    Poll::Pending => done = false,
+                }
+            }
+        }
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 async fn offset_checkpoint(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<OffsetCheckpoint> {

@@ -50,11 +50,12 @@ fn find(api: &Api, topic: &str, wanted: &DeleteRecordsPartition) -> Result<Arc<P
 
 async fn delete(api: &Api, partition: &Partition, offset: Offset) -> Result<Offset, ErrorCode> {
     let (core, id) = (&api.core.core, partition.id);
+    let reserve = api.core.broker.reserve.clone();
     let deleted = if partition.core == core.index {
-        core.delete_records(id, offset).await
+        reserve.delete_records(core, id, offset).await
     } else {
         let handle = api.core.broker.cores.get(partition.core).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        let job = handle.run(move |core| Box::pin(async move { core.delete_records(id, offset).await }));
+        let job = handle.run(move |core| Box::pin(async move { reserve.delete_records(&core, id, offset).await }));
         job.await.map_err(|_| ErrorCode::NOT_LEADER_OR_FOLLOWER)?
     };
     deleted.map_err(|error| if error.is_some() { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::KAFKA_STORAGE_ERROR })

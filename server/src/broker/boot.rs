@@ -16,10 +16,15 @@ use ringlog_engine::types::{Offset, PartitionId};
 use crate::broker::controller::{Controller, Shared};
 use crate::broker::metadata_log::{self, CommitError, LoadError, MetadataLog};
 use crate::broker::reconcile::{self, Known, State};
+use crate::broker::reserve::Reserve;
 use crate::broker::topics::Topics;
 use crate::broker::{Broker, folders};
-use crate::catalogue::{Catalogue, LogPoint};
+use crate::catalogue::records::PartitionChangeRecord;
+use crate::catalogue::{Catalogue, LogPoint, MetadataRecord};
 use crate::config::BrokerConfig;
+
+/// How many partitions' new terms are committed at once.
+const TERMS_PER_BATCH: usize = 10_000;
 
 /// What a start begins with.
 pub struct Start {
@@ -109,7 +114,17 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
     let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
     let mut state = State::new(catalogue, metadata);
-    let shared = Shared { config: config.clone(), data_dir: data_dir.clone(), cores: cores.clone(), topics: topics.clone() };
+    if !recovered.clean {
+        open_terms(core, &mut state, config.node_id).await?;
+    }
+    let reserve = Arc::new(Reserve::new(&data_dir));
+    let shared = Shared {
+        config: config.clone(),
+        data_dir: data_dir.clone(),
+        cores: cores.clone(),
+        topics: topics.clone(),
+        reserve: reserve.clone(),
+    };
     reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
 
     let begun = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.begin().await })));
@@ -120,9 +135,28 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     if state.catalogue.applied() == LogPoint::START {
         metadata_log::commit(core, &mut state, &Catalogue::first_records()).await?;
     }
+    reserve.take(&core.disk).await;
     let node_id = config.node_id;
     let controller = Controller::new(shared, state);
-    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, controller }))
+    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, reserve, controller }))
+}
+
+/// After a crash every partition begins a new term: offsets that were given out and lost will be given out again, and by the
+/// leader epoch clients and followers tell which are which (KIP-101, KIP-320).
+async fn open_terms(core: &Rc<Core>, state: &mut State, node_id: i32) -> Result<(), CommitError> {
+    let changes: Vec<_> = state
+        .catalogue
+        .topics()
+        .flat_map(|topic| {
+            let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+            (0..count).map(|partition| PartitionChangeRecord { partition, topic_id: topic.id, isr: None, leader: Some(node_id) })
+        })
+        .map(MetadataRecord::PartitionChange)
+        .collect();
+    for batch in changes.chunks(TERMS_PER_BATCH) {
+        metadata_log::commit(core, state, batch).await?;
+    }
+    Ok(())
 }
 
 async fn open_metadata_log(core: &Core, recovered: &Recovered) -> Result<Partition, BootError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ringlog_engine::core::{Core, CoreHandle};
+use ringlog_engine::log::append::AppendError;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::alter_configs::{AlterConfigsRequest, AlterConfigsResourceResponse};
 use ringlog_protocol::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopicResult};
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::broker::metadata_log::{self, CommitError};
 use crate::broker::reconcile::{self, State};
+use crate::broker::reserve::Reserve;
 use crate::broker::topics::{Topic, Topics};
 use crate::catalogue::commands::{self, Plan, ProducerIdBlock, Refusal};
 use crate::catalogue::{Catalogue, MetadataRecord};
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) data_dir: Arc<Path>,
     pub(crate) cores: Arc<[CoreHandle]>,
     pub(crate) topics: Arc<ArcSwap<Topics>>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 /// See the module. Clones are the same controller.
@@ -197,7 +200,12 @@ async fn commit(
     records: Vec<MetadataRecord>,
 ) -> Result<(), CommandError> {
     if !records.is_empty() {
-        metadata_log::commit(&core, &mut state, &records).await?;
+        let mut committed = metadata_log::commit(&core, &mut state, &records).await;
+        let is_full = matches!(&committed, Err(CommitError::Append(AppendError::NoRoom(_))));
+        if is_full && controller.shared.reserve.give_up(&core.disk).await {
+            committed = metadata_log::commit(&core, &mut state, &records).await;
+        }
+        committed?;
     }
     let result = reconcile::reconcile(&controller.shared, &mut state).await;
     if result.is_err() {

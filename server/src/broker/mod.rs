@@ -5,6 +5,7 @@
 //! - [`controller`]: commands: plan, commit to the metadata log, apply. [`reconcile`]: make partitions follow the catalogue.
 //! - [`metadata_log`]: the metadata log's records, batches and snapshots.
 //! - [`producer_ids`]: the ids that a core gives to idempotent producers.
+//! - [`reserve`]: room on the disk for when it is full.
 //! - [`boot`], [`serve`]: start and stop.
 
 pub mod boot;
@@ -13,6 +14,7 @@ mod folders;
 pub mod metadata_log;
 pub mod producer_ids;
 mod reconcile;
+pub mod reserve;
 pub mod serve;
 pub mod topics;
 
@@ -40,6 +42,8 @@ pub struct Broker {
     pub cores: Arc<[CoreHandle]>,
     /// The topics of now. `load()` it once per request.
     pub topics: Arc<ArcSwap<Topics>>,
+    /// Room that is held back for when the disk is full.
+    pub reserve: Arc<reserve::Reserve>,
     /// Where topics are created, changed and deleted.
     pub controller: Controller,
 }

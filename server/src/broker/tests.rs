@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use super::boot::{BootError, Start, boot};
 use super::{Broker, BrokerCore, metadata_log};
+use crate::catalogue::Catalogue;
 use crate::config::BrokerConfig;
 
 const DATA: &str = "/data";
@@ -205,6 +206,13 @@ fn topics_come_back_after_a_stop_and_after_a_crash() {
     let running = machine.start();
     assert_eq!(running.names(), ["a", "b", "c"]);
     assert_eq!(running.offsets("a", 2), (0, 16));
+    // A crash ends a term, a clean stop does not.
+    let a = running.broker.topics.load().by_name("a").unwrap().clone();
+    assert_eq!((a.partitions[2].published.leader_epoch(), a.info.partitions[2].leader_epoch), (LeaderEpoch(1), LeaderEpoch(1)));
+    machine.run(running.append("a", 2, 3));
+    let epochs = |log: &mut ringlog_engine::log::Log| log.epochs().clone();
+    let epochs = running.cores[a.partitions[2].core].with_log(a.partitions[2].id, epochs).unwrap();
+    assert_eq!(epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect::<Vec<_>>(), [(0, 0), (1, 16)]);
     assert_eq!(running.offsets("c", 1), (0, 4));
     assert_eq!(running.broker.topics.load().partition_count(), 8);
 }
@@ -505,8 +513,10 @@ fn a_snapshot_takes_the_place_of_the_log_before_it() {
     assert_eq!(running.names(), ["after", "kept", "wide"]);
     assert_eq!(running.id("kept"), Some(id));
     let again = machine.run(running.broker.controller.catalogue());
-    assert_eq!(again.snapshot(), catalogue.snapshot());
-    assert_eq!(again.applied(), catalogue.applied());
+    let config = |catalogue: &Catalogue| catalogue.topic("kept").unwrap().config_overrides.clone();
+    assert_eq!(config(&again), config(&catalogue));
+    // The new terms of the 103 partitions came on top.
+    assert_eq!(again.applied().offset, catalogue.applied().offset.plus(103));
     machine.stop(running);
 
     // Without the snapshot there is no catalogue, and nothing is thrown away for that.
@@ -531,4 +541,32 @@ fn a_broker_that_was_started_and_stopped_often_is_the_same() {
         machine.stop(running);
     }
     assert_eq!(machine.folders(), ["__cluster_metadata-0", "t-0", "t-1", "t-2"]);
+}
+
+#[test]
+fn a_full_disk_can_be_emptied() {
+    let machine = Machine::new(17);
+    let running = machine.start();
+    machine.run(running.create(&["t", "u"], 1));
+    machine.run(running.append("t", 0, 10));
+    let reserve = Path::new("/data/.ringlog-reserve");
+    assert!(machine.disk.durable_bytes(reserve).is_some());
+    let space = machine.run(running.disk.space(Path::new(DATA))).unwrap();
+    machine.disk.set_capacity(Some(space.total_bytes - space.available_bytes));
+    // The journal cannot grow for this record without the room that is held back.
+    assert_eq!(machine.run(running.delete("u")), ErrorCode::NONE);
+    assert!(machine.disk.durable_bytes(reserve).is_none());
+    assert_eq!(running.names(), ["t"]);
+    machine.disk.set_capacity(None);
+    machine.run(running.broker.reserve.take(&running.disk));
+    assert!(machine.disk.durable_bytes(reserve).is_some());
+    machine.crash(running, CrashOutcome::KeepUnsynced);
+    // What the last run held is there for the next, on a disk that is nearly full.
+    let space = machine.run(machine.disk.mount().space(Path::new(DATA))).unwrap();
+    machine.disk.set_capacity(Some(space.total_bytes - space.available_bytes + (1 << 20)));
+    let running = machine.start();
+    assert_eq!(running.names(), ["t"]);
+    assert_eq!(running.offsets("t", 0), (0, 10));
+    assert!(machine.run(running.broker.reserve.give_up(&running.disk)));
+    assert!(machine.disk.durable_bytes(reserve).is_none());
 }

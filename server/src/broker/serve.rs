@@ -15,6 +15,7 @@ use ringlog_engine::memory::Pool;
 use tokio::sync::{mpsc, watch};
 
 use crate::broker::boot::{self, BootError, Start};
+use crate::broker::reserve::Reserve;
 use crate::broker::{Broker, BrokerCore};
 use crate::config::BrokerConfig;
 use crate::data_dir::DataDir;
@@ -224,7 +225,7 @@ async fn serve_core(
     let limits = Limits::new(&broker.config.options, broker.cores.len());
     let interval_ms = broker.config.options.log_retention_check_interval_ms;
     let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(u64::MAX));
-    core.env.spawn(Box::pin(retain(core.clone(), interval, stop.clone())));
+    core.env.spawn(Box::pin(retain(core.clone(), broker.reserve.clone(), interval, stop.clone())));
     let handler = make_handler(BrokerCore::new(broker, core.clone()));
     let net_core = net::Core::new(handler, limits, Pool::new(NET_POOL_BYTES));
     let patience = async {
@@ -240,15 +241,16 @@ async fn serve_core(
 }
 
 /// Removes old segments from time to time.
-async fn retain(core: Rc<Core>, interval: Duration, stop: Stop) {
+async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop: Stop) {
     let mut pause = RETENTION_DELAY.min(interval);
     loop {
         tokio::select! {
             () = stop.clone().wait() => return,
             () = core.env.sleep(pause) => {}
         }
-        if let Err(error) = core.retain().await {
-            tracing::error!(core = core.index, %error, "retention could not remove segments; tried again later");
+        match reserve.retain(&core).await {
+            Ok(()) => reserve.take(&core.disk).await,
+            Err(error) => tracing::error!(core = core.index, %error, "retention could not remove segments; tried again later"),
         }
         pause = interval;
     }

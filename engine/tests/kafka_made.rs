@@ -1,4 +1,5 @@
 //! Bytes that Kafka's own classes wrote (`fixtures/MakeFixtures.java`), read as what they are.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may end where it fails")]
 
 use ringlog_engine::batch::{BatchHeader, BatchView, TimestampType};
 use ringlog_engine::compression::Codec;

@@ -176,6 +176,8 @@ pub struct Core {
     /// Partitions whose tail may have something to let go.
     releasable: RefCell<VecDeque<Rc<Slot>>>,
     stopping: Cell<bool>,
+    /// After a clean stop there is nothing to write a checkpoint for.
+    journal_removed: Cell<bool>,
 }
 
 /// What rounds and cold reads may take: enough for the largest batch anybody configures.
@@ -221,6 +223,7 @@ impl Core {
             waiting: RefCell::default(),
             releasable: RefCell::default(),
             stopping: Cell::new(false),
+            journal_removed: Cell::new(false),
         }))
     }
 

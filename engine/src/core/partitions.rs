@@ -113,6 +113,11 @@ impl Core {
         replies.send();
         slot.wake_watchers();
         let _files = slot.files_lock.lock().await;
+        for segment in slot.log.borrow().published().view.load().segments.iter() {
+            // The room comes free when nobody has the file open.
+            self.files.close(segment.id, crate::disk::cache::Purpose::Read);
+            self.files.close(segment.id, crate::disk::cache::Purpose::Write);
+        }
         let directory = slot.log.borrow().directory().clone();
         let Some(name) = directory.file_name().and_then(|name| name.to_str()) else {
             return Err(io::ErrorKind::InvalidFilename.into());
@@ -233,6 +238,9 @@ impl Core {
     /// # Errors
     /// Those of the disk.
     pub async fn remove_journal(&self) -> io::Result<()> {
+        // A checkpoint that is being written ends first, and none begins.
+        let _one = self.checkpoint_lock.lock().await;
+        self.journal_removed.set(true);
         let directory = self.journal.borrow().directory.clone();
         remove_folder(&self.disk, &directory).await?;
         self.disk.sync_dir(&self.settings.data_directory).await

@@ -22,6 +22,8 @@ const SETTLES_MAX: usize = 32;
 /// A partition that took nothing for this long is settled and its memory let go.
 const IDLE_MS: i64 = 5_000;
 const IDLE_CHECK: Duration = Duration::from_millis(1_000);
+/// Files that nobody used for this long are closed; twice as long at the most.
+const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -105,6 +107,9 @@ impl Core {
     /// Moves the checkpoint to what is settled, and frees the journal's space below that.
     pub(crate) async fn free_journal(&self) -> io::Result<()> {
         let _one = self.checkpoint_lock.lock().await;
+        if self.journal_removed.get() {
+            return Ok(());
+        }
         let partitions = self.recovery_points();
         let (generation, oldest) = {
             let journal = self.journal.borrow();
@@ -236,8 +241,13 @@ pub(crate) async fn run_flushes(core: Rc<Core>) {
 
 /// Settles partitions that went idle and lets go of their memory; looks after `flush.ms`.
 pub(crate) async fn run_idle(core: Rc<Core>) {
+    let mut files_swept = core.env.monotonic();
     loop {
         core.env.sleep(IDLE_CHECK).await;
+        if core.env.monotonic().saturating_sub(files_swept) >= FILES_IDLE {
+            files_swept = core.env.monotonic();
+            core.files.close_idle();
+        }
         let now = core.env.now();
         let mut idle = Vec::new();
         for slot in core.slots.borrow().values() {

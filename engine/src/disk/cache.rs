@@ -28,6 +28,8 @@ pub struct FileCache {
     disk: Rc<dyn Disk>,
     files_max: usize,
     uses: Cell<u64>,
+    /// What `uses` was when idle files were looked for last.
+    uses_swept: Cell<u64>,
     files: RefCell<HashMap<(u64, Purpose), Kept>>,
 }
 
@@ -35,7 +37,7 @@ impl FileCache {
     /// Keeps at most `files_max` files open.
     #[must_use]
     pub fn new(disk: Rc<dyn Disk>, files_max: usize) -> Self {
-        Self { disk, files_max: files_max.max(1), uses: Cell::new(0), files: RefCell::new(HashMap::new()) }
+        Self { disk, files_max: files_max.max(1), uses: Cell::new(0), uses_swept: Cell::new(0), files: RefCell::default() }
     }
 
     /// The file at `path`, which the caller calls `key`: a number that no other file has while the process lives.
@@ -67,6 +69,13 @@ impl FileCache {
     /// Closes what is open of a file that is done with.
     pub fn close(&self, key: u64, purpose: Purpose) {
         self.files.borrow_mut().remove(&(key, purpose));
+    }
+
+    /// Closes what was not used since the last call: an idle partition needs no descriptor, and a removed file, which another core may
+    /// have removed, gives its room back only when it is closed.
+    pub fn close_idle(&self) {
+        let since = self.uses_swept.replace(self.uses.get());
+        self.files.borrow_mut().retain(|_, kept| kept.used > since);
     }
 
     /// How many files it holds open.

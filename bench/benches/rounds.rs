@@ -152,12 +152,8 @@ async fn bare_loop(path: PathBuf, round_bytes: usize) -> Figures {
 
 async fn engine_loop(path: PathBuf, partitions: i32, batch_bytes: usize) -> Figures {
     let disk: Rc<dyn Disk> = Rc::new(RingDisk::new());
-    let settings = CoreSettings {
-        data_directory: path,
-        journal_bytes: JOURNAL_BYTES,
-        tail_bytes: 384 << 20,
-        open_files_max: 2048,
-    };
+    let settings =
+        CoreSettings { data_directory: path, journal_bytes: JOURNAL_BYTES, tail_bytes: 384 << 20, open_files_max: 2048 };
     let core = Core::new(0, settings, disk, Rc::new(RealEnv::new()), Box::new(|_, _, _| true)).await.unwrap();
     core.start();
     let config = Arc::new(LogConfig::default());
@@ -181,7 +177,7 @@ async fn engine_loop(path: PathBuf, partitions: i32, batch_bytes: usize) -> Figu
     let batch = Bytes::from(BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&value)).build());
     let header = BatchHeader::parse(&batch).unwrap();
     // The first pass of the journal extends its file; what is measured comes after it.
-    let mut warm_bytes = 0;
+    let (mut warm, mut warm_bytes) = (false, 0);
     let mut meter = Meter::start();
     let mut answers = Vec::with_capacity(ids.len());
     loop {
@@ -193,10 +189,10 @@ async fn engine_loop(path: PathBuf, partitions: i32, batch_bytes: usize) -> Figu
         for answer in answers.drain(..) {
             answer.await.unwrap().unwrap();
         }
-        if warm_bytes < JOURNAL_BYTES && meter.start.elapsed() < RUN * 2 {
+        if !warm {
             warm_bytes += (batch.len() * ids.len()) as u64;
-            if warm_bytes >= JOURNAL_BYTES || meter.start.elapsed() >= RUN * 2 {
-                warm_bytes = JOURNAL_BYTES;
+            warm = warm_bytes >= JOURNAL_BYTES || meter.start.elapsed() >= RUN;
+            if warm {
                 meter = Meter::start();
             }
             continue;

@@ -9,16 +9,17 @@ pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
 
-/// The name of the directory of core `index`'s journal in the data directory.
+/// The name of the directory of core `index`'s journal in the data directory. No partition's folder can have it: those end with
+/// a dash and a number.
 #[must_use]
 pub fn directory_name(index: usize) -> String {
-    format!("ringlog-journal-{index}")
+    format!("ringlog-journal.{index}")
 }
 
 /// Whether a name in the data directory is that of a journal.
 #[must_use]
 pub fn is_directory_name(name: &str) -> bool {
-    name.strip_prefix("ringlog-journal-").is_some_and(|index| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
+    name.strip_prefix("ringlog-journal.").is_some_and(|index| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
 }
 
 pub(crate) fn journal_path(directory: &Path, generation: u64) -> PathBuf {

@@ -53,7 +53,8 @@ pub(crate) struct Unsynced {
 impl Log {
     /// How many committed bytes are not in segment files.
     pub(crate) fn unflushed_bytes(&self) -> u64 {
-        self.committed() - self.flushed
+        // A topic that became durable owes a sync first.
+        self.committed().saturating_sub(self.flushed)
     }
 
     /// Whether the journal still holds something for it, or its files were not synced.

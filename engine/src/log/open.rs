@@ -93,7 +93,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     published.set_log_end(end_offset);
     published.set_high_watermark(end_offset);
     published.set_leader_epoch(params.leader_epoch);
-    let log = Log {
+    let mut log = Log {
         id: params.id,
         directory: params.directory.clone(),
         config: params.config.clone(),
@@ -129,6 +129,9 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         touched: !params.clean,
         last_append: now,
     };
+    if recovered.ends_in_damage {
+        log.roll();
+    }
     log.publish_size();
     log.publish_view();
     Ok(log)
@@ -174,6 +177,8 @@ struct Recovered {
     producers: ProducerStates,
     producers_saved: Offset,
     epochs: Vec<(LeaderEpoch, Offset)>,
+    /// Whether what the last segment ends with is lost: what comes next goes to a new one.
+    ends_in_damage: bool,
 }
 
 impl Opening<'_> {
@@ -220,7 +225,7 @@ impl Opening<'_> {
         producers_saved: Offset,
     ) -> io::Result<Recovered> {
         let mut out =
-            Recovered { segments: VecDeque::new(), end_offset: bases[0].0, producers, producers_saved, epochs: Vec::new() };
+            Recovered { segments: VecDeque::new(), end_offset: bases[0].0, producers, producers_saved, epochs: Vec::new(), ends_in_damage: false };
         let last = bases.len() - 1;
         // Segments that end at or below the recovery point need no look, nor those that the producer snapshot covers.
         let recovery_point = if self.params.clean { Offset(i64::MAX) } else { self.params.recovery_point };
@@ -334,6 +339,7 @@ impl Opening<'_> {
         let shared = Arc::new(Segment::new(base, path.clone(), 0, base));
         let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, start, base, true);
         let mut cut = None;
+        let mut lost_to = None;
         loop {
             match scanner.next().await? {
                 Ok((header, position)) => {
@@ -343,12 +349,18 @@ impl Opening<'_> {
                 Err(Stop::Damage(reason)) => {
                     let position = scanner.position();
                     let next_offset = scanner.next_offset();
-                    if next_offset < recovery_point && !self.params.clean && scanner.skip_damage().await? {
+                    // DamageBelowTheRecoveryPointTakesNothing: what a checkpoint says was synced keeps its offsets and bytes.
+                    let synced_to = next_base.map_or(self.params.recovery_point, |next| next.min(self.params.recovery_point));
+                    if next_offset < synced_to {
                         tracing::error!(
                             segment = %path.display(), position, offset = next_offset.0, %reason,
-                            "damage in a part that had been synced: it is left in place and reads of it are refused; `ringlog log verify` shows all of it"
+                            "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it"
                         );
-                        continue;
+                        if scanner.skip_damage().await? {
+                            continue;
+                        }
+                        lost_to = Some(synced_to);
+                        break;
                     }
                     cut = Some((position, next_offset, reason));
                     break;
@@ -363,8 +375,9 @@ impl Opening<'_> {
                 goes_on = padding && next_base.is_none_or(|next| next == *next_offset);
                 (*position, *next_offset)
             }
-            None => (file_bytes, scanner.next_offset()),
+            None => (file_bytes, lost_to.unwrap_or(scanner.next_offset())),
         };
+        out.ends_in_damage = lost_to.is_some();
         out.end_offset = out.end_offset.max(end_offset).max(base);
         if !self.params.clean || cut.is_some() {
             // What is published is on the device.

@@ -85,7 +85,7 @@ impl Data {
 
     /// A journal with these pieces of the segment, a round each.
     fn with_journal(self, pieces: &[(u64, i64, i64, &[u8])]) -> Self {
-        let directory = self.path().join("ringlog-journal-0");
+        let directory = self.path().join("ringlog-journal.0");
         fs::create_dir(&directory).unwrap();
         let journal = JournalId([5; 16]);
         let mut file = Vec::new();
@@ -383,7 +383,7 @@ fn nothing_is_written() {
     let data = Data::new(&batches.concat()[..500]).crashed().with_journal(&[(0, 0, 3, &batches[0])]);
     let snapshot = || {
         let mut files = Vec::new();
-        for directory in [data.path().to_owned(), data.partition(), data.path().join("ringlog-journal-0")] {
+        for directory in [data.path().to_owned(), data.partition(), data.path().join("ringlog-journal.0")] {
             for entry in fs::read_dir(directory).unwrap() {
                 let path = entry.unwrap().path();
                 files.push((path.clone(), path.is_file().then(|| fs::read(&path).unwrap())));

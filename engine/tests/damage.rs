@@ -1,0 +1,111 @@
+//! Damage in stored segments, found at start. Invariant DamageBelowTheRecoveryPointTakesNothing: what a checkpoint says was synced
+//! keeps its bytes and its offsets, whether the last stop was clean or not; above it, the log is cut at the first damage.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::disk::cache::FileCache;
+use ringlog_engine::disk::sim::SimDisk;
+use ringlog_engine::disk::{Disk, OpenOptions, Payload};
+use ringlog_engine::env::sim::Simulation;
+use ringlog_engine::log::Log;
+use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::log::open::{OpenParams, open};
+use ringlog_engine::log::read::{ReadError, Reader};
+use ringlog_engine::memory::Pool;
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+
+const FOLDER: &str = "/topic-0";
+const BATCHES: i64 = 5;
+
+struct Opened {
+    log: Log,
+    reader: Reader,
+    simulation: Simulation,
+    names: Vec<String>,
+}
+
+/// Five batches of one record in one segment, a byte of batch `damaged` flipped, opened.
+fn opened(damaged: i64, recovery_point: i64, clean: bool) -> Opened {
+    let simulation = Simulation::new(1);
+    let device = SimDisk::new(&simulation, 1);
+    let disk: Rc<dyn Disk> = device.mount();
+    let pool = Pool::new(16 << 20);
+    let mut bytes = Vec::new();
+    for offset in 0..BATCHES {
+        let start = bytes.len();
+        let batch = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        bytes.extend(batch.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build());
+        if offset == damaged {
+            bytes[start + 100] ^= 1;
+        }
+    }
+    let (log, names) = simulation.block_on({
+        let (disk, pool) = (disk.clone(), pool.clone());
+        async move {
+            let directory = PathBuf::from(FOLDER);
+            disk.create_dir(&directory).await.unwrap();
+            let file = disk.open(&directory.join("00000000000000000000.log"), OpenOptions::WRITE).await.unwrap();
+            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
+            file.sync_data().await.unwrap();
+            disk.sync_dir(&directory).await.unwrap();
+            let params = OpenParams {
+                id: PartitionId { topic: TopicId([1; 16]), index: 0 },
+                directory,
+                config: Arc::new(LogConfig::default()),
+                recovery_point: Offset(recovery_point),
+                log_start: Offset(0),
+                clean,
+                leader_epoch: LeaderEpoch(0),
+            };
+            let log = open(&disk, &pool, params, TimestampMs(2000)).await.unwrap();
+            let names = disk.list(Path::new(FOLDER)).await.unwrap().into_iter().map(|entry| entry.name).collect();
+            (log, names)
+        }
+    });
+    let files = Rc::new(FileCache::new(disk.clone(), 8));
+    let reader = Reader::new(disk, files, pool, Box::new(|_, _, _| false));
+    Opened { log, reader, simulation, names }
+}
+
+impl Opened {
+    /// How many bytes a read at `offset` gets, or that it meets the damage.
+    fn read(&self, offset: i64) -> Result<u64, ()> {
+        let plan = self.reader.plan(self.log.published(), Offset(offset), 1 << 20, true);
+        match self.simulation.block_on(plan) {
+            Ok(plan) => Ok(plan.bytes),
+            Err(ReadError::Damaged { .. }) => Err(()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn damage_below_the_recovery_point_takes_nothing() {
+    for clean in [false, true] {
+        for damaged in 0..BATCHES {
+            let opened = opened(damaged, BATCHES, clean);
+            assert_eq!(opened.log.published().log_end(), Offset(BATCHES), "batch {damaged}, clean {clean}");
+            assert_eq!(opened.log.published().high_watermark(), Offset(BATCHES));
+            assert!(!opened.names.iter().any(|name| name.ends_with(".cut")), "{:?}", opened.names);
+            for offset in 0..damaged {
+                assert!(opened.read(offset).unwrap() > 0, "what is sound before the damage is served");
+            }
+            assert_eq!(opened.read(damaged), Err(()), "the damage is not served");
+        }
+    }
+}
+
+#[test]
+fn damage_above_the_recovery_point_cuts_and_keeps_what_is_sound() {
+    let damaged = opened(2, 1, false);
+    assert_eq!(damaged.log.published().log_end(), Offset(2));
+    assert!(damaged.names.iter().any(|name| name.ends_with(".cut")), "sound batches lay behind: {:?}", damaged.names);
+    assert!(damaged.read(0).unwrap() > 0);
+    let last = opened(BATCHES - 1, 1, false);
+    assert_eq!(last.log.published().log_end(), Offset(BATCHES - 1));
+    assert!(!last.names.iter().any(|name| name.ends_with(".cut")), "nothing sound lay behind: {:?}", last.names);
+}

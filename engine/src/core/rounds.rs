@@ -27,6 +27,10 @@ const ROUND_BYTES_MAX: u64 = 4 << 20;
 /// How many passes of settling may leave the journal full before producers are told.
 const SPACE_PASSES_MAX: u32 = 4;
 
+/// How far the journal grows at a time: as much as it has, within these bounds.
+const EXTEND_BYTES_MIN: u64 = 1 << 20;
+const EXTEND_BYTES_MAX: u64 = 16 << 20;
+
 /// A core's journal file and its space.
 pub(crate) struct Journal {
     pub(crate) directory: PathBuf,
@@ -34,7 +38,7 @@ pub(crate) struct Journal {
     pub(crate) id: JournalId,
     pub(crate) generation: u64,
     pub(crate) space: Space,
-    /// How long the file is, as far as rounds have reached.
+    /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush.
     extent: u64,
 }
 
@@ -152,6 +156,13 @@ impl Core {
             (journal.file.clone(), journal.id)
         };
         let (buffer, len) = builder.finish(id, round);
+        if let Err(error) = self.extend_journal(&file, round.position + len as u64).await {
+            return if error.kind() == io::ErrorKind::StorageFull {
+                self.disk_full(&taken, round, &error);
+            } else {
+                self.restart_journal(&error).await;
+            };
+        }
         let payload = Payload::Buffer { buffer, len };
         let result = if sync {
             let (written, is_written) = oneshot::channel();
@@ -168,16 +179,37 @@ impl Core {
         tracing::trace!(core = self.index, ?round, len, sync, ?result, "round");
         match result {
             Ok(()) => {
-                {
-                    let mut journal = self.journal.borrow_mut();
-                    journal.extent = journal.extent.max(round.position + len as u64);
-                }
                 self.written(&taken, sync);
                 self.want_reclaim();
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => self.disk_full(&taken, round, &error),
             Err(error) => self.restart_journal(&error).await,
         }
+    }
+
+    /// Writes zeros where the journal has not been yet, some way beyond `to`: a write that makes the file longer costs its sync
+    /// a commit of the filesystem, several times the flush.
+    async fn extend_journal(&self, file: &Rc<dyn File>, to: u64) -> io::Result<()> {
+        let (extent, bytes_max) = {
+            let journal = self.journal.borrow();
+            (journal.extent, journal.space.bytes_max())
+        };
+        if to <= extent {
+            return Ok(());
+        }
+        let step = extent.clamp(EXTEND_BYTES_MIN, EXTEND_BYTES_MAX);
+        let end = (extent + step).min(bytes_max).max(to);
+        let mut at = extent;
+        while at < end {
+            let len = (end - at).min(EXTEND_BYTES_MIN) as usize;
+            let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
+            buffer[..len].fill(0);
+            file.write_at(Payload::Buffer { buffer, len }, at).await?;
+            at += len as u64;
+        }
+        file.sync_data().await?;
+        self.journal.borrow_mut().extent = end;
+        Ok(())
     }
 
     /// What the next round carries.

@@ -224,8 +224,14 @@ impl Opening<'_> {
         producers: ProducerStates,
         producers_saved: Offset,
     ) -> io::Result<Recovered> {
-        let mut out =
-            Recovered { segments: VecDeque::new(), end_offset: bases[0].0, producers, producers_saved, epochs: Vec::new(), ends_in_damage: false };
+        let mut out = Recovered {
+            segments: VecDeque::new(),
+            end_offset: bases[0].0,
+            producers,
+            producers_saved,
+            epochs: Vec::new(),
+            ends_in_damage: false,
+        };
         let last = bases.len() - 1;
         // Segments that end at or below the recovery point need no look, nor those that the producer snapshot covers.
         let recovery_point = if self.params.clean { Offset(i64::MAX) } else { self.params.recovery_point };

@@ -29,6 +29,8 @@ use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, Topic
 use tokio::sync::oneshot;
 
 const PARTITIONS: i32 = 4;
+/// How long anything may take, by the simulation's clock: what takes longer does not end.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Numbers from a seed (SplitMix64), apart from those of the disk and the scheduler.
 struct Dice(u64);
@@ -100,6 +102,15 @@ impl World {
         Self { simulation, disk, data, models, dice: Dice(seed), next_batch: 1, loud, faults }
     }
 
+    /// Runs until `work` is done, which must be within a bounded time.
+    fn block_on<F: Future>(&self, work: F) -> F::Output {
+        let until = self.simulation.now() + PATIENCE;
+        match self.simulation.block_on_until(work, until) {
+            Some(output) => output,
+            None => panic!("EverythingEnds: not done after {PATIENCE:?} of virtual time"),
+        }
+    }
+
     fn say(&self, what: &str) {
         if self.loud {
             println!("{:?} {what}", self.simulation.now());
@@ -147,7 +158,7 @@ impl World {
         };
         match until {
             Some(until) => self.simulation.block_on_until(work, until),
-            None => Some(self.simulation.block_on(work)),
+            None => Some(self.block_on(work)),
         }
     }
 
@@ -191,7 +202,7 @@ impl World {
     fn check(&self, boot: &Boot, index: usize, after: &str) {
         let published = boot.partitions[index].published.clone();
         let core = boot.core.clone();
-        let read = self.simulation.block_on(async move {
+        let read = self.block_on(async move {
             let mut bytes = Vec::new();
             let mut at = published.log_start();
             loop {
@@ -215,6 +226,9 @@ impl World {
                 let mut whole = 0;
                 for batch in batches(&piece) {
                     let Ok(batch) = batch else { break };
+                    if whole == 0 {
+                        assert!(batch.header().next_offset() > at, "a plan begins at the batch that was asked for");
+                    }
                     whole += batch.bytes().len();
                     if batch.header().last_offset() >= at {
                         bytes.push(batch.bytes().to_vec());
@@ -222,6 +236,11 @@ impl World {
                     }
                 }
                 assert!(whole > 0, "a plan has at least one whole batch");
+                // What follows is the beginning of a batch: no padding of a file, nothing that is not visible.
+                let rest = &piece[whole..];
+                if let Some(base_offset) = rest.first_chunk() {
+                    assert_eq!(i64::from_be_bytes(*base_offset), at.0, "OffsetsHaveNoGap: behind the last whole batch of a plan");
+                }
             }
             bytes
         });
@@ -299,6 +318,9 @@ fn run(seed: u64, faults: bool, loud: bool) {
         for index in 0..PARTITIONS as usize {
             let published = &boot.partitions[index].published;
             world.say(&format!("partition {index}: {} to {}", published.log_start(), published.high_watermark()));
+            for segment in published.view.load().segments.iter().filter(|_| world.loud) {
+                println!("  segment {} to {}, {} bytes", segment.base_offset, segment.end_offset(), segment.file_bytes());
+            }
             world.check(&boot, index, "after boot");
         }
         for _ in 0..world.dice.below(60) {
@@ -318,7 +340,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                     let offset = Offset(published.log_start().0 + world.dice.below(span + 1) as i64);
                     let core = boot.core.clone();
                     let partition = id(index as i32);
-                    let start = world.simulation.block_on(async move { core.delete_records(partition, offset).await });
+                    let start = world.block_on(async move { core.delete_records(partition, offset).await });
                     assert!(start.is_ok() || world.faults, "{start:?}");
                     if let Ok(start) = start {
                         world.models[index].borrow_mut().log_start = start.0;
@@ -331,7 +353,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                     _ => {
                         let disk = boot.core.disk.clone();
                         let data = world.data.clone();
-                        let space = world.simulation.block_on(async move { disk.space(&data).await.unwrap() });
+                        let space = world.block_on(async move { disk.space(&data).await.unwrap() });
                         let used = space.total_bytes - space.available_bytes;
                         let more = world.dice.below(100 << 10);
                         world.disk.set_capacity(Some(used + more));
@@ -360,7 +382,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                 let disk = core.disk.clone();
                 let data = world.data.clone();
                 let faults = world.faults;
-                world.simulation.block_on(async move {
+                world.block_on(async move {
                     let closed = match core.close().await {
                         Ok(closed) => closed,
                         // A partition that went offline: the next start recovers.

@@ -100,6 +100,11 @@ pub(crate) struct Slot {
     pub(crate) queued: Cell<bool>,
     /// Whether it is in the list of those with much to flush.
     pub(crate) flush_queued: Cell<bool>,
+    /// Whether it is in the list of those that may have memory to let go.
+    pub(crate) releasable: Cell<bool>,
+    /// Whether it is being deleted: no round takes it, and its files are not ours to touch. Another partition may have its
+    /// folder's name by now.
+    pub(crate) deleted: Cell<bool>,
     /// Held while its files are written.
     pub(crate) files_lock: tokio::sync::Mutex<()>,
     watchers: RefCell<Vec<Arc<Watcher>>>,
@@ -113,6 +118,8 @@ impl Slot {
             log: Rc::new(RefCell::new(log)),
             queued: Cell::new(false),
             flush_queued: Cell::new(false),
+            releasable: Cell::new(false),
+            deleted: Cell::new(false),
             files_lock: tokio::sync::Mutex::new(()),
             watchers: RefCell::new(Vec::new()),
             watchers_checked: Cell::new(0),
@@ -171,6 +178,10 @@ pub struct Core {
     full: RefCell<Option<String>>,
     /// One checkpoint at a time.
     checkpoint_lock: tokio::sync::Mutex<()>,
+    /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
+    begun: Cell<bool>,
+    /// Why there is no journal any more, where there is none.
+    journal_lost: RefCell<Option<String>>,
     /// Appends that wait for memory, in order.
     waiting: RefCell<VecDeque<Append>>,
     /// Partitions whose tail may have something to let go.
@@ -220,6 +231,8 @@ impl Core {
             space_changed: Notify::new(),
             full: RefCell::default(),
             checkpoint_lock: tokio::sync::Mutex::new(()),
+            begun: Cell::new(false),
+            journal_lost: RefCell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),
             stopping: Cell::new(false),
@@ -267,6 +280,10 @@ impl Core {
             let _ = append.reply.send(Err(AppendError::Deleted));
             return Ok(());
         };
+        if let Some(reason) = self.journal_lost.borrow().as_ref() {
+            let _ = append.reply.send(Err(AppendError::Offline(reason.clone())));
+            return Ok(());
+        }
         let now = self.env.now();
         loop {
             let Append { batch, header, acks, reply, .. } = append;
@@ -297,11 +314,19 @@ impl Core {
     fn release_oldest(&self) -> bool {
         loop {
             let Some(slot) = self.releasable.borrow_mut().pop_front() else { return false };
+            slot.releasable.set(false);
             let released = slot.log.borrow_mut().release_oldest().is_some();
             if released {
-                self.releasable.borrow_mut().push_back(slot);
+                self.may_release(&slot);
                 return true;
             }
+        }
+    }
+
+    /// Puts a partition at the end of the list of those that may have memory to let go.
+    pub(crate) fn may_release(&self, slot: &Rc<Slot>) {
+        if !slot.releasable.replace(true) {
+            self.releasable.borrow_mut().push_back(slot.clone());
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::core::{Core, Partition, Slot};
 use crate::disk::Disk;
+use crate::disk::cache::Purpose;
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
 use crate::log::flush;
@@ -80,6 +81,7 @@ impl Core {
     /// # Errors
     /// Those of the disk.
     pub async fn begin(&self) -> io::Result<()> {
+        self.begun.set(true);
         self.free_journal().await?;
         let (directory, generation) = {
             let journal = self.journal.borrow();
@@ -105,8 +107,11 @@ impl Core {
     /// Those of the disk.
     pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
         let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
+        slot.deleted.set(true);
         // A round that carries it may be in flight.
-        self.rounds_drained().await;
+        if self.round_running.get() {
+            self.round_done.notified().await;
+        }
         let mut replies = Replies::default();
         slot.log.borrow_mut().cut_uncommitted(&AppendError::Deleted, &mut replies);
         slot.log.borrow_mut().set_deleted();
@@ -115,8 +120,7 @@ impl Core {
         let _files = slot.files_lock.lock().await;
         for segment in slot.log.borrow().published().view.load().segments.iter() {
             // The room comes free when nobody has the file open.
-            self.files.close(segment.id, crate::disk::cache::Purpose::Read);
-            self.files.close(segment.id, crate::disk::cache::Purpose::Write);
+            self.close_files(segment.id);
         }
         let directory = slot.log.borrow().directory().clone();
         let Some(name) = directory.file_name().and_then(|name| name.to_str()) else {
@@ -169,10 +173,12 @@ impl Core {
         for (slot, start) in slots.iter().zip(starts) {
             slot.log.borrow_mut().publish_log_start(start);
             let _files = slot.files_lock.lock().await;
+            if slot.deleted.get() {
+                continue;
+            }
             let removed = slot.log.borrow_mut().remove_segments();
             for Removed { id, path } in removed {
-                self.files.close(id, crate::disk::cache::Purpose::Read);
-                self.files.close(id, crate::disk::cache::Purpose::Write);
+                self.close_files(id);
                 for extension in ["log", "index", "timeindex", "txnindex"] {
                     match self.disk.remove_file(&path.with_extension(extension)).await {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -182,6 +188,11 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    fn close_files(&self, segment_id: u64) {
+        self.files.close(segment_id, Purpose::Read);
+        self.files.close(segment_id, Purpose::Write);
     }
 
     /// The clean stop: nothing more is taken, everything goes to the segments, files get their true length, the journal goes.
@@ -217,6 +228,9 @@ impl Core {
 
     async fn close_partition(&self, slot: &Slot) -> io::Result<()> {
         let _files = slot.files_lock.lock().await;
+        if slot.deleted.get() {
+            return Ok(());
+        }
         if let Some(reason) = slot.log.borrow().offline_reason() {
             return Err(io::Error::other(format!("a partition is offline: {reason}")));
         }

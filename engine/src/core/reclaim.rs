@@ -62,7 +62,9 @@ impl Core {
         for (slot, result) in results {
             if let Err(error) = result {
                 self.note_flush_error(&slot, &error);
-                failed = Some(error);
+                if !slot.deleted.get() {
+                    failed = Some(error);
+                }
             }
         }
         let mut prepared = std::mem::take(&mut *prepared.borrow_mut());
@@ -81,7 +83,7 @@ impl Core {
             match error {
                 None => {
                     slot.log.borrow_mut().settle(unsynced);
-                    self.releasable.borrow_mut().push_back(slot.clone());
+                    self.may_release(slot);
                 }
                 Some(error) => {
                     self.note_flush_error(slot, &error);
@@ -100,22 +102,42 @@ impl Core {
 
     async fn flush_and_prepare(&self, slot: &Slot, force: bool) -> io::Result<Unsynced> {
         let _files = slot.files_lock.lock().await;
+        self.may_flush(slot)?;
         flush::flush(&self.flush_io(), &slot.log, force).await?;
         flush::prepare_settle(&self.flush_io(), &slot.log, false).await
     }
 
+    /// Whether a partition's files may be written, asked with the lock held: it may have been deleted or gone offline while the
+    /// lock was waited for.
+    pub(crate) fn may_flush(&self, slot: &Slot) -> io::Result<()> {
+        if slot.deleted.get() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        match slot.log.borrow().offline_reason() {
+            Some(reason) => Err(io::Error::other(format!("the partition is offline: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Moves the checkpoint to what is settled, and frees the journal's space below that.
     pub(crate) async fn free_journal(&self) -> io::Result<()> {
+        if !self.begun.get() {
+            return Ok(());
+        }
         let _one = self.checkpoint_lock.lock().await;
         if self.journal_removed.get() {
             return Ok(());
+        }
+        if let Some(reason) = self.journal_lost.borrow().as_ref() {
+            return Err(io::Error::other(reason.clone()));
         }
         let partitions = self.recovery_points();
         let (generation, oldest) = {
             let journal = self.journal.borrow();
             let needed = self.slots.borrow().values().filter_map(|slot| slot.log.borrow().oldest_round()).min();
-            let oldest = needed.unwrap_or_else(|| journal.space.next_sequence());
-            (journal.generation, oldest.min(journal.space.next_sequence()))
+            let in_flight = journal.in_flight.unwrap_or(u64::MAX);
+            let oldest = needed.unwrap_or(u64::MAX).min(in_flight).min(journal.space.next_sequence());
+            (journal.generation, oldest)
         };
         let text = self.journal.borrow().checkpoint_text(partitions, oldest);
         let path = self.journal.borrow().checkpoint_path();
@@ -133,10 +155,23 @@ impl Core {
     }
 
     fn note_flush_error(&self, slot: &Slot, error: &io::Error) {
+        if slot.deleted.get() || slot.log.borrow().offline_reason().is_some() {
+            return;
+        }
         if error.kind() == io::ErrorKind::StorageFull {
             tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
         } else if error.kind() != io::ErrorKind::OutOfMemory {
             slot.log.borrow_mut().flush_failed(error);
+        }
+    }
+
+    /// Lets go of the last pieces of tails too, where everything is settled: somebody else needs the memory.
+    fn release_settled(&self) {
+        for slot in self.slots.borrow().values() {
+            let mut log = slot.log.borrow_mut();
+            if log.is_settled() {
+                log.release_all();
+            }
         }
     }
 
@@ -183,7 +218,7 @@ pub(crate) async fn run(core: Rc<Core>) {
             let old = all.values().filter(|slot| {
                 let log = slot.log.borrow();
                 log.offline_reason().is_none()
-                    && (log.oldest_round().is_some_and(|oldest| oldest < middle) || (memory_short && log.unflushed_bytes() > 0))
+                    && (log.oldest_round().is_some_and(|oldest| oldest < middle) || (memory_short && !log.is_settled()))
             });
             old.cloned().collect()
         };
@@ -191,6 +226,10 @@ pub(crate) async fn run(core: Rc<Core>) {
         let full = result.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
         *core.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
         core.retry_waiting();
+        if !core.waiting.borrow().is_empty() {
+            core.release_settled();
+            core.retry_waiting();
+        }
         if let Err(error) = result {
             core.space_changed.notify_waiters();
             if core.full.borrow().is_some() {
@@ -222,10 +261,10 @@ pub(crate) async fn run_flushes(core: Rc<Core>) {
             .for_each(slots, FLUSHES_MAX, |core, slot| {
                 Box::pin(async move {
                     slot.flush_queued.set(false);
-                    if slot.log.borrow().offline_reason().is_some() {
+                    let _files = slot.files_lock.lock().await;
+                    if core.may_flush(&slot).is_err() {
                         return Ok(());
                     }
-                    let _files = slot.files_lock.lock().await;
                     flush::flush(&core.flush_io(), &slot.log, false).await
                 })
             })

@@ -3,6 +3,7 @@
 //! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else; any
 //! other failure of the journal is believed for good, and a new one is started.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -40,6 +41,8 @@ pub(crate) struct Journal {
     pub(crate) space: Space,
     /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush.
     extent: u64,
+    /// The round that is being written: it stays needed until it is known what became of it.
+    pub(crate) in_flight: Option<u64>,
 }
 
 impl Journal {
@@ -74,7 +77,7 @@ impl Journal {
         id[..8].copy_from_slice(&env.random_u64().to_le_bytes());
         id[8..].copy_from_slice(&env.random_u64().to_le_bytes());
         disk.sync_dir(&directory).await?;
-        Ok(Self { directory, file, id: JournalId(id), generation, space: Space::new(bytes_max), extent: 0 })
+        Ok(Self { directory, file, id: JournalId(id), generation, space: Space::new(bytes_max), extent: 0, in_flight: None })
     }
 
     /// The checkpoint's text: with these recovery points, replay starts where everything below `oldest` is free.
@@ -113,6 +116,7 @@ pub(crate) async fn run(core: Rc<Core>) {
         tokio::task::yield_now().await;
         core.round_running.set(true);
         core.round().await;
+        core.journal.borrow_mut().in_flight = None;
         core.round_running.set(false);
         core.round_done.notify_waiters();
     }
@@ -164,11 +168,13 @@ impl Core {
             };
         }
         let payload = Payload::Buffer { buffer, len };
+        let write_done = Cell::new(false);
         let result = if sync {
             let (written, is_written) = oneshot::channel();
             let synced = file.write_and_sync(payload, round.position, written);
             let told = async {
                 if is_written.await.is_ok() {
+                    write_done.set(true);
                     self.written(&taken, false);
                 }
             };
@@ -182,7 +188,8 @@ impl Core {
                 self.written(&taken, sync);
                 self.want_reclaim();
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.disk_full(&taken, round, &error),
+            // A sync may say so too, and a failed sync is believed by nobody.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => self.disk_full(&taken, round, &error),
             Err(error) => self.restart_journal(&error).await,
         }
     }
@@ -218,6 +225,9 @@ impl Core {
         let mut bytes = 0;
         let mut dirty = self.dirty.borrow_mut();
         while let Some(slot) = dirty.pop_front() {
+            if slot.deleted.get() {
+                continue;
+            }
             let mut log = slot.log.borrow_mut();
             while let Some(run) = log.next_run(ROUND_BYTES_MAX.saturating_sub(bytes), taken.is_empty()) {
                 bytes += run.to - run.from;
@@ -248,7 +258,9 @@ impl Core {
             {
                 let mut journal = self.journal.borrow_mut();
                 if let Some(position) = journal.space.place(len) {
-                    return Ok(journal.space.take(position, len));
+                    let round = journal.space.take(position, len);
+                    journal.in_flight = Some(round.sequence);
+                    return Ok(round);
                 }
                 if journal.space.used_bytes() == 0 {
                     return Err(format!("the journal ({} bytes) is smaller than the batch", journal.space.bytes_max()));
@@ -351,6 +363,8 @@ impl Core {
         let slots = self.cut_all(&AppendError::Journal(error.to_string()));
         if let Err(error) = self.start_next_journal(&slots).await {
             let reason = format!("its journal failed and no new one could be started: {error}");
+            // What the old one holds is needed at the next start: nothing of it may be freed from now on.
+            *self.journal_lost.borrow_mut() = Some(reason.clone());
             // What was appended in the meantime has no journal to go to.
             for slot in self.cut_all(&AppendError::Journal(reason.clone())) {
                 slot.log.borrow_mut().set_offline(&reason);
@@ -380,8 +394,12 @@ impl Core {
         };
         let mut journal = Journal::start(&self.disk, &self.env, directory, generation, self.settings.journal_bytes).await?;
         for slot in slots {
-            let runs = slot.log.borrow_mut().rejournal();
-            for run in runs {
+            slot.log.borrow_mut().forget_rounds();
+            let mut from = 0;
+            loop {
+                // Asked for one by one: what is settled in the meantime may have left the tail.
+                let Some(run) = slot.log.borrow().rejournal(from, ROUND_BYTES_MAX) else { break };
+                from = run.to;
                 let entry = run.entry(slot.id);
                 let len = RoundBuilder::round_bytes(1, run.to - run.from);
                 let full = || io::Error::from(io::ErrorKind::StorageFull);
@@ -400,7 +418,10 @@ impl Core {
         journal.file.sync_data().await?;
         let text = journal.checkpoint_text(self.recovery_points(), 0);
         crate::disk::replace_file(&self.disk, &journal.checkpoint_path(), text.into_bytes()).await?;
-        remove_other_generations(&self.disk, &journal.directory, generation).await?;
+        // They are not named any more, and go at the next start at the latest.
+        if let Err(error) = remove_other_generations(&self.disk, &journal.directory, generation).await {
+            tracing::warn!(core = self.index, %error, "an old journal could not be removed");
+        }
         *self.journal.borrow_mut() = journal;
         Ok(())
     }

@@ -30,7 +30,10 @@ pub struct Replay {
     pub checkpoint: Option<Checkpoint>,
     /// The journal file that is read.
     pub path: Option<PathBuf>,
+    /// The body that was read last, and where its round stands.
     body: Vec<u8>,
+    body_at: Option<u64>,
+    buffer: Option<Buffer>,
 }
 
 impl Replay {
@@ -65,6 +68,8 @@ impl Replay {
             checkpoint,
             path: None,
             body: Vec::new(),
+            body_at: None,
+            buffer: None,
         };
         if let Some((_, entry)) = file_entry {
             let path = directory.join(&entry.name);
@@ -96,12 +101,14 @@ impl Replay {
             tracing::trace!(last = self.last_sequence, position = self.position, "the chain ends");
             return Ok(None);
         };
-        if !self.read_body(&header, position).await? {
+        // The place at the front was looked at last, and may not have been the one.
+        if self.body_at != Some(position) && !self.read_body(&header, position).await? {
             return Ok(None);
         }
         self.journal = Some(header.journal);
         self.last_sequence = header.sequence;
         self.position = position + header.round_bytes();
+        self.body_at = None;
         match header.entries(&self.body) {
             Ok(entries) => Ok(Some((header, entries))),
             Err(_) => Ok(None),
@@ -110,8 +117,11 @@ impl Replay {
 
     /// The header at `position`, if a whole round stands there that continues the chain.
     async fn round_at(&mut self, position: u64) -> io::Result<Option<RoundHeader>> {
-        let Some(block) = self.read(position, BLOCK_BYTES).await? else { return Ok(None) };
-        let header = match RoundHeader::decode(&block[..BLOCK_BYTES]) {
+        if !self.read(position, BLOCK_BYTES).await? {
+            return Ok(None);
+        }
+        let decoded = self.buffer.as_ref().map(|block| RoundHeader::decode(&block[..BLOCK_BYTES]));
+        let header = match decoded.unwrap_or(Err(FormatError::NotARound("nothing was read"))) {
             Ok(header) => header,
             Err(FormatError::NotARound(_)) => return Ok(None),
             Err(error @ FormatError::Newer(_)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
@@ -126,9 +136,10 @@ impl Replay {
 
     /// Reads table and payloads of a round. Returns whether all of it is there.
     async fn read_body(&mut self, header: &RoundHeader, position: u64) -> io::Result<bool> {
-        if position + header.round_bytes() > self.file_bytes {
+        if position.checked_add(header.round_bytes()).is_none_or(|end| end > self.file_bytes) {
             return Ok(false);
         }
+        self.body_at = None;
         self.body.clear();
         self.body.reserve(header.body_bytes as usize);
         let end = position + header.round_bytes();
@@ -136,22 +147,30 @@ impl Replay {
         let mut skip = HEADER_BYTES;
         while at < end {
             let len = READ_BYTES.min((end - at) as usize);
-            let Some(piece) = self.read(at, len).await? else { return Ok(false) };
+            if !self.read(at, len).await? {
+                return Ok(false);
+            }
             let wanted = header.body_bytes as usize - self.body.len();
-            self.body.extend_from_slice(&piece[skip..len.min(skip + wanted)]);
+            if let Some(piece) = &self.buffer {
+                self.body.extend_from_slice(&piece[skip..len.min(skip + wanted)]);
+            }
             skip = 0;
             at += len as u64;
         }
+        self.body_at = Some(position);
         Ok(self.body.len() == header.body_bytes as usize)
     }
 
-    async fn read(&self, position: u64, len: usize) -> io::Result<Option<Buffer>> {
-        let Some(file) = &self.file else { return Ok(None) };
-        if position + len as u64 > self.file_bytes {
-            return Ok(None);
+    /// Reads into the buffer. Returns whether all of it is there.
+    async fn read(&mut self, position: u64, len: usize) -> io::Result<bool> {
+        let Some(file) = &self.file else { return Ok(false) };
+        if position.checked_add(len as u64).is_none_or(|end| end > self.file_bytes) {
+            return Ok(false);
         }
-        let (buffer, read) = file.read_at(Buffer::standalone(len), len, position).await?;
-        Ok((read == len).then_some(buffer))
+        let buffer = self.buffer.take().unwrap_or_else(|| Buffer::standalone(READ_BYTES));
+        let (buffer, read) = file.read_at(buffer, len, position).await?;
+        self.buffer = Some(buffer);
+        Ok(read == len)
     }
 }
 

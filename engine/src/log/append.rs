@@ -314,7 +314,9 @@ impl LiveSegment {
             offsets_saved: 0,
             times_saved: 0,
             name_synced: false,
-            file_dirty: false,
+            changes: 0,
+            changes_synced: 0,
+            padded: false,
         }
     }
 

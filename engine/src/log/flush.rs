@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{BLOCK_BYTES, Disk, File, OpenOptions, Payload};
 use crate::log::published::Segment;
-use crate::log::{Log, SnapshotDue};
+use crate::log::{Log, SegmentState, SnapshotDue};
 use crate::memory::{Pool, Slice};
 use crate::segment::{index, names};
 
@@ -39,6 +39,7 @@ struct Step {
     cut_to: Option<u64>,
     start: u64,
     end: u64,
+    failures_before: u64,
 }
 
 /// What a log has on its files and wants synced.
@@ -48,6 +49,8 @@ pub(crate) struct Unsynced {
     pub(crate) flushed: u64,
     new_name: bool,
     failures_before: u64,
+    /// Of each segment whose file is among `files`, how many of its changes they have.
+    changes: Vec<(Arc<Segment>, u64)>,
 }
 
 impl Log {
@@ -59,11 +62,14 @@ impl Log {
 
     /// Whether the journal still holds something for it, or its files were not synced.
     pub(crate) fn is_settled(&self) -> bool {
-        self.settled == self.end && self.segments.iter().all(|s| s.live.as_ref().is_none_or(|live| !live.file_dirty))
+        self.settled == self.end && self.segments.iter().all(|s| s.live.as_ref().is_none_or(|live| !live.file_dirty()))
     }
 
     fn next_step(&mut self, force: bool) -> Option<Step> {
         let from = self.flushed;
+        if let Some(step) = self.next_cut(from) {
+            return Some(step);
+        }
         let committed = self.committed();
         let at = self.segments.iter().position(|segment| segment.end() > from)?;
         let sealed = at + 1 < self.segments.len();
@@ -83,25 +89,55 @@ impl Log {
         if to > last_block {
             self.tail.visit(last_block, to, |bytes| padded.extend_from_slice(bytes));
         }
+        let cut_to = (ends && to > last_block).then_some(segment.bytes);
         if let Some(live) = &mut segment.live {
-            live.file_dirty = true;
+            live.changes += 1;
+            live.padded = !padded.is_empty() && cut_to.is_none();
         }
         Some(Step {
             segment: segment.shared.clone(),
             position: block_start - start,
             whole: self.tail.slices(block_start, last_block.min(to)),
             padded,
-            cut_to: (ends && to > last_block).then_some(segment.bytes),
+            cut_to,
             start: from,
             end: to,
+            failures_before: self.flush_failures_ever,
+        })
+    }
+
+    /// A segment that was sealed after all of it had been forced out: its file has to lose the padding before anything of the
+    /// next segment is settled.
+    fn next_cut(&mut self, from: u64) -> Option<Step> {
+        let sealed = self.segments.len() - 1;
+        let padded = |segment: &&mut SegmentState| {
+            segment.end() <= from && segment.live.as_ref().is_some_and(|live| live.padded)
+        };
+        let segment = self.segments.iter_mut().take(sealed).find(padded)?;
+        let live = segment.live.as_mut()?;
+        live.changes += 1;
+        live.padded = false;
+        Some(Step {
+            segment: segment.shared.clone(),
+            position: segment.bytes,
+            whole: Vec::new(),
+            padded: Vec::new(),
+            cut_to: Some(segment.bytes),
+            start: from,
+            end: from,
+            failures_before: self.flush_failures_ever,
         })
     }
 
     fn step_done(&mut self, step: &Step) {
-        if self.flushed != step.start {
-            // A failure took the position back meanwhile: this will be written again.
+        if self.flush_failures_ever != step.failures_before {
+            // A failure, perhaps of a sync that was to cover this too, took the position back: it will be written again.
             return;
         }
+        if step.start == step.end {
+            return;
+        }
+        assert_eq!(self.flushed, step.start, "one step at a time");
         self.flushed = step.end;
         if let Some(segment) = self.segments.iter().find(|segment| Arc::ptr_eq(&segment.shared, &step.segment)) {
             segment.shared.set_file_bytes(step.end - segment.stream);
@@ -115,6 +151,12 @@ impl Log {
         self.flushed = self.settled;
         for segment in &mut self.segments {
             segment.shared.set_file_bytes(segment.end().min(self.settled).saturating_sub(segment.stream));
+            // One without a file may still be cut off the log, and must not get one.
+            if let Some(live) = segment.live.as_mut().filter(|live| live.changes > 0) {
+                // Longer than it should be, for all that is known, until it is cut.
+                live.padded = true;
+                live.changes += 1;
+            }
         }
         self.flush_failures += 1;
         self.flush_failures_ever += 1;
@@ -144,18 +186,17 @@ impl Log {
             self.rounds.pop_front();
         }
         let count = self.segments.len();
-        let flushed = self.flushed;
         for (at, segment) in self.segments.iter_mut().enumerate() {
             let end = segment.end();
             let Some(live) = &mut segment.live else { continue };
             if unsynced.new_name && segment.stream < to {
                 live.name_synced = true;
             }
-            if flushed == to {
-                live.file_dirty = false;
+            if let Some((_, changes)) = unsynced.changes.iter().find(|(synced, _)| Arc::ptr_eq(synced, &segment.shared)) {
+                live.changes_synced = live.changes_synced.max(*changes);
             }
             let indexed = live.offsets_saved == live.index.offsets.count() && live.times_saved == live.index.times.count();
-            if at + 1 < count && end <= to && indexed {
+            if at + 1 < count && end <= to && indexed && !live.padded && !live.file_dirty() {
                 segment.live = None;
                 segment.shared.live_index.store(None);
             }
@@ -209,9 +250,9 @@ async fn write_step(io: &FlushIo<'_>, step: &Step) -> io::Result<()> {
         buffer[..step.padded.len()].copy_from_slice(&step.padded);
         buffer[step.padded.len()..BLOCK_BYTES].fill(0);
         file.write_at(Payload::Buffer { buffer, len: BLOCK_BYTES }, step.position + whole_len as u64).await?;
-        if let Some(len) = step.cut_to {
-            file.set_len(len).await?;
-        }
+    }
+    if let Some(len) = step.cut_to {
+        file.set_len(len).await?;
     }
     Ok(())
 }
@@ -236,7 +277,7 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
                     live: live.index.clone(),
                     offsets_saved: live.offsets_saved,
                     times_saved: live.times_saved,
-                    file_dirty: live.file_dirty,
+                    changes: live.file_dirty().then_some(live.changes),
                     // An entry is saved once its batch is in the file.
                     below: if log.flushed >= segment.stream { log.flushed - segment.stream } else { 0 },
                     complete: (sealed || all) && segment.end() <= log.flushed,
@@ -245,7 +286,7 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
             .collect();
         (log.flushed, log.flush_failures_ever, log.directory.clone(), parts)
     };
-    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false, failures_before };
+    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false, failures_before, changes: Vec::new() };
     for part in parts {
         let saved = part.save(io, &mut unsynced).await?;
         let mut log = log.borrow_mut();
@@ -272,7 +313,8 @@ struct SegmentSave {
     live: Arc<crate::log::published::LiveIndex>,
     offsets_saved: usize,
     times_saved: usize,
-    file_dirty: bool,
+    /// Where the file has what was not synced: how many changes it had.
+    changes: Option<u64>,
     below: u64,
     complete: bool,
 }
@@ -315,7 +357,8 @@ impl SegmentSave {
                 unsynced.files.push(file);
             }
         }
-        if self.file_dirty {
+        if let Some(changes) = self.changes {
+            unsynced.changes.push((self.segment.clone(), changes));
             unsynced.files.push(io.files.open(self.segment.id, Purpose::Write, &self.segment.path).await?);
         }
         Ok((offsets_end, times_end))
@@ -395,7 +438,8 @@ pub(crate) async fn cut_to_length(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>) -> i
         let active = log.active_mut();
         if let Some(live) = &mut active.live {
             live.close();
-            live.file_dirty = true;
+            live.changes += 1;
+            live.padded = false;
         }
         (active.shared.clone(), active.bytes)
     };

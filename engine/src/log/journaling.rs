@@ -95,9 +95,14 @@ impl Log {
         self.tail.visit(run.from, run.to, visit);
     }
 
-    /// What rounds have written and not synced, for a topic that is not durable.
+    /// What rounds have written and not synced.
     pub(crate) fn unsynced_upto(&self) -> Option<(u64, Offset)> {
-        (self.synced < self.visible && self.synced < self.written).then(|| (self.visible, self.published.high_watermark()))
+        if self.synced >= self.written {
+            return None;
+        }
+        // Written and not committed yet: the topic became durable while its round was in flight.
+        let written = self.pending.iter().take_while(|pending| pending.stream_end <= self.written).last();
+        Some((self.written, written.map_or(self.published.high_watermark(), |pending| pending.next_offset)))
     }
 
     /// Notes that the round `sequence` carries this log's bytes up to `to`.
@@ -150,7 +155,7 @@ impl Log {
                 replies.push(waiter.reply, Ok(waiter.appended));
             }
         }
-        if self.marks.back().is_none_or(|&(stream, _)| stream < to) {
+        if self.marks.back().map_or(self.settled, |&(stream, _)| stream) < to {
             self.marks.push_back((to, next_offset));
         }
         if next_offset <= self.published.high_watermark() {
@@ -211,25 +216,35 @@ impl Log {
         self.publish_view();
     }
 
-    /// Forgets the rounds of a journal that was given up; what is committed and not settled is to be journaled again.
-    /// Returns the runs for that.
-    pub(crate) fn rejournal(&mut self) -> Vec<Run> {
+    /// Forgets the rounds of a journal that was given up.
+    pub(crate) fn forget_rounds(&mut self) {
         self.rounds.clear();
-        let (from, to) = (self.settled, self.visible);
-        let mut runs = Vec::new();
-        for segment in &self.segments {
-            let (start, end) = (segment.stream.max(from), segment.end().min(to));
-            if start < end {
-                runs.push(Run {
-                    from: start,
-                    to: end,
-                    segment_base: segment.shared.base_offset,
-                    position: start - segment.stream,
-                    base_offset: self.settled_offset.max(segment.shared.base_offset),
-                    next_offset: segment.shared.end_offset().min(self.published.high_watermark()),
-                });
+    }
+
+    /// The next run, from the stream position `from` on, of what is committed and not settled, for a new journal: about `room`
+    /// bytes, more where a batch needs it. The first may begin within a batch, where the segment file already has the
+    /// beginning.
+    pub(crate) fn rejournal(&self, from: u64, room: u64) -> Option<Run> {
+        let from = from.max(self.settled);
+        let segment = self.segments.iter().find(|segment| segment.end().min(self.visible) > from)?;
+        let end = segment.end().min(self.visible);
+        let first = self.marks.partition_point(|&(stream, _)| stream <= from);
+        let base_offset = first.checked_sub(1).map_or(self.settled_offset, |at| self.marks[at].1);
+        let mut run = Run {
+            from,
+            to: end,
+            segment_base: segment.shared.base_offset,
+            position: from - segment.stream,
+            base_offset,
+            next_offset: segment.shared.end_offset().min(self.published.high_watermark()),
+        };
+        let mut marks = self.marks.range(first..).take_while(|&&(stream, _)| stream <= end);
+        if let Some(&(stream, offset)) = marks.next() {
+            (run.to, run.next_offset) = (stream, offset);
+            for &(stream, offset) in marks.take_while(|&&(stream, _)| stream - from <= room) {
+                (run.to, run.next_offset) = (stream, offset);
             }
         }
-        runs
+        Some(run)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Positions, in the stream of bytes since the log was opened, and what holds between them (checked by assertions):
 //! `settled ≤ flushed ≤ committed ≤ journaled ≤ end`, where `committed` is `synced` for a durable topic and `written` for
-//! another.
+//! another, and never goes back when a topic's options change.
 //!
 //! | position | everything below it |
 //! |---|---|
@@ -66,8 +66,19 @@ pub(crate) struct LiveSegment {
     pub(crate) times_saved: usize,
     /// Whether the file's name is durable.
     pub(crate) name_synced: bool,
-    /// Whether the file has bytes that were not synced.
-    pub(crate) file_dirty: bool,
+    /// How many writes and cuts of the file were begun …
+    pub(crate) changes: u64,
+    /// … and how many of them a good sync has covered.
+    pub(crate) changes_synced: u64,
+    /// Whether the file's last block was padded, so that the file is longer than the segment.
+    pub(crate) padded: bool,
+}
+
+impl LiveSegment {
+    /// Whether the file has what was not synced.
+    pub(crate) fn file_dirty(&self) -> bool {
+        self.changes > self.changes_synced
+    }
 }
 
 /// A producer snapshot that was taken and not written.
@@ -198,9 +209,9 @@ impl Log {
         self.tail.memory_bytes() + self.partial.capacity()
     }
 
-    /// The position up to which records are committed.
+    /// The position up to which records are committed: what consumers may see, and what may go to segment files.
     pub(crate) fn committed(&self) -> u64 {
-        if self.config.is_durable() { self.synced } else { self.written }
+        self.visible
     }
 
     pub(crate) fn active(&self) -> &SegmentState {

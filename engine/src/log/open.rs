@@ -50,6 +50,11 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     let names = tidy(disk, &params.directory).await?;
     let mut opening = Opening { disk, pool, params: &params, now, changed: false };
     let mut bases = segment_files(&names);
+    // A removal that a crash interrupted, or that the journal's replay has undone in part.
+    while bases.len() > 1 && bases[1].0 <= params.log_start {
+        let (base, _) = bases.remove(0);
+        opening.remove_segment(base).await?;
+    }
     if bases.is_empty() {
         let path = params.directory.join(names::log_file_name(params.log_start));
         disk.open(&path, OpenOptions::WRITE).await?.sync_data().await?;
@@ -59,6 +64,18 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     let (producers, snapshot_files) = opening.producers(&names).await?;
     let producers_saved = snapshot_files.back().copied().unwrap_or(Offset(-1));
     let mut recovered = opening.segments(bases, producers, producers_saved).await?;
+    if params.log_start > recovered.end_offset {
+        // Records were deleted up to there, and what was lost lay below: no offset is given twice, and none comes back.
+        tracing::warn!(
+            partition = %params.directory.display(), log_start = params.log_start.0, log_end = recovered.end_offset.0,
+            "the log ends below its start: it begins anew there"
+        );
+        for segment in &recovered.segments {
+            opening.remove_segment(segment.shared.base_offset).await?;
+        }
+        disk.sync_dir(&params.directory).await?;
+        return Box::pin(open(disk, pool, params, now)).await;
+    }
     if producers_saved > recovered.end_offset {
         // The snapshot knows of batches that are lost: without it.
         disk.remove_file(&params.directory.join(names::snapshot_file_name(producers_saved))).await?;
@@ -86,6 +103,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
             live.name_synced = true;
         }
     }
+    recovered.producers.settle(end_offset);
     let published = Arc::new(Published::new());
     let first = recovered.segments.front().map_or(Offset(0), |segment| segment.shared.base_offset);
     let log_start = params.log_start.max(first).min(end_offset);
@@ -243,7 +261,8 @@ impl Opening<'_> {
                 continue;
             }
             let next_base = bases.get(at + 1).map(|next| next.0);
-            let sealed_below = next_base.filter(|&next| next <= recovery_point && at < last);
+            // One that ends at the recovery point is looked at: it may have been sealed with its last block still padded.
+            let sealed_below = next_base.filter(|&next| next < recovery_point && at < last);
             let producers_need = next_base.is_none_or(|next| out.producers_saved < next);
             match sealed_below {
                 Some(next) if !producers_need => {
@@ -281,24 +300,68 @@ impl Opening<'_> {
     }
 
     /// The index entries of a segment that lie below `upto`, if its index files are sound; else none, and it is rebuilt.
-    async fn load_indexes(&self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<LiveIndex> {
+    ///
+    /// Index files are synced when their segment is full, so after a crash some entries may be missing at the end: no entry is
+    /// believed that lies behind the last one of the other file. Files with entries that are not believed are removed, since
+    /// what they say of batches that are lost must not mix with what is written next.
+    async fn load_indexes(&mut self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<LiveIndex> {
+        let (live, whole) = self.read_indexes(base, path, upto, file_bytes).await?;
+        if !whole {
+            self.remove_indexes(path).await?;
+        }
+        Ok(live)
+    }
+
+    async fn remove_indexes(&mut self, path: &Path) -> io::Result<()> {
+        for suffix in ["index", "timeindex"] {
+            match self.disk.remove_file(&path.with_extension(suffix)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.changed = true,
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_segment(&mut self, base: Offset) -> io::Result<()> {
+        let path = self.params.directory.join(names::log_file_name(base));
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            match self.disk.remove_file(&path.with_extension(suffix)).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.changed = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries that are believed, and whether these are all that the files have.
+    async fn read_indexes(&self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<(LiveIndex, bool)> {
         let live = LiveIndex::default();
         let offsets = self.read_if_there(&path.with_extension("index")).await?;
         let times = self.read_if_there(&path.with_extension("timeindex")).await?;
-        let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(live) };
+        let (offsets, times) = match (offsets, times) {
+            (Some(offsets), Some(times)) => (offsets, times),
+            (None, None) => return Ok((live, true)),
+            _ => return Ok((live, false)),
+        };
         let parsed = (index::parse_offset_index(&offsets, base, file_bytes), index::parse_time_index(&times, base));
         let (Ok(offsets), Ok(times)) = parsed else {
             tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
-            return Ok(live);
+            return Ok((live, false));
         };
-        for entry in offsets.into_iter().take_while(|entry| entry.last_offset < upto) {
+        let have = (offsets.len(), times.len());
+        let timed = times.last().map(|entry| entry.offset);
+        let believed = |entry: &IndexEntry| {
+            entry.last_offset < upto && (self.params.clean || timed.is_some_and(|timed| entry.last_offset <= timed))
+        };
+        for entry in offsets.into_iter().take_while(believed) {
             live.offsets.push(entry);
         }
-        let last = live.offsets.count().checked_sub(1).and_then(|at| live.offsets.get(at)).map(|entry| entry.last_offset);
+        let last = last_entry(&live).map(|entry| entry.last_offset);
         for entry in times.into_iter().take_while(|entry| last.is_some_and(|last| entry.offset <= last)) {
             live.times.push(entry);
         }
-        Ok(live)
+        let whole = self.params.clean || have == (live.offsets.count(), live.times.count());
+        Ok((live, whole))
     }
 
     /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.
@@ -381,7 +444,18 @@ impl Opening<'_> {
                 goes_on = padding && next_base.is_none_or(|next| next == *next_offset);
                 (*position, *next_offset)
             }
-            None => (file_bytes, lost_to.unwrap_or(scanner.next_offset())),
+            None => {
+                let end_offset = lost_to.unwrap_or(scanner.next_offset());
+                // Whole batches at the file's end may be lost, and the next segment not.
+                if let Some(next) = next_base.filter(|&next| !self.params.clean && next > recovery_point && next != end_offset) {
+                    tracing::warn!(
+                        segment = %path.display(), offset = end_offset.0, next = next.0,
+                        "the segment ends before the next one begins: nothing behind it was acknowledged as durable"
+                    );
+                    goes_on = false;
+                }
+                (file_bytes, end_offset)
+            }
         };
         out.ends_in_damage = lost_to.is_some();
         out.end_offset = out.end_offset.max(end_offset).max(base);
@@ -389,7 +463,7 @@ impl Opening<'_> {
             // What is published is on the device.
             let file = self.disk.open(&path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
             file.sync_data().await?;
-            live.file_dirty = true;
+            live.changes = 1;
         }
         shared.set_file_bytes(end_position);
         shared.set_visible_bytes(end_position);
@@ -411,7 +485,7 @@ impl Opening<'_> {
         position: u64,
         check_from: u64,
     ) {
-        if header.base_offset >= out.producers_saved {
+        if header.base_offset >= out.producers_saved.max(out.producers.end()) {
             out.producers.update(header, self.now);
         }
         if out.epochs.last().is_none_or(|&(epoch, _)| epoch < header.leader_epoch) {
@@ -481,13 +555,7 @@ impl Opening<'_> {
             } else {
                 self.disk.remove_file(path).await?;
             }
-            for suffix in ["index", "timeindex"] {
-                match self.disk.remove_file(&path.with_extension(suffix)).await {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            return Ok(());
+            return self.remove_indexes(path).await;
         }
         if !sound {
             return Ok(());

@@ -7,6 +7,7 @@
 //! - NothingInvented: every batch that is read was sent, to this partition, and is there once.
 //! - OffsetsHaveNoGap: batches follow each other without a gap from the log start on.
 //! - VisibleStays: what a consumer of a durable topic could see is still there after a crash.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -374,43 +375,45 @@ fn run(seed: u64, faults: bool, loud: bool) {
         for (index, partition) in boot.partitions.iter().enumerate() {
             world.say(&format!("partition {index} ends at {}", partition.published.high_watermark()));
         }
-        power_lost = false;
-        match world.dice.below(4) {
+        power_lost = match world.dice.below(4) {
             0 => {
                 world.say("clean stop");
                 let core = boot.core.clone();
                 let disk = core.disk.clone();
                 let data = world.data.clone();
                 let faults = world.faults;
-                world.block_on(async move {
+                let clean = world.block_on(async move {
                     let closed = match core.close().await {
                         Ok(closed) => closed,
                         // A partition that went offline: the next start recovers.
-                        Err(_) if faults => return,
+                        Err(_) if faults => return false,
                         Err(error) => panic!("{error}"),
                     };
                     recover::write_clean_stop(&disk, &data, &closed).await.unwrap();
                     core.remove_journal().await.unwrap();
+                    true
                 });
                 world.simulation.crash();
                 if world.dice.below(2) == 0 {
                     world.disk.crash();
                 }
+                // What was written before a sync of the journal failed may be nowhere but in memory.
+                !clean
             }
             1 => {
                 world.say("the process dies");
                 world.simulation.crash();
                 world.disk.crash_with(CrashOutcome::KeepUnsynced);
                 // What was written before a sync failed is not there, whoever dies then.
-                power_lost = world.faults;
+                world.faults
             }
             _ => {
                 world.say("the power goes");
                 world.simulation.crash();
                 world.disk.crash();
-                power_lost = true;
+                true
             }
-        }
+        };
     }
 }
 

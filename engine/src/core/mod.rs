@@ -271,6 +271,10 @@ impl Core {
         }
     }
 
+    #[allow(
+        clippy::result_large_err,
+        reason = "it comes back for want of memory only, and a box would be an allocation per batch"
+    )]
     fn try_append(&self, mut append: Append) -> Result<(), Append> {
         if self.stopping.get() {
             let _ = append.reply.send(Err(AppendError::Offline("the broker is stopping".to_owned())));

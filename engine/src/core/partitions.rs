@@ -1,7 +1,7 @@
 //! The partitions of a core: taking them in, deleting them, retention, and the clean stop.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -263,7 +263,7 @@ impl Core {
 
 /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
 /// made when a crash came, and is made again.
-async fn make_folder(disk: &Rc<dyn Disk>, data: &PathBuf, directory: &PathBuf, id: PartitionId) -> io::Result<()> {
+async fn make_folder(disk: &Rc<dyn Disk>, data: &Path, directory: &Path, id: PartitionId) -> io::Result<()> {
     match disk.create_dir(directory).await {
         Ok(()) => disk.sync_dir(data).await?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -27,6 +27,9 @@ const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Partitions whose files wait to be synced.
+type Prepared = Rc<RefCell<Vec<(Rc<Slot>, Unsynced)>>>;
+
 impl Core {
     /// Asks for settling where the journal is half full.
     pub(crate) fn want_reclaim(&self) {
@@ -46,7 +49,7 @@ impl Core {
 
     /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. The first error, after the others were served.
     async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: bool) -> io::Result<()> {
-        let prepared: Rc<RefCell<Vec<(Rc<Slot>, Unsynced)>>> = Rc::default();
+        let prepared: Prepared = Rc::default();
         let mut failed = None;
         let filled = prepared.clone();
         let results = self

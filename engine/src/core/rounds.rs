@@ -189,7 +189,9 @@ impl Core {
                 self.want_reclaim();
             }
             // A sync may say so too, and a failed sync is believed by nobody.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => self.disk_full(&taken, round, &error),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => {
+                self.disk_full(&taken, round, &error)
+            }
             Err(error) => self.restart_journal(&error).await,
         }
     }

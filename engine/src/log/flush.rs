@@ -110,9 +110,7 @@ impl Log {
     /// next segment is settled.
     fn next_cut(&mut self, from: u64) -> Option<Step> {
         let sealed = self.segments.len() - 1;
-        let padded = |segment: &&mut SegmentState| {
-            segment.end() <= from && segment.live.as_ref().is_some_and(|live| live.padded)
-        };
+        let padded = |segment: &&mut SegmentState| segment.end() <= from && segment.live.as_ref().is_some_and(|live| live.padded);
         let segment = self.segments.iter_mut().take(sealed).find(padded)?;
         let live = segment.live.as_mut()?;
         live.changes += 1;
@@ -279,7 +277,7 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
                     times_saved: live.times_saved,
                     changes: live.file_dirty().then_some(live.changes),
                     // An entry is saved once its batch is in the file.
-                    below: if log.flushed >= segment.stream { log.flushed - segment.stream } else { 0 },
+                    below: log.flushed.saturating_sub(segment.stream),
                     complete: (sealed || all) && segment.end() <= log.flushed,
                 })
             })

@@ -546,7 +546,7 @@ impl Opening<'_> {
         let aside = path.with_extension(format!("log.{position}.cut"));
         let file: Rc<dyn File> = self.disk.open(path, OpenOptions::READ).await?;
         let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
-        let sound = matches!(scanner.next().await?, Ok(_)) || scanner.skip_damage().await?;
+        let sound = scanner.next().await?.is_ok() || scanner.skip_damage().await?;
         self.changed = true;
         if position == 0 {
             if sound {

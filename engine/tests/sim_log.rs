@@ -6,6 +6,10 @@
 //! - WrittenSurvivesTheProcess: any acknowledged batch is there after a crash of the process alone.
 //! - NothingInvented: every batch that is read was sent, to this partition, and is there once.
 //! - OffsetsHaveNoGap: batches follow each other without a gap from the log start on.
+//! - DuplicatesGetTheFirstOffset, RetriesAreTaken: what an idempotent producer sends again, after an error or a crash, is there
+//!   once, and answered with the offset that it has.
+//! - TimestampsAreFound: a search by timestamp gives the first record that is as new.
+//! - EverythingEnds: nothing waits for ever.
 //! - VisibleStays: what a consumer of a durable topic could see is still there after a crash.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -23,10 +27,10 @@ use ringlog_engine::core::{Append, Core, CoreSettings, NewPartition, Partition, 
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{CrashOutcome, Faults, Injection, Operation, SimDisk};
 use ringlog_engine::env::sim::Simulation;
-use ringlog_engine::log::append::Acks;
+use ringlog_engine::log::append::{Acks, AppendError, Appended};
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::read::Source;
-use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 use tokio::sync::oneshot;
 
 const PARTITIONS: i32 = 4;
@@ -59,6 +63,35 @@ struct Model {
     /// The highest high watermark that was seen.
     visible: i64,
     log_start: i64,
+    /// How often the topic was made anew.
+    generation: u8,
+    /// Its idempotent producer.
+    producer: Producer,
+}
+
+/// A producer that sends one batch at a time, and again until it has an answer, across crashes.
+#[derive(Default)]
+struct Producer {
+    /// Changes when what it knows may be lost with the log's end.
+    id: i64,
+    next_sequence: i32,
+    /// What has no good answer yet.
+    unanswered: Option<Sent>,
+    in_flight: bool,
+    /// What was acknowledged last, and its first offset.
+    last: Option<(Sent, i64)>,
+}
+
+#[derive(Clone)]
+struct Sent {
+    number: u64,
+    batch: Vec<u8>,
+}
+
+impl Producer {
+    fn new(id: i64) -> Self {
+        Self { id, ..Self::default() }
+    }
 }
 
 struct World {
@@ -78,8 +111,14 @@ struct Boot {
     partitions: Vec<Partition>,
 }
 
-fn id(index: i32) -> PartitionId {
-    PartitionId { topic: TopicId([index as u8 + 1; 16]), index: 0 }
+fn id(index: i32, generation: u8) -> PartitionId {
+    let mut topic = [index as u8 + 1; 16];
+    topic[0] = generation;
+    PartitionId { topic: TopicId(topic), index: 0 }
+}
+
+fn folder(index: i32) -> String {
+    format!("topic{index}-0")
 }
 
 /// Partitions with an even number are durable.
@@ -103,6 +142,10 @@ impl World {
         Self { simulation, disk, data, models, dice: Dice(seed), next_batch: 1, loud, faults }
     }
 
+    fn id(&self, index: usize) -> PartitionId {
+        id(index as i32, self.models[index].borrow().generation)
+    }
+
     /// Runs until `work` is done, which must be within a bounded time.
     fn block_on<F: Future>(&self, work: F) -> F::Output {
         let until = self.simulation.now() + PATIENCE;
@@ -124,8 +167,15 @@ impl World {
         let disk: Rc<dyn Disk> = self.disk.mount();
         let data = self.data.clone();
         let loud = self.loud;
+        let ids: Vec<_> = (0..PARTITIONS as usize).map(|index| self.id(index)).collect();
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
+            // A topic whose deletion a crash interrupted.
+            for old in found.partitions.iter().filter(|partition| !ids.contains(&partition.id)) {
+                let aside = data.join(format!("gone.{}", env.random_u64()));
+                disk.rename(&data.join(&old.folder), &aside).await.unwrap();
+                disk.sync_dir(&data).await.unwrap();
+            }
             if loud {
                 for partition in &found.partitions {
                     println!(
@@ -140,11 +190,11 @@ impl World {
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             let mut partitions = Vec::new();
-            for index in 0..PARTITIONS {
-                let known = found.partitions.iter().find(|partition| partition.id == id(index));
+            for (index, &id) in (0..PARTITIONS).zip(&ids) {
+                let known = found.partitions.iter().find(|partition| partition.id == id);
                 let new = NewPartition {
-                    id: id(index),
-                    folder: format!("topic{index}-0"),
+                    id,
+                    folder: folder(index),
                     config: config(index),
                     leader_epoch: LeaderEpoch(0),
                     recovery_point: known.map_or(Offset(0), |known| known.recovery_point),
@@ -165,6 +215,134 @@ impl World {
 
     fn append(&mut self, boot: &Boot) {
         let index = self.dice.below(PARTITIONS as u64) as usize;
+        let sent = self.batch(index, None);
+        let model = self.models[index].clone();
+        let answer = self.send(boot, index, &sent);
+        self.simulation.env().spawn(Box::pin(async move {
+            if let Ok(Ok(appended)) = answer.await {
+                let before = model.borrow_mut().acknowledged.insert(appended.base_offset.0, sent.number);
+                assert_eq!(before, None, "OffsetsAreGivenOnce");
+            }
+        }));
+    }
+
+    /// The idempotent producer's turn: what has no answer again, or the next batch; now and then what it has an answer for.
+    fn produce(&mut self, boot: &Boot) {
+        let index = self.dice.below(PARTITIONS as u64) as usize;
+        let model = self.models[index].clone();
+        if model.borrow().producer.in_flight {
+            return;
+        }
+        let again = model.borrow().producer.last.clone().filter(|_| self.dice.below(3) == 0);
+        if model.borrow().producer.unanswered.is_none()
+            && let Some((sent, base_offset)) = again
+        {
+            let answer = self.send(boot, index, &sent);
+            self.simulation.env().spawn(Box::pin(async move {
+                if let Ok(Ok(appended)) = answer.await {
+                    assert_eq!(appended.base_offset.0, base_offset, "DuplicatesGetTheFirstOffset");
+                }
+            }));
+            return;
+        }
+        let (id, sequence) = (model.borrow().producer.id, model.borrow().producer.next_sequence);
+        let unanswered = model.borrow().producer.unanswered.clone();
+        let sent = unanswered.unwrap_or_else(|| self.batch(index, Some((ProducerId(1_000 + id), sequence))));
+        let answer = self.send(boot, index, &sent);
+        {
+            let mut model = model.borrow_mut();
+            model.producer.in_flight = true;
+            model.producer.unanswered = Some(sent.clone());
+        }
+        self.simulation.env().spawn(Box::pin(async move {
+            let answer = answer.await;
+            let mut model = model.borrow_mut();
+            if model.producer.id != id {
+                return;
+            }
+            model.producer.in_flight = false;
+            match answer {
+                Ok(Ok(appended)) => {
+                    let before = model.acknowledged.insert(appended.base_offset.0, sent.number);
+                    assert_eq!(before, None, "OffsetsAreGivenOnce");
+                    let header = BatchHeader::parse(&sent.batch).unwrap();
+                    model.producer.next_sequence += header.last_offset_delta + 1;
+                    model.producer.unanswered = None;
+                    model.producer.last = Some((sent, appended.base_offset.0));
+                }
+                Ok(Err(AppendError::Producer(error))) => panic!("RetriesAreTaken: {error}"),
+                _ => {}
+            }
+        }));
+    }
+
+    fn send(&self, boot: &Boot, index: usize, sent: &Sent) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        let header = BatchHeader::parse(&sent.batch).unwrap();
+        let (reply, answer) = oneshot::channel();
+        boot.core.append(Append {
+            partition: boot.partitions[index].id,
+            batch: Bytes::from(sent.batch.clone()),
+            header,
+            acks: Acks::All,
+            reply,
+        });
+        answer
+    }
+
+    /// A batch whose CRC is wrong is refused and changes nothing.
+    fn append_damaged(&mut self, boot: &Boot) {
+        let index = self.dice.below(PARTITIONS as u64) as usize;
+        let mut sent = self.batch(index, None);
+        if let Some(last) = sent.batch.last_mut() {
+            *last ^= 1;
+        }
+        self.models[index].borrow_mut().sent.remove(&sent.number);
+        let answer = self.send(boot, index, &sent);
+        self.simulation.env().spawn(Box::pin(async move {
+            if let Ok(answer) = answer.await {
+                assert!(answer.is_err(), "a damaged batch is refused");
+            }
+        }));
+    }
+
+    /// Deletes a topic, with whatever is on its way, and makes it anew. `false` where the power went in between.
+    fn recreate(&mut self, boot: &mut Boot, index: usize) -> bool {
+        let old = self.id(index);
+        let generation = self.models[index].borrow().generation + 1;
+        let model = Model { generation, producer: Producer::new(self.next_batch as i64), ..Model::default() };
+        self.models[index] = Rc::new(RefCell::new(model));
+        let new = NewPartition {
+            id: self.id(index),
+            folder: folder(index as i32),
+            config: config(index as i32),
+            leader_epoch: LeaderEpoch(0),
+            recovery_point: Offset(0),
+            log_start: Offset(0),
+            clean: false,
+        };
+        let core = boot.core.clone();
+        let until = match self.dice.below(3) {
+            0 => self.simulation.now() + Duration::from_micros(self.dice.below(3_000)),
+            _ => self.simulation.now() + PATIENCE,
+        };
+        let work = async move {
+            core.delete_partition(old).await.unwrap();
+            core.open_partition(new).await.unwrap()
+        };
+        match self.simulation.block_on_until(work, until) {
+            Some(partition) => {
+                boot.partitions[index] = partition;
+                true
+            }
+            None => {
+                assert!(self.simulation.now() < until || until - self.simulation.now() < PATIENCE, "EverythingEnds");
+                false
+            }
+        }
+    }
+
+    /// A batch for a partition, which its model knows from now on.
+    fn batch(&mut self, index: usize, producer: Option<(ProducerId, i32)>) -> Sent {
         let number = self.next_batch;
         self.next_batch += 1;
         let records = 1 + self.dice.below(4);
@@ -174,29 +352,17 @@ impl World {
             _ => 40,
         };
         let mut builder = BatchBuilder::new(Offset(0));
+        if let Some((id, sequence)) = producer {
+            builder = builder.producer(id, 0, sequence);
+        }
         for record in 0..records {
             let mut value = vec![number as u8; self.dice.below(value_len) as usize];
             value.extend_from_slice(&(number * 16 + record).to_le_bytes());
             builder.push(TimestampMs(1_000_000 + number as i64), Some(&number.to_le_bytes()), Some(&value), &[]);
         }
         let batch = builder.build();
-        let header = BatchHeader::parse(&batch).unwrap();
-        let model = self.models[index].clone();
-        model.borrow_mut().sent.insert(number, batch.clone());
-        let (reply, answer) = oneshot::channel();
-        boot.core.append(Append {
-            partition: boot.partitions[index].id,
-            batch: Bytes::from(batch),
-            header,
-            acks: Acks::All,
-            reply,
-        });
-        self.simulation.env().spawn(Box::pin(async move {
-            if let Ok(Ok(appended)) = answer.await {
-                let before = model.borrow_mut().acknowledged.insert(appended.base_offset.0, number);
-                assert_eq!(before, None, "OffsetsAreGivenOnce");
-            }
-        }));
+        self.models[index].borrow_mut().sent.insert(number, batch.clone());
+        Sent { number, batch }
     }
 
     /// Reads a partition from its start and checks everything that is known of it.
@@ -272,6 +438,22 @@ impl World {
         }
         assert!(expected >= model.visible, "VisibleStays: {expected} of {} ({after}, partition {index})", model.visible);
         assert!(published.log_start().0 >= model.log_start, "the log start never moves back");
+        drop(model);
+        self.check_timestamps(boot, index, &found);
+    }
+
+    /// Finds offsets by timestamp: the first, the last and one in the middle of what is there. Records have their batch's number.
+    fn check_timestamps(&self, boot: &Boot, index: usize, found: &BTreeMap<i64, u64>) {
+        let middle = found.len() / 2;
+        for wanted in [found.values().next(), found.values().nth(middle), found.values().last()].into_iter().flatten() {
+            let timestamp = TimestampMs(1_000_000 + *wanted as i64);
+            let published = boot.partitions[index].published.clone();
+            let first = found.iter().find(|(_, number)| *number >= wanted).map(|(offset, _)| *offset);
+            let expected = first.map(|offset| offset.max(published.log_start().0));
+            let core = boot.core.clone();
+            let answer = self.block_on(async move { core.reader.offset_for_timestamp(&published, timestamp).await.unwrap() });
+            assert_eq!(answer.map(|(_, offset)| offset.0), expected, "TimestampsAreFound: {timestamp} (partition {index})");
+        }
     }
 
     fn note_visible(&self, boot: &Boot) {
@@ -290,6 +472,8 @@ impl World {
                 let mut model = model.borrow_mut();
                 model.acknowledged.retain(|offset, _| *offset < end);
                 model.visible = end;
+                // It starts anew: what it had an answer for may be lost, and what it had none for may be there.
+                model.producer = Producer::new(self.next_batch as i64);
             }
         }
     }
@@ -311,7 +495,10 @@ fn run(seed: u64, faults: bool, loud: bool) {
             world.disk.crash();
             power_lost = true;
         }
-        let Some(boot) = world.boot(None) else { unreachable!() };
+        let Some(mut boot) = world.boot(None) else { unreachable!() };
+        for model in &world.models {
+            model.borrow_mut().producer.in_flight = false;
+        }
         world.say(&format!("life {life}"));
         if power_lost {
             world.forget_unsynced(&boot);
@@ -324,8 +511,9 @@ fn run(seed: u64, faults: bool, loud: bool) {
             }
             world.check(&boot, index, "after boot");
         }
+        let mut cut_short = false;
         for _ in 0..world.dice.below(60) {
-            match world.dice.below(12) {
+            match world.dice.below(14) {
                 0 => world.simulation.run_for(Duration::from_millis(world.dice.below(30))),
                 1 => world.simulation.run_for(Duration::from_secs(8)),
                 2 => {
@@ -340,7 +528,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                     let span = (published.high_watermark().0 - published.log_start().0) as u64;
                     let offset = Offset(published.log_start().0 + world.dice.below(span + 1) as i64);
                     let core = boot.core.clone();
-                    let partition = id(index as i32);
+                    let partition = world.id(index);
                     let start = world.block_on(async move { core.delete_records(partition, offset).await });
                     assert!(start.is_ok() || world.faults, "{start:?}");
                     if let Ok(start) = start {
@@ -362,6 +550,22 @@ fn run(seed: u64, faults: bool, loud: bool) {
                     }
                 },
                 6 if world.faults => world.disk.set_capacity(None),
+                7 if world.dice.below(8) == 0 => {
+                    world.disk.set_capacity(None);
+                    world.disk.clear_injections();
+                    let index = world.dice.below(PARTITIONS as u64) as usize;
+                    world.say(&format!("partition {index} is deleted and made anew"));
+                    if !world.recreate(&mut boot, index) {
+                        cut_short = true;
+                        break;
+                    }
+                }
+                8 => world.append_damaged(&boot),
+                9 | 10 => {
+                    for _ in 0..=world.dice.below(4) {
+                        world.produce(&boot);
+                    }
+                }
                 _ => {
                     for _ in 0..=world.dice.below(20) {
                         world.append(&boot);
@@ -371,12 +575,14 @@ fn run(seed: u64, faults: bool, loud: bool) {
         }
         world.disk.set_capacity(None);
         world.disk.clear_injections();
-        world.note_visible(&boot);
+        if !cut_short {
+            world.note_visible(&boot);
+        }
         for (index, partition) in boot.partitions.iter().enumerate() {
             world.say(&format!("partition {index} ends at {}", partition.published.high_watermark()));
         }
         power_lost = match world.dice.below(4) {
-            0 => {
+            0 if !cut_short => {
                 world.say("clean stop");
                 let core = boot.core.clone();
                 let disk = core.disk.clone();
@@ -400,7 +606,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                 // What was written before a sync of the journal failed may be nowhere but in memory.
                 !clean
             }
-            1 => {
+            1 if !cut_short => {
                 world.say("the process dies");
                 world.simulation.crash();
                 world.disk.crash_with(CrashOutcome::KeepUnsynced);

@@ -1,5 +1,6 @@
 //! Taking a batch into the log: producer rules, offsets, the roll of a segment, the one copy into the tail. Memory only.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -222,6 +223,7 @@ impl Log {
     fn note_appended(&mut self, header: &BatchHeader, size: u64, now: TimestampMs) {
         let last_offset = header.last_offset();
         let interval = self.config.index_interval_bytes;
+        let committed = self.published.high_watermark();
         let (epoch, position) = (header.leader_epoch, self.active().bytes);
         if self.epochs.assign(epoch, header.base_offset) {
             self.epochs_dirty = true;
@@ -229,7 +231,7 @@ impl Log {
         let active = self.active_mut();
         active.bytes += size;
         if let Some(live) = &mut active.live {
-            live.note(header, position, size, interval);
+            live.note(header, position, size, interval, committed);
         }
         let newest = active.live.as_ref().map(|live| (live.max_timestamp, live.max_timestamp_offset));
         if let Some((timestamp, offset)) = newest {
@@ -311,6 +313,7 @@ impl LiveSegment {
             bytes_since_index: 0,
             max_timestamp: TimestampMs::NONE,
             max_timestamp_offset: Offset(-1),
+            maxima: VecDeque::new(),
             offsets_saved: 0,
             times_saved: 0,
             name_synced: false,
@@ -320,11 +323,15 @@ impl LiveSegment {
         }
     }
 
-    /// Notes a batch at `position` in the indexes, as sparsely as Kafka does.
-    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, size: u64, interval_bytes: u64) {
+    /// Notes a batch at `position` in the indexes, as sparsely as Kafka does. What lies below `committed` is never cut.
+    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, size: u64, interval_bytes: u64, committed: Offset) {
         if header.max_timestamp > self.max_timestamp {
             self.max_timestamp = header.max_timestamp;
             self.max_timestamp_offset = header.last_offset();
+            while self.maxima.get(1).is_some_and(|&(_, offset)| offset < committed) {
+                self.maxima.pop_front();
+            }
+            self.maxima.push_back((self.max_timestamp, self.max_timestamp_offset));
         }
         if self.first_timestamp.is_none() && header.max_timestamp != TimestampMs::NONE {
             self.first_timestamp = Some(header.max_timestamp);
@@ -362,9 +369,9 @@ impl LiveSegment {
         self.offsets_saved = self.offsets_saved.min(index.offsets.count());
         self.times_saved = self.times_saved.min(index.times.count());
         if self.max_timestamp_offset >= offset {
-            let newest = index.times.count().checked_sub(1).and_then(|at| index.times.get(at).copied());
+            while self.maxima.pop_back_if(|&mut (_, maximum)| maximum >= offset).is_some() {}
             (self.max_timestamp, self.max_timestamp_offset) =
-                newest.map_or((TimestampMs::NONE, Offset(-1)), |entry| (entry.timestamp, entry.offset));
+                self.maxima.back().copied().unwrap_or((TimestampMs::NONE, Offset(-1)));
             shared.set_max_timestamp(self.max_timestamp, self.max_timestamp_offset);
         }
         self.bytes_since_index = 0;

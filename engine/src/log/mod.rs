@@ -61,6 +61,8 @@ pub(crate) struct LiveSegment {
     pub(crate) bytes_since_index: u64,
     pub(crate) max_timestamp: TimestampMs,
     pub(crate) max_timestamp_offset: Offset,
+    /// The largest timestamps so far, as they grew: the last committed one, and all behind it, so that a cut finds back.
+    pub(crate) maxima: VecDeque<(TimestampMs, Offset)>,
     /// How many entries of each index are in the index files.
     pub(crate) offsets_saved: usize,
     pub(crate) times_saved: usize,

@@ -312,6 +312,26 @@ impl Opening<'_> {
         Ok(live)
     }
 
+    /// Writes a recovered segment's index files and syncs them; their names are synced with the directory.
+    async fn save_indexes(&mut self, base: Offset, path: &Path, live: &mut LiveSegment) -> io::Result<()> {
+        let (mut offsets, mut times) = (Vec::new(), Vec::new());
+        for (_, entry) in &live.index.offsets {
+            index::push_offset_entry(&mut offsets, base, entry.last_offset, entry.position);
+        }
+        for (_, entry) in &live.index.times {
+            index::push_time_entry(&mut times, base, entry.timestamp, entry.offset);
+        }
+        for (bytes, suffix) in [(offsets, "index"), (times, "timeindex")] {
+            let file = self.disk.open(&path.with_extension(suffix), OpenOptions::WRITE).await?;
+            file.set_len(0).await?;
+            file.write_at(Payload::Bytes(bytes), 0).await?;
+            file.sync_data().await?;
+        }
+        (live.offsets_saved, live.times_saved) = (live.index.offsets.count(), live.index.times.count());
+        self.changed = true;
+        Ok(())
+    }
+
     async fn remove_indexes(&mut self, path: &Path) -> io::Result<()> {
         for suffix in ["index", "timeindex"] {
             match self.disk.remove_file(&path.with_extension(suffix)).await {
@@ -396,6 +416,7 @@ impl Opening<'_> {
         let newest = loaded.times.count().checked_sub(1).and_then(|at| loaded.times.get(at).copied());
         if let Some(entry) = newest {
             (live.max_timestamp, live.max_timestamp_offset) = (entry.timestamp, entry.offset);
+            live.maxima.push_back((entry.timestamp, entry.offset));
         }
         live.first_timestamp = loaded.times.get(0).map(|entry| entry.timestamp);
         if self.params.clean {
@@ -471,6 +492,10 @@ impl Opening<'_> {
         shared.set_max_timestamp(live.max_timestamp, live.max_timestamp_offset);
         if next_base.is_some() && goes_on {
             live.close();
+            if !self.params.clean {
+                // From the next checkpoint on it lies below the recovery point, and its indexes are believed.
+                self.save_indexes(base, &path, &mut live).await?;
+            }
         }
         shared.live_index.store(Some(live.index.clone()));
         out.segments.push_back(SegmentState { shared, stream: 0, bytes: end_position, live: Some(live) });
@@ -494,7 +519,7 @@ impl Opening<'_> {
         // The batch of the last loaded index entry is read again but must not be indexed twice.
         let indexed = last_entry(&live.index).is_some_and(|entry| position <= entry.position);
         if position >= check_from && !indexed {
-            live.note(header, position, header.size_bytes() as u64, self.params.config.index_interval_bytes);
+            live.note(header, position, header.size_bytes() as u64, self.params.config.index_interval_bytes, Offset(i64::MAX));
         } else if indexed {
             live.bytes_since_index = header.size_bytes() as u64;
         }

@@ -543,7 +543,8 @@ impl Opening<'_> {
             );
             self.set_aside(path, base, position, file_bytes).await?;
         }
-        let file = self.disk.open(path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
+        // Where nothing of it is left, it was renamed or removed: the segment starts empty.
+        let file = self.disk.open(path, OpenOptions { create: Create::IfMissing, write: true, direct: false }).await?;
         file.set_len(position).await?;
         file.sync_data().await?;
         self.changed = true;

@@ -369,7 +369,9 @@ impl LiveSegment {
         self.offsets_saved = self.offsets_saved.min(index.offsets.count());
         self.times_saved = self.times_saved.min(index.times.count());
         if self.max_timestamp_offset >= offset {
-            while self.maxima.pop_back_if(|&mut (_, maximum)| maximum >= offset).is_some() {}
+            while self.maxima.back().is_some_and(|&(_, maximum)| maximum >= offset) {
+                self.maxima.pop_back();
+            }
             (self.max_timestamp, self.max_timestamp_offset) =
                 self.maxima.back().copied().unwrap_or((TimestampMs::NONE, Offset(-1)));
             shared.set_max_timestamp(self.max_timestamp, self.max_timestamp_offset);

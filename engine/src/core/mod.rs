@@ -176,6 +176,9 @@ pub struct Core {
     space_changed: Notify,
     /// Why nothing can be flushed, while that is so.
     full: RefCell<Option<String>>,
+    /// One settling at a time: of two syncs of a file the first may fail and the second succeed, and the second would be
+    /// believed before the first is heard of.
+    settle_lock: tokio::sync::Mutex<()>,
     /// One checkpoint at a time.
     checkpoint_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
@@ -230,6 +233,7 @@ impl Core {
             reclaim_wanted: Notify::new(),
             space_changed: Notify::new(),
             full: RefCell::default(),
+            settle_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
             journal_lost: RefCell::default(),

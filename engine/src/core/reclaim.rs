@@ -21,6 +21,8 @@ const FLUSHES_MAX: usize = 4;
 const SETTLES_MAX: usize = 32;
 /// A partition that took nothing for this long is settled and its memory let go.
 const IDLE_MS: i64 = 5_000;
+/// How many of them at once, so that who is short of space does not wait for long.
+const IDLE_SETTLES_MAX: usize = 256;
 const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 /// Files that nobody used for this long are closed; twice as long at the most.
 const FILES_IDLE: Duration = Duration::from_secs(30);
@@ -49,6 +51,7 @@ impl Core {
 
     /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. The first error, after the others were served.
     async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: bool) -> io::Result<()> {
+        let _one = self.settle_lock.lock().await;
         let prepared: Prepared = Rc::default();
         let mut failed = None;
         let filled = prepared.clone();
@@ -303,7 +306,7 @@ pub(crate) async fn run_idle(core: Rc<Core>) {
             if log.idle_since(now) >= IDLE_MS {
                 if log.is_settled() {
                     log.release_all();
-                } else {
+                } else if idle.len() < IDLE_SETTLES_MAX {
                     idle.push(slot.clone());
                 }
             }

@@ -185,6 +185,10 @@ impl Core {
         tracing::trace!(core = self.index, ?round, len, sync, ?result, "round");
         match result {
             Ok(()) => {
+                {
+                    let mut journal = self.journal.borrow_mut();
+                    journal.extent = journal.extent.max(round.position + len as u64);
+                }
                 self.written(&taken, sync);
                 self.want_reclaim();
             }
@@ -213,8 +217,12 @@ impl Core {
             let len = (end - at).min(EXTEND_BYTES_MIN) as usize;
             let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
             buffer[..len].fill(0);
-            file.write_at(Payload::Buffer { buffer, len }, at).await?;
-            at += len as u64;
+            match file.write_at(Payload::Buffer { buffer, len }, at).await {
+                Ok(()) => at += len as u64,
+                // The little room that is left is for the round itself, which finds out whether it is enough.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => return file.set_len(extent).await,
+                Err(error) => return Err(error),
+            }
         }
         file.sync_data().await?;
         self.journal.borrow_mut().extent = end;

@@ -16,9 +16,8 @@ fn produce(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode Produce 10");
     let records = vec![0; 16 << 10];
     for partitions in [1, 10, 100] {
-        let partition_data = (0..partitions)
-            .map(|index| PartitionProduceData { index, records: Records::Bytes(&records), ..Default::default() })
-            .collect();
+        let partition_data =
+            (0..partitions).map(|index| PartitionProduceData { index, records: Records::Bytes(&records) }).collect();
         let topic = TopicProduceData { name: "bench".into(), partition_data, ..Default::default() };
         let request = ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
         let mut encoder = Encoder::new();

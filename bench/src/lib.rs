@@ -1,1 +1,15 @@
-//! Benchmarks of the engine and the codec; `benches/` holds the criterion ones.
+//! `ringlog-bench`: how close a log gets to the limits of a machine, and how brokers that speak Kafka's protocol compare on it.
+//!
+//! A command measures and gives a [`results::Outcome`]; `main` wraps it with the machine and the command line into a
+//! [`results::Run`], prints it, and stores it. Nothing here judges a figure, and nothing is written outside the directory that
+//! the user named.
+
+pub mod cli;
+pub mod error;
+pub mod machine;
+pub mod process;
+pub mod progress;
+pub mod results;
+pub mod stop;
+pub mod store;
+pub mod units;

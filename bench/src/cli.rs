@@ -1,0 +1,38 @@
+//! The command line: what all commands share, and their list. Each command has its own arguments in its own module.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures how close a log gets to the limits of this machine, and how brokers that speak Kafka's protocol compare on it.
+#[derive(Debug, Parser)]
+#[command(name = "ringlog-bench", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What all commands share.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// What all commands share.
+#[derive(Clone, Debug, Args)]
+pub struct Shared {
+    /// Directory that results are kept in; test files are written below it and removed.
+    #[arg(long, global = true, default_value = "bench-results", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print the result as JSON instead of a table.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What machine this is, and whether a measurement on it can be trusted.
+    Machine,
+}

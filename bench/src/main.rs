@@ -1,0 +1,61 @@
+//! The binary: reads the command line, runs the command, prints and stores what it measured.
+
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+use clap::Parser;
+use ringlog_bench::cli::{Cli, Command, Shared};
+use ringlog_bench::error::Error;
+use ringlog_bench::machine::Machine;
+use ringlog_bench::results::{FORMAT, Outcome, Run};
+use ringlog_bench::{stop, store};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("ringlog-bench: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    stop::listen().map_err(|error| Error::Failed(format!("signals cannot be handled: {error}")))?;
+    let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let start = Instant::now();
+    let machine = Machine::probe(&cli.shared.out);
+    let outcome = match &cli.command {
+        Command::Machine => Outcome::Machine,
+    };
+    let run = Run {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command_line: std::env::args().collect(),
+        started_ms,
+        elapsed_s: start.elapsed().as_secs_f64(),
+        interrupted: stop::requested(),
+        machine,
+        outcome,
+    };
+    print(&cli.shared, &run)?;
+    let path = store::save(&cli.shared.out, &run)?;
+    eprintln!("stored in {}", path.display());
+    Ok(if run.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+}
+
+fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
+    if shared.json {
+        let text = serde_json::to_string_pretty(run).map_err(|error| Error::Failed(error.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    for (name, value) in &run.machine.facts {
+        println!("{name}: {value}");
+    }
+    for warning in &run.machine.warnings {
+        println!("warning: {warning}");
+    }
+    Ok(())
+}

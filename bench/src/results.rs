@@ -1,0 +1,174 @@
+//! What a run stores and a report reads: plain data, in JSON. A field is added with `#[serde(default)]`; a field that changes its
+//! meaning raises [`FORMAT`]. Rates are per second, MB are 10^6 bytes, GB 10^9; names carry their units.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+
+/// The version of what is stored.
+pub const FORMAT: u32 = 1;
+
+/// One run of one command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Of `ringlog-bench`.
+    pub version: String,
+    /// The whole command line, so that the run can be repeated.
+    pub command_line: Vec<String>,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long all of it took.
+    pub elapsed_s: f64,
+    /// Whether Ctrl-C ended it early: what was measured until then is here.
+    pub interrupted: bool,
+    /// Where it ran.
+    pub machine: Machine,
+    /// What was measured.
+    pub outcome: Outcome,
+}
+
+/// What a command measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Outcome {
+    /// `machine`: the block that every run has, and nothing else.
+    Machine,
+    /// `load`.
+    Load(Box<Load>),
+}
+
+/// What `load` measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// The workload's settings as name and value, in the order of the help.
+    pub settings: Vec<(String, String)>,
+    /// Producers, where there are any.
+    pub produce: Option<Side>,
+    /// Consumers, where there are any.
+    pub consume: Option<Side>,
+    /// The broker's process, where its pid was given.
+    pub broker: Option<ProcessUse>,
+    /// The generator itself.
+    pub generator: ProcessUse,
+    /// Why the generator, not the broker, may have been what was measured.
+    pub generator_bound: Option<String>,
+    /// What `--verify` found.
+    pub verify: Option<Verified>,
+}
+
+/// All producers, or all consumers, of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Side {
+    /// Records acknowledged, or received.
+    pub records: u64,
+    /// Their batches' bytes on the wire.
+    pub bytes: u64,
+    /// From the first request to the last answer.
+    pub elapsed_s: f64,
+    /// Records per second.
+    pub records_per_s: f64,
+    /// 10^6 bytes per second.
+    pub mb_per_s: f64,
+    /// Of requests: from the intended sending in an open loop, from the sending in a closed one; for `end-to-end`, of records.
+    pub latency: Option<Latency>,
+    /// One per second, so that stalls are seen.
+    pub seconds: Vec<Second>,
+    /// Requests that failed, by the error's name.
+    pub errors: Vec<(String, u64)>,
+}
+
+/// A distribution of latencies.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many were measured.
+    pub count: u64,
+    /// Microseconds.
+    pub min_us: u64,
+    /// Microseconds.
+    pub mean_us: f64,
+    /// Microseconds.
+    pub p50_us: u64,
+    /// Microseconds.
+    pub p90_us: u64,
+    /// Microseconds.
+    pub p99_us: u64,
+    /// Microseconds.
+    pub p99_9_us: u64,
+    /// Microseconds.
+    pub p99_99_us: u64,
+    /// Microseconds.
+    pub max_us: u64,
+    /// Value (µs) at each percentile, for the chart: what HdrHistogram's recorded steps give.
+    pub curve: Vec<(f64, u64)>,
+    /// The `.hlog` beside the run's file, where there is one.
+    pub hlog: Option<String>,
+}
+
+/// One second of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Second {
+    /// Counted from the run's start.
+    pub second: u32,
+    /// Records in it.
+    pub records: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Microseconds; 0 without latencies.
+    pub p50_us: u64,
+    /// Microseconds; 0 without latencies.
+    pub p99_us: u64,
+    /// Microseconds; 0 without latencies.
+    pub max_us: u64,
+}
+
+/// What a process used over a run, from /proc.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessUse {
+    /// User and system seconds.
+    pub cpu_s: f64,
+    /// For each 10^9 bytes that were produced and consumed.
+    pub cpu_s_per_gb: f64,
+    /// The highest resident set the process ever had (`VmHWM`).
+    pub rss_peak_bytes: u64,
+    /// The resident set at the end.
+    pub rss_bytes: u64,
+    /// Bytes sent to storage (`write_bytes`), where /proc/PID/io may be read.
+    pub written_bytes: Option<u64>,
+    /// Bytes fetched from storage (`read_bytes`).
+    pub read_bytes: Option<u64>,
+    /// Context switches of all its threads: waits, and preemptions.
+    pub switches_voluntary: u64,
+    /// See `switches_voluntary`.
+    pub switches_involuntary: u64,
+}
+
+/// What `--verify` found: what was acknowledged, held against what was read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Records that the broker acknowledged.
+    pub acknowledged: u64,
+    /// Records that were read back and are whole.
+    pub received: u64,
+    /// Acknowledged and not there.
+    pub lost: u64,
+    /// There more than once.
+    pub duplicated: u64,
+    /// There, behind one that was sent later.
+    pub reordered: u64,
+    /// There with other bytes than were sent.
+    pub corrupted: u64,
+    /// There and never sent by this run.
+    pub unknown: u64,
+    /// The first findings, in words.
+    pub findings: Vec<String>,
+}
+
+impl Verified {
+    /// Whether every acknowledged record is there once, in order, byte for byte.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.corrupted + self.unknown == 0
+    }
+}

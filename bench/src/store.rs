@@ -1,0 +1,66 @@
+//! Where runs are kept: one JSON file each, in the directory that the user named, written whole or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::results::{FORMAT, Outcome, Run};
+
+/// Writes a run; returns its path. The name sorts by time.
+///
+/// # Errors
+/// The directory cannot be made or written.
+pub fn save(directory: &Path, run: &Run) -> Result<PathBuf, Error> {
+    fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    let path = directory.join(format!("{}-{}.json", run.started_ms, command_name(&run.outcome)));
+    let partial = path.with_extension("json.partial");
+    let text = serde_json::to_string_pretty(run).map_err(|error| Error::Failed(format!("the result has no JSON: {error}")))?;
+    let written = fs::write(&partial, text + "\n").and_then(|()| fs::rename(&partial, &path));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&partial);
+        return Err(Error::Io { path, source: error });
+    }
+    Ok(path)
+}
+
+/// Reads every run in a directory, oldest first. What is no run of ours is an error: a report must not leave out in silence.
+///
+/// # Errors
+/// A file cannot be read, or is of another format.
+pub fn load_all(directory: &Path) -> Result<Vec<(PathBuf, Run)>, Error> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut runs = Vec::with_capacity(paths.len());
+    for path in paths {
+        let run = load(&path)?;
+        runs.push((path, run));
+    }
+    Ok(runs)
+}
+
+/// Reads one run.
+///
+/// # Errors
+/// The file cannot be read, or is of another format.
+pub fn load(path: &Path) -> Result<Run, Error> {
+    let text = fs::read_to_string(path).map_err(Error::io(path))?;
+    let run: Run = serde_json::from_str(&text)
+        .map_err(|error| Error::Usage(format!("{} is not a run of ringlog-bench: {error}", path.display())))?;
+    if run.format != FORMAT {
+        return Err(Error::Usage(format!("{} has format {}, this version reads {FORMAT}", path.display(), run.format)));
+    }
+    Ok(run)
+}
+
+fn command_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Machine => "machine",
+        Outcome::Load(_) => "load",
+    }
+}

@@ -3,7 +3,7 @@
 //! and once more into a second file in direct writes of 1 MiB, as segments get them. What the engine adds (validation,
 //! offsets, copies, CRCs, bookkeeping) is the difference.
 //!
-//! `cargo bench -p ringlog-bench --bench rounds`; the directory is `RINGLOG_BENCH_DIR` (default: `target/bench-rounds`). The two
+//! `cargo bench -p ringlog-bench --bench rounds [-- 64x4 1000x16 ...]` (partitions × KiB; all of them without); the directory is `RINGLOG_BENCH_DIR` (default: `target/bench-rounds`). The two
 //! alternate; the figures are medians. Nothing is asserted: a machine's disk is what it is.
 #![allow(clippy::unwrap_used, reason = "a benchmark ends where its disk fails")]
 
@@ -36,7 +36,11 @@ fn main() {
     let directory = std::env::var_os("RINGLOG_BENCH_DIR").map_or_else(|| PathBuf::from("target/bench-rounds"), PathBuf::from);
     println!("| partitions × batch | bare loop MB/s (s/GB) | engine MB/s (s/GB) | engine / bare | ms per round |");
     println!("|---|---|---|---|---|");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument.contains('x')).collect();
     for (partitions, batch_bytes) in CASES {
+        if !wanted.is_empty() && !wanted.contains(&format!("{partitions}x{}", batch_bytes >> 10)) {
+            continue;
+        }
         let (mut bare, mut engine) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             bare.push(in_runtime(&directory, |path| bare_loop(path, partitions as usize * batch_bytes)));

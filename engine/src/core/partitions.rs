@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::disk::cache::Purpose;
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
-use crate::log::flush;
+use crate::log::{flush, side_files};
 use crate::log::journaling::Replies;
 use crate::log::open::{self, OpenParams};
 use crate::log::retention::{OutsideLog, Removed};
@@ -239,7 +239,7 @@ impl Core {
         }
         flush::flush(&self.flush_io(), &slot.log, true).await?;
         flush::cut_to_length(&self.flush_io(), &slot.log).await?;
-        let mut unsynced = flush::prepare_settle(&self.flush_io(), &slot.log, true).await?;
+        let mut unsynced = side_files::prepare_settle(&self.flush_io(), &slot.log, true).await?;
         for result in self.disk.sync_set(std::mem::take(&mut unsynced.files)).await {
             result?;
         }

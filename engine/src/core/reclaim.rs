@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Slot};
 use crate::env::LocalFuture;
 use crate::log::flush::{self, Unsynced};
+use crate::log::{Log, side_files};
 
 /// A partition with this much is flushed at once, without a sync.
 const FLUSH_BYTES: u64 = 1 << 20;
@@ -29,14 +30,25 @@ const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Whether the block that is still being filled goes out too, padded, to be written again later.
+#[derive(Clone, Copy, Debug)]
+enum Force {
+    /// For all, so that everything is settled.
+    Always,
+    /// Where a round before this one would have to stay for its sake.
+    RoundsBefore(u64),
+}
+
 /// Partitions whose files wait to be synced.
 type Prepared = Rc<RefCell<Vec<(Rc<Slot>, Unsynced)>>>;
 
 impl Core {
-    /// Asks for settling where the journal is half full.
+    /// Asks for settling where the journal is half full, or holds what takes half of the tails' memory: whoever appends in the
+    /// meantime has the other half.
     pub(crate) fn want_reclaim(&self) {
         let journal = self.journal.borrow();
-        if journal.space.used_bytes() > journal.space.bytes_max() / 2 {
+        let space = &journal.space;
+        if space.used_bytes() > space.bytes_max() / 2 || space.payload_bytes() > self.pool.bytes_max() as u64 / 2 {
             self.reclaim_wanted.notify_one();
         }
     }
@@ -50,7 +62,7 @@ impl Core {
     }
 
     /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. The first error, after the others were served.
-    async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: bool) -> io::Result<()> {
+    async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: Force) -> io::Result<()> {
         let _one = self.settle_lock.lock().await;
         let prepared: Prepared = Rc::default();
         let mut failed = None;
@@ -106,11 +118,15 @@ impl Core {
         }
     }
 
-    async fn flush_and_prepare(&self, slot: &Slot, force: bool) -> io::Result<Unsynced> {
+    async fn flush_and_prepare(&self, slot: &Slot, force: Force) -> io::Result<Unsynced> {
         let _files = slot.files_lock.lock().await;
         self.may_flush(slot)?;
+        let force = match force {
+            Force::Always => true,
+            Force::RoundsBefore(sequence) => slot.log.borrow().last_block_pins(sequence),
+        };
         flush::flush(&self.flush_io(), &slot.log, force).await?;
-        flush::prepare_settle(&self.flush_io(), &slot.log, false).await
+        side_files::prepare_settle(&self.flush_io(), &slot.log, false).await
     }
 
     /// Whether a partition's files may be written, asked with the lock held: it may have been deleted or gone offline while the
@@ -171,6 +187,15 @@ impl Core {
         }
     }
 
+    /// The partitions in service of which `look` is true.
+    fn slots_where(&self, look: impl Fn(&Log) -> bool) -> Vec<Rc<Slot>> {
+        let wanted = |slot: &&Rc<Slot>| {
+            let log = slot.log.borrow();
+            log.offline_reason().is_none() && look(&log)
+        };
+        self.slots.borrow().values().filter(wanted).cloned().collect()
+    }
+
     /// Lets go of the last pieces of tails too, where everything is settled: somebody else needs the memory.
     fn release_settled(&self) {
         for slot in self.slots.borrow().values() {
@@ -217,25 +242,22 @@ impl Core {
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
         core.reclaim_wanted.notified().await;
-        let memory_short = !core.waiting.borrow().is_empty();
-        let slots: Vec<_> = {
-            let middle = core.journal.borrow().space.middle();
-            let all = core.slots.borrow();
-            let old = all.values().filter(|slot| {
-                let log = slot.log.borrow();
-                log.offline_reason().is_none()
-                    && (log.oldest_round().is_some_and(|oldest| oldest < middle) || (memory_short && !log.is_settled()))
-            });
-            old.cloned().collect()
-        };
-        let result = core.settle(slots, true).await;
-        let full = result.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        *core.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+        let middle = core.journal.borrow().space.middle();
+        let old = |log: &Log| log.oldest_round().is_some_and(|oldest| oldest < middle);
+        let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
         core.retry_waiting();
         if !core.waiting.borrow().is_empty() {
-            core.release_settled();
+            // Memory is short all the same: everything is settled, and nobody keeps what is.
+            let rest = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
+            result = result.and(rest);
             core.retry_waiting();
+            if !core.waiting.borrow().is_empty() {
+                core.release_settled();
+                core.retry_waiting();
+            }
         }
+        let full = result.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
+        *core.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
         if let Err(error) = result {
             core.space_changed.notify_waiters();
             if core.full.borrow().is_some() {
@@ -314,7 +336,7 @@ pub(crate) async fn run_idle(core: Rc<Core>) {
         if core.sync_wanted.get() {
             core.round_wanted.notify_one();
         }
-        if !idle.is_empty() && core.settle(idle, true).await.is_err() {
+        if !idle.is_empty() && core.settle(idle, Force::Always).await.is_err() {
             core.env.sleep(RETRY).await;
         }
     }

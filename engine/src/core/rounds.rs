@@ -142,7 +142,7 @@ impl Core {
         let entries: Vec<Entry> = taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
         let payload_bytes = taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
-        let round = match self.place(len).await {
+        let round = match self.place(len, payload_bytes).await {
             Ok(round) => round,
             Err(reason) => return self.cut(&taken, &AppendError::NoRoom(reason)),
         };
@@ -262,13 +262,13 @@ impl Core {
     }
 
     /// Finds a place for a round, waiting until space is free. The reason where none will be.
-    async fn place(&self, len: u64) -> Result<LiveRound, String> {
+    async fn place(&self, len: u64, payload_bytes: u64) -> Result<LiveRound, String> {
         let mut passes_left = SPACE_PASSES_MAX;
         loop {
             {
                 let mut journal = self.journal.borrow_mut();
                 if let Some(position) = journal.space.place(len) {
-                    let round = journal.space.take(position, len);
+                    let round = journal.space.take(position, len, payload_bytes);
                     journal.in_flight = Some(round.sequence);
                     return Ok(round);
                 }
@@ -411,9 +411,10 @@ impl Core {
                 let Some(run) = slot.log.borrow().rejournal(from, ROUND_BYTES_MAX) else { break };
                 from = run.to;
                 let entry = run.entry(slot.id);
-                let len = RoundBuilder::round_bytes(1, run.to - run.from);
+                let payload_bytes = run.to - run.from;
+                let len = RoundBuilder::round_bytes(1, payload_bytes);
                 let full = || io::Error::from(io::ErrorKind::StorageFull);
-                let round = journal.space.place(len).map(|at| journal.space.take(at, len)).ok_or_else(full)?;
+                let round = journal.space.place(len).map(|at| journal.space.take(at, len, payload_bytes)).ok_or_else(full)?;
                 let mut builder = RoundBuilder::new(&self.scratch, &[entry]).ok_or(io::ErrorKind::OutOfMemory)?;
                 {
                     let mut log = slot.log.borrow_mut();

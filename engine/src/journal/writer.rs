@@ -19,6 +19,7 @@ pub(crate) struct LiveRound {
     pub(crate) previous: u64,
     pub(crate) position: u64,
     len: u64,
+    payload_bytes: u64,
 }
 
 /// The rounds in a file of at most `bytes_max`, as a ring.
@@ -29,11 +30,13 @@ pub(crate) struct Space {
     /// The last round of the chain; 0 before the first.
     last_sequence: u64,
     live: VecDeque<LiveRound>,
+    /// What the live rounds carry.
+    payload_bytes: u64,
 }
 
 impl Space {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, head: 0, next_sequence: 1, last_sequence: 0, live: VecDeque::new() }
+        Self { bytes_max, head: 0, next_sequence: 1, last_sequence: 0, live: VecDeque::new(), payload_bytes: 0 }
     }
 
     /// Where a round of `len` bytes can go, or `None` while the journal is full.
@@ -51,9 +54,11 @@ impl Space {
         (self.head + len <= oldest.position).then_some(self.head)
     }
 
-    /// Takes the place that [`Space::place`] gave.
-    pub(crate) fn take(&mut self, position: u64, len: u64) -> LiveRound {
-        let round = LiveRound { sequence: self.next_sequence, previous: self.last_sequence, position, len };
+    /// Takes the place that [`Space::place`] gave, for a round that carries so many bytes.
+    pub(crate) fn take(&mut self, position: u64, len: u64, payload_bytes: u64) -> LiveRound {
+        let round =
+            LiveRound { sequence: self.next_sequence, previous: self.last_sequence, position, len, payload_bytes };
+        self.payload_bytes += payload_bytes;
         self.next_sequence += 1;
         self.last_sequence = round.sequence;
         self.live.push_back(round);
@@ -63,7 +68,8 @@ impl Space {
 
     /// Rounds older than `sequence` are needed no more.
     pub(crate) fn free_below(&mut self, sequence: u64) {
-        while self.live.front().is_some_and(|round| round.sequence < sequence) {
+        while let Some(round) = self.live.front().filter(|round| round.sequence < sequence) {
+            self.payload_bytes -= round.payload_bytes;
             self.live.pop_front();
         }
     }
@@ -72,6 +78,7 @@ impl Space {
     /// the round that follows in its stead is told from it, should it have reached the disk all the same.
     pub(crate) fn give_back(&mut self, failed: LiveRound) {
         assert_eq!(self.live.pop_back(), Some(failed), "only the newest round is given back");
+        self.payload_bytes -= failed.payload_bytes;
         self.head = failed.position;
         self.last_sequence = failed.previous;
     }
@@ -92,6 +99,11 @@ impl Space {
             Some(oldest) if self.head > oldest.position => self.head - oldest.position,
             Some(oldest) => self.bytes_max - oldest.position + self.head,
         }
+    }
+
+    /// What the rounds that are not free carry: about what tails hold for their sake.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// The sequence at the middle of what is used: rounds before it make up about half of the bytes.
@@ -194,7 +206,7 @@ mod tests {
                     for round in &space.live {
                         prop_assert!(position + len <= round.position || round.position + round.len <= position);
                     }
-                    space.take(position, len);
+                    space.take(position, len, 0);
                 } else {
                     prop_assert!(!space.live.is_empty());
                 }
@@ -209,7 +221,7 @@ mod tests {
     fn an_empty_journal_takes_whatever_fits() {
         let mut space = Space::new(10 * 4096);
         let at = space.place(8 * 4096).unwrap();
-        let round = space.take(at, 8 * 4096);
+        let round = space.take(at, 8 * 4096, 0);
         assert_eq!(space.place(4 * 4096), None);
         space.free_below(round.sequence + 1);
         assert_eq!(space.place(4 * 4096), Some(0));

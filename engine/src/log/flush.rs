@@ -8,18 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::disk::cache::{FileCache, Purpose};
-use crate::disk::{BLOCK_BYTES, Disk, File, OpenOptions, Payload};
+use crate::disk::{BLOCK_BYTES, Disk, File, Payload};
 use crate::log::published::Segment;
-use crate::log::{Log, SegmentState, SnapshotDue};
+use crate::log::{Log, SegmentState};
 use crate::memory::{Pool, Slice};
-use crate::segment::{index, names};
 
 /// The most that one write takes.
 const WRITE_BYTES_MAX: u64 = 4 << 20;
 const BLOCK: u64 = BLOCK_BYTES as u64;
-/// After how many bytes the producers' state is saved again: what recovery reads for their sake.
-const SNAPSHOT_EVERY_BYTES: u64 = 4 << 20;
-const SNAPSHOTS_KEPT: usize = 2;
 /// How often in a row the files may fail.
 const FLUSH_FAILURES_MAX: u32 = 5;
 
@@ -47,10 +43,11 @@ pub(crate) struct Unsynced {
     pub(crate) files: Vec<Rc<dyn File>>,
     /// The flushed position that is settled once they are synced.
     pub(crate) flushed: u64,
-    new_name: bool,
-    failures_before: u64,
+    /// Whether all names in the folder are durable.
+    pub(crate) new_name: bool,
+    pub(crate) failures_before: u64,
     /// Of each segment whose file is among `files`, how many of its changes they have.
-    changes: Vec<(Arc<Segment>, u64)>,
+    pub(crate) changes: Vec<(Arc<Segment>, u64)>,
 }
 
 impl Log {
@@ -63,6 +60,15 @@ impl Log {
     /// Whether the journal still holds something for it, or its files were not synced.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled == self.end && self.segments.iter().all(|s| s.live.as_ref().is_none_or(|live| !live.file_dirty()))
+    }
+
+    /// Whether the journal keeps a round before `sequence` only for the block that is still being filled: then that block has to
+    /// be forced out, padded, if the round is to be free.
+    pub(crate) fn last_block_pins(&self, sequence: u64) -> bool {
+        let Some(segment) = self.segments.iter().find(|segment| segment.end() >= self.committed()) else { return false };
+        let last_block = self.committed() - (self.committed() - segment.stream) % BLOCK;
+        let pinned = self.rounds.partition_point(|&(_, end)| end <= last_block);
+        self.rounds.get(pinned).is_some_and(|&(pinned, _)| pinned < sequence)
     }
 
     fn next_step(&mut self, force: bool) -> Option<Step> {
@@ -253,177 +259,6 @@ async fn write_step(io: &FlushIo<'_>, step: &Step) -> io::Result<()> {
         file.set_len(len).await?;
     }
     Ok(())
-}
-
-/// Brings everything beside the batches up to date (indexes, epochs, producer snapshot) and returns the files that
-/// have to be synced before what is flushed counts as settled. With `all`, as for a clean stop, nothing is left out.
-///
-/// # Errors
-/// Those of the disk.
-pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all: bool) -> io::Result<Unsynced> {
-    let (flushed, failures_before, directory, parts) = {
-        let log = log.borrow();
-        let parts: Vec<_> = log
-            .segments
-            .iter()
-            .enumerate()
-            .filter_map(|(at, segment)| {
-                let live = segment.live.as_ref()?;
-                let sealed = at + 1 < log.segments.len();
-                Some(SegmentSave {
-                    segment: segment.shared.clone(),
-                    live: live.index.clone(),
-                    offsets_saved: live.offsets_saved,
-                    times_saved: live.times_saved,
-                    changes: live.file_dirty().then_some(live.changes),
-                    // An entry is saved once its batch is in the file.
-                    below: log.flushed.saturating_sub(segment.stream),
-                    complete: (sealed || all) && segment.end() <= log.flushed,
-                })
-            })
-            .collect();
-        (log.flushed, log.flush_failures_ever, log.directory.clone(), parts)
-    };
-    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false, failures_before, changes: Vec::new() };
-    for part in parts {
-        let saved = part.save(io, &mut unsynced).await?;
-        let mut log = log.borrow_mut();
-        if let Some(live) = log.segments.iter_mut().find(|s| Arc::ptr_eq(&s.shared, &part.segment)).and_then(|s| s.live.as_mut())
-        {
-            (live.offsets_saved, live.times_saved) = saved;
-        }
-    }
-    save_epochs(io, log, &directory).await?;
-    save_producers(io, log, &directory, all).await?;
-    let new_names = {
-        let log = log.borrow();
-        log.segments.iter().any(|s| s.stream < flushed && s.live.as_ref().is_some_and(|live| !live.name_synced))
-    };
-    if new_names || all {
-        io.disk.sync_dir(&directory).await?;
-        unsynced.new_name = true;
-    }
-    Ok(unsynced)
-}
-
-struct SegmentSave {
-    segment: Arc<Segment>,
-    live: Arc<crate::log::published::LiveIndex>,
-    offsets_saved: usize,
-    times_saved: usize,
-    /// Where the file has what was not synced: how many changes it had.
-    changes: Option<u64>,
-    below: u64,
-    complete: bool,
-}
-
-impl SegmentSave {
-    /// Appends new index entries to the index files; returns how many entries they have now.
-    async fn save(&self, io: &FlushIo<'_>, unsynced: &mut Unsynced) -> io::Result<(usize, usize)> {
-        let base = self.segment.base_offset;
-        let mut offsets = Vec::new();
-        let mut last = None;
-        let mut offsets_end = self.offsets_saved;
-        while let Some(entry) = self.live.offsets.get(offsets_end).filter(|entry| entry.position < self.below) {
-            index::push_offset_entry(&mut offsets, base, entry.last_offset, entry.position);
-            last = Some(entry.last_offset);
-            offsets_end += 1;
-        }
-        let mut times = Vec::new();
-        let mut times_end = self.times_saved;
-        while let Some(entry) =
-            self.live.times.get(times_end).filter(|entry| self.complete || last.is_some_and(|last| entry.offset <= last))
-        {
-            index::push_time_entry(&mut times, base, entry.timestamp, entry.offset);
-            times_end += 1;
-        }
-        for (bytes, saved, entry_bytes, suffix) in [
-            (offsets, self.offsets_saved, index::OFFSET_ENTRY_BYTES, "index"),
-            (times, self.times_saved, index::TIME_ENTRY_BYTES, "timeindex"),
-        ] {
-            if bytes.is_empty() && !self.complete {
-                continue;
-            }
-            let file = io.disk.open(&self.segment.path.with_extension(suffix), OpenOptions::WRITE).await?;
-            if saved == 0 {
-                file.set_len(0).await?;
-            }
-            if !bytes.is_empty() {
-                file.write_at(Payload::Bytes(bytes), (saved * entry_bytes) as u64).await?;
-            }
-            if self.complete {
-                unsynced.files.push(file);
-            }
-        }
-        if let Some(changes) = self.changes {
-            unsynced.changes.push((self.segment.clone(), changes));
-            unsynced.files.push(io.files.open(self.segment.id, Purpose::Write, &self.segment.path).await?);
-        }
-        Ok((offsets_end, times_end))
-    }
-}
-
-async fn save_epochs(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &std::path::Path) -> io::Result<()> {
-    let text = {
-        let mut log = log.borrow_mut();
-        if !std::mem::take(&mut log.epochs_dirty) {
-            return Ok(());
-        }
-        log.epochs.encode()
-    };
-    let result = crate::disk::replace_file(io.disk, &directory.join(names::EPOCHS_FILE), text.into_bytes()).await;
-    if result.is_err() {
-        log.borrow_mut().epochs_dirty = true;
-    }
-    result
-}
-
-/// Producer snapshots bound what recovery has to read. They are taken at a log end and written once the files hold all up to
-/// there; those at a segment's base and at a clean stop are synced, a lost other one costs time, not truth.
-async fn save_producers(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &std::path::Path, all: bool) -> io::Result<()> {
-    let due = {
-        let mut log = log.borrow_mut();
-        if all || (log.snapshots_due.is_empty() && log.end - log.snapshot_stream >= SNAPSHOT_EVERY_BYTES) {
-            log.take_snapshot(all);
-        }
-        let flushed = log.flushed;
-        let ready = log.snapshots_due.iter().take_while(|due| due.stream <= flushed).count();
-        log.snapshots_due.drain(..ready).collect::<Vec<_>>()
-    };
-    for snapshot in due {
-        let path = directory.join(names::snapshot_file_name(snapshot.offset));
-        if snapshot.synced {
-            crate::disk::replace_file(io.disk, &path, snapshot.bytes).await?;
-        } else {
-            let file = io.disk.open(&path, OpenOptions::WRITE).await?;
-            file.set_len(0).await?;
-            file.write_at(Payload::Bytes(snapshot.bytes), 0).await?;
-        }
-        let old = {
-            let mut log = log.borrow_mut();
-            if log.snapshot_files.back() != Some(&snapshot.offset) {
-                log.snapshot_files.push_back(snapshot.offset);
-            }
-            if log.snapshot_files.len() > SNAPSHOTS_KEPT { log.snapshot_files.pop_front() } else { None }
-        };
-        if let Some(old) = old {
-            match io.disk.remove_file(&directory.join(names::snapshot_file_name(old))).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-impl Log {
-    /// Keeps the producers' state of the log's end, to be written as a snapshot.
-    pub(crate) fn take_snapshot(&mut self, synced: bool) {
-        let (offset, stream) = (self.end_offset, self.end);
-        self.snapshot_stream = stream;
-        self.snapshots_due.retain(|due| due.offset != offset);
-        self.snapshots_due.push(SnapshotDue { offset, stream, bytes: self.producers.encode_snapshot(), synced });
-    }
 }
 
 /// Cuts the active segment's file to its true length: what was forced out had padded the last block.

@@ -1,6 +1,6 @@
 //! One partition's log on the core that owns it. [`Log`] itself does no I/O: it takes batches into its [`tail`], says what the
 //! journal and the segment files are to be given, and moves its positions when it is told that they have it. The core drives
-//! it ([`crate::core`]); [`flush`] and [`open`] are the parts that wait for the disk. Readers on any core see [`published`].
+//! it ([`crate::core`]); [`flush`], [`side_files`] and [`open`] are the parts that wait for the disk. Readers on any core see [`published`].
 //!
 //! Positions, in the stream of bytes since the log was opened, and what holds between them (checked by assertions):
 //! `settled ≤ flushed ≤ committed ≤ journaled ≤ end`, where `committed` is `synced` for a durable topic and `written` for
@@ -28,6 +28,7 @@ pub mod published;
 pub mod read;
 pub mod retention;
 pub mod scan;
+pub(crate) mod side_files;
 pub(crate) mod tail;
 
 use std::collections::VecDeque;
@@ -88,6 +89,8 @@ pub(crate) struct SnapshotDue {
     pub(crate) offset: Offset,
     pub(crate) stream: u64,
     pub(crate) bytes: Vec<u8>,
+    /// [`ProducerStates::changes`] at that offset.
+    pub(crate) changes: u64,
     pub(crate) synced: bool,
 }
 
@@ -116,6 +119,10 @@ pub struct Log {
     snapshot_stream: u64,
     /// The snapshot files, oldest first.
     snapshot_files: VecDeque<Offset>,
+    /// [`ProducerStates::changes`] of what the newest of them holds, where that is known.
+    snapshot_changes_saved: Option<u64>,
+    /// The stream position up to which index entries were saved when that was due last.
+    indexed_stream: u64,
 
     end: u64,
     end_offset: Offset,

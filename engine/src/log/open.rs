@@ -125,6 +125,8 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         snapshots_due: Vec::new(),
         snapshot_stream: end,
         snapshot_files,
+        snapshot_changes_saved: None,
+        indexed_stream: end,
         end,
         end_offset,
         journaled: end,

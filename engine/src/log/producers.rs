@@ -178,6 +178,7 @@ pub struct ProducerStates {
     undo: VecDeque<Undo>,
     settled: Offset,
     end: Offset,
+    changes: u64,
 }
 
 impl ProducerStates {
@@ -194,6 +195,7 @@ impl ProducerStates {
             undo: VecDeque::new(),
             settled: Offset(0),
             end: Offset(0),
+            changes: 0,
         }
     }
 
@@ -259,6 +261,12 @@ impl ProducerStates {
     #[must_use]
     pub fn end(&self) -> Offset {
         self.end
+    }
+
+    /// A count of changes: while it stays the same, so does the snapshot.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// How many producers are known.
@@ -377,6 +385,7 @@ impl ProducerStates {
     }
 
     fn put(&mut self, producer_id: ProducerId, producer: Option<Producer>) {
+        self.changes += 1;
         let starts = producer.as_ref().and_then(|producer| producer.transaction_start);
         let before = match producer {
             Some(producer) => self.producers.insert(producer_id, producer),
@@ -422,7 +431,13 @@ impl ProducerStates {
     /// settled: then nothing is known any more, unless the caller starts again from a snapshot and the log.
     pub fn truncate_to(&mut self, offset: Offset) -> bool {
         if offset < self.settled {
-            *self = Self { producers_max: self.producers_max, settled: offset, end: offset, ..Self::new(self.expiration_ms) };
+            *self = Self {
+                producers_max: self.producers_max,
+                settled: offset,
+                end: offset,
+                changes: self.changes + 1,
+                ..Self::new(self.expiration_ms)
+            };
             return false;
         }
         while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
@@ -439,6 +454,7 @@ impl ProducerStates {
         let mut producers = std::mem::take(&mut self.producers);
         producers.retain(|_, producer| !self.expired(producer, now));
         self.producers = producers;
+        self.changes += 1;
     }
 
     fn expired(&self, producer: &Producer, now: TimestampMs) -> bool {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use crate::disk::BLOCK_BYTES;
 use crate::log::published::{Segment, TailPiece};
-use crate::memory::{ChunkWriter, Pool, Slice};
+use crate::memory::{ChunkWriter, Membership, Pool, Slice};
 
 /// The smallest chunk, what a partition starts with, and the largest.
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// A chunk is at most this part of the tail's share of the memory: what is not filled yet is of use to nobody.
+const SHARE_CHUNKS: usize = 4;
 /// How much is copied before its CRC is taken: small enough to be still in the first-level cache, and a multiple of the 768
 /// bytes that the CRC takes in three streams at a time.
 const COPY_STEP_BYTES: usize = 3 << 10;
@@ -47,6 +49,8 @@ pub(crate) struct Tail {
     /// The piece that is being filled: those before it are full, or of segments that are sealed.
     filling: usize,
     last_chunk_bytes: usize,
+    /// While it has pieces it is one of those that divide the memory.
+    member: Option<Membership>,
 }
 
 impl Tail {
@@ -87,11 +91,12 @@ impl Tail {
             return Ok(false);
         }
         let continues = self.pieces.back().is_some_and(|last| Arc::ptr_eq(&last.view.segment, segment));
+        let chunk_bytes_max = (pool.share_bytes() / SHARE_CHUNKS).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
         let mut added = Vec::new();
         let mut at = if continues { end + have as u64 } else { end - position % BLOCK_BYTES as u64 };
         let mut first = !continues;
         while have < bytes {
-            let wanted = (bytes - have + BLOCK_BYTES).max(self.last_chunk_bytes * 2).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
+            let wanted = (bytes - have + BLOCK_BYTES).max(self.last_chunk_bytes * 2).clamp(CHUNK_BYTES_MIN, chunk_bytes_max);
             let Some(mut writer) = [wanted, CHUNK_BYTES_MAX / 4, CHUNK_BYTES_MIN * 4, CHUNK_BYTES_MIN]
                 .into_iter()
                 .filter(|&size| size <= wanted)
@@ -117,6 +122,9 @@ impl Tail {
             });
             added.push(Piece { stream: at, start, writer, view });
             at += capacity;
+        }
+        if self.member.is_none() {
+            self.member = Some(pool.join());
         }
         self.last_chunk_bytes = added.last().map_or(0, |piece| piece.writer.capacity());
         if !continues {

@@ -10,4 +10,4 @@ mod chunk;
 mod pool;
 
 pub use chunk::{Chunk, ChunkWriter, Slice};
-pub use pool::{Buffer, Pool};
+pub use pool::{Buffer, Membership, Pool};

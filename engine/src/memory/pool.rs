@@ -127,6 +127,7 @@ struct Inner {
     mapped_bytes: Cell<usize>,
     free: RefCell<Free>,
     returns: Arc<Returns>,
+    members: Cell<usize>,
 }
 
 /// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep what they need,
@@ -159,6 +160,7 @@ impl Pool {
                 mapped_bytes: Cell::new(0),
                 free: RefCell::new(Free::default()),
                 returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0) }),
+                members: Cell::new(0),
             }),
         }
     }
@@ -167,6 +169,19 @@ impl Pool {
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.inner.bytes_max
+    }
+
+    /// Becomes one of those that divide the pool among them, until what is returned is dropped.
+    #[must_use]
+    pub fn join(&self) -> Membership {
+        self.inner.members.set(self.inner.members.get() + 1);
+        Membership { inner: self.inner.clone() }
+    }
+
+    /// An equal share of the bound for each member. A measure for how large a block to ask for, not a bound.
+    #[must_use]
+    pub fn share_bytes(&self) -> usize {
+        self.inner.bytes_max / self.inner.members.get().max(1)
     }
 
     /// How many bytes are handed out now.
@@ -273,6 +288,17 @@ impl Pool {
     }
 }
 
+/// See [`Pool::join`].
+pub struct Membership {
+    inner: Rc<Inner>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.inner.members.set(self.inner.members.get() - 1);
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // Blocks that are still out point into these regions: let those live on.
@@ -360,6 +386,16 @@ mod tests {
         let large: Vec<_> = (0..2).map(|_| pool.buffer(1 << 20).unwrap()).collect();
         drop(large);
         assert!(pool.buffer(4 << 20).is_none(), "regions that are split stay split while in a class");
+    }
+
+    #[test]
+    fn members_share_the_bound() {
+        let pool = Pool::new(4 << 20);
+        assert_eq!(pool.share_bytes(), 4 << 20);
+        let members = [pool.join(), pool.join()];
+        assert_eq!(pool.share_bytes(), 2 << 20);
+        drop(members);
+        assert_eq!(pool.share_bytes(), 4 << 20);
     }
 
     #[test]

@@ -9,25 +9,20 @@ mod file;
 mod paths;
 mod runtime;
 mod submit;
+mod sync_set;
 
 use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
-use std::task::Poll;
 
 pub use runtime::{RingError, Runtime, probe, run};
 
 use super::{Create, DirEntry, Disk, File, IoFuture, OpenOptions, Space};
 use file::{Handle, RingFile};
-
-/// How many files of a set are synced at a time. The kernel has few workers for syncs (four per processor), and a journal's
-/// sync queues up with these: syncing 1000 files took 60, 22, 15 and 12 ms with 1, 4, 8 and 64 at a time, while durable 16 KiB
-/// rounds took a median of 0.09, 0.16, 0.20 and 0.8 ms instead of 0.07 (ext4, two processors).
-const SYNCS_AT_ONCE: usize = 4;
 
 /// The disk of the machine. Its futures must be polled inside a [`Runtime`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +79,7 @@ impl Disk for RingDisk {
     }
 
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        Box::pin(sync_all(files))
+        Box::pin(sync_set::sync_all(files))
     }
 
     fn space(&self, path: &Path) -> IoFuture<Space> {
@@ -126,36 +121,4 @@ fn warn_once(path: &Path, fd: &std::os::fd::OwnedFd) {
     if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(device) {
         tracing::warn!(path = %path.display(), "this filesystem has no direct writes (O_DIRECT): writing through the page cache");
     }
-}
-
-/// Syncs all, a window of them at a time. One slow file holds nobody up: whichever is done makes room for the next.
-async fn sync_all(files: Vec<Rc<dyn File>>) -> Vec<io::Result<()>> {
-    let mut results: Vec<Option<io::Result<()>>> = (0..files.len()).map(|_| None).collect();
-    let mut waiting = files.into_iter().enumerate();
-    let mut running: Vec<(usize, IoFuture<()>)> = Vec::with_capacity(SYNCS_AT_ONCE);
-    poll_fn(|context| {
-        loop {
-            while running.len() < SYNCS_AT_ONCE
-                && let Some((at, file)) = waiting.next()
-            {
-                running.push((at, file.sync_data()));
-            }
-            let before = running.len();
-            running.retain_mut(|(at, sync)| match sync.as_mut().poll(context) {
-                Poll::Ready(result) => {
-                    results[*at] = Some(result);
-                    false
-                }
-                Poll::Pending => true,
-            });
-            if running.is_empty() && waiting.len() == 0 {
-                return Poll::Ready(());
-            }
-            if running.len() == before {
-                return Poll::Pending;
-            }
-        }
-    })
-    .await;
-    results.into_iter().map(|result| result.unwrap_or_else(|| unreachable!("every sync has ended"))).collect()
 }

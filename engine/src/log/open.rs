@@ -61,7 +61,8 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         opening.changed = true;
         bases.push((params.log_start, 0));
     }
-    let (producers, snapshot_files) = opening.producers(&names).await?;
+    let (producers, mut snapshot_files) = opening.producers(&names).await?;
+    let producers_changes = producers.changes();
     let producers_saved = snapshot_files.back().copied().unwrap_or(Offset(-1));
     let mut recovered = opening.segments(bases, producers, producers_saved).await?;
     if params.log_start > recovered.end_offset {
@@ -94,6 +95,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         end += segment.bytes;
     }
     let Some(active) = recovered.segments.back() else { unreachable!("there is at least one segment") };
+    let active_base = active.shared.base_offset;
     let partial = opening.partial_block(active).await?;
     if opening.changed {
         disk.sync_dir(&params.directory).await?;
@@ -104,6 +106,12 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         }
     }
     recovered.producers.settle(end_offset);
+    if producers_saved < active_base && recovered.producers.changes() != producers_changes {
+        // ProducersOutliveSegments: sealed segments may be removed at any time, and with them what the producers sent.
+        let path = params.directory.join(names::snapshot_file_name(end_offset));
+        crate::disk::replace_file(disk, &path, recovered.producers.encode_snapshot()).await?;
+        snapshot_files.push_back(end_offset);
+    }
     let published = Arc::new(Published::new());
     let first = recovered.segments.front().map_or(Offset(0), |segment| segment.shared.base_offset);
     let log_start = params.log_start.max(first).min(end_offset);

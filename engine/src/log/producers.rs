@@ -452,9 +452,10 @@ impl ProducerStates {
     /// Frees the memory of producers that have expired. They do not count from when they expire on; this is for now and then.
     pub fn expire(&mut self, now: TimestampMs) {
         let mut producers = std::mem::take(&mut self.producers);
+        let before = producers.len();
         producers.retain(|_, producer| !self.expired(producer, now));
+        self.changes += u64::from(producers.len() < before);
         self.producers = producers;
-        self.changes += 1;
     }
 
     fn expired(&self, producer: &Producer, now: TimestampMs) -> bool {

@@ -178,8 +178,8 @@ async fn save_producers(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Pa
     Ok(())
 }
 
-/// Where no producer has written since the newest file, that file is right for the new offset too, and gets its name; else the
-/// oldest file is written anew. Making and removing files is dear, and a partition does this every few megabytes.
+/// Where no idempotent producer has written since the newest file, that file is right for the new offset too, and gets its name:
+/// making and removing files is dear, and a partition does this every few megabytes.
 async fn save_snapshot(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Path, snapshot: SnapshotDue) -> io::Result<()> {
     let path = |offset| directory.join(names::snapshot_file_name(offset));
     let new = path(snapshot.offset);
@@ -198,14 +198,8 @@ async fn save_snapshot(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Pat
         let spare = if log.snapshot_files.len() >= SNAPSHOTS_KEPT { log.snapshot_files.pop_front() } else { None };
         (unchanged, log.snapshot_files.back().copied(), spare)
     };
-    match (newest, oldest) {
-        _ if snapshot.synced => {
-            crate::disk::replace_file(io.disk, &new, snapshot.bytes).await?;
-            if let Some(oldest) = oldest {
-                remove_if_there(io, &path(oldest)).await?;
-            }
-        }
-        (Some(newest), oldest) if unchanged => {
+    match newest {
+        Some(newest) if unchanged && !snapshot.synced => {
             io.disk.rename(&path(newest), &new).await?;
             let mut log = log.borrow_mut();
             log.snapshot_files.pop_back();
@@ -213,14 +207,17 @@ async fn save_snapshot(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Pat
                 log.snapshot_files.push_front(oldest);
             }
         }
-        (_, oldest) => {
-            // Empty first, so that a crash never leaves what it had under the new name.
-            let spare = oldest.map_or_else(|| new.clone(), path);
-            let file = io.disk.open(&spare, OpenOptions::WRITE).await?;
-            file.set_len(0).await?;
-            file.write_at(Payload::Bytes(snapshot.bytes), 0).await?;
-            if spare != new {
-                io.disk.rename(&spare, &new).await?;
+        _ => {
+            if snapshot.synced {
+                crate::disk::replace_file(io.disk, &new, snapshot.bytes).await?;
+            } else {
+                // Not over an older one that gets the new name then: a crash may keep the name and undo the writing.
+                let file = io.disk.open(&new, OpenOptions::WRITE).await?;
+                file.set_len(0).await?;
+                file.write_at(Payload::Bytes(snapshot.bytes), 0).await?;
+            }
+            if let Some(oldest) = oldest {
+                remove_if_there(io, &path(oldest)).await?;
             }
         }
     }

@@ -1,0 +1,64 @@
+//! What recovery has to leave behind besides the batches. Invariant ProducersOutliveSegments: what is known of an idempotent
+//! producer does not go with the segments that it wrote, whatever crashes lie between.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::disk::sim::SimDisk;
+use ringlog_engine::disk::{Disk, OpenOptions, Payload};
+use ringlog_engine::env::sim::Simulation;
+use ringlog_engine::log::Log;
+use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::log::open::{OpenParams, open};
+use ringlog_engine::memory::Pool;
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
+
+async fn reopen(disk: &Rc<dyn Disk>, log_start: i64) -> Log {
+    let params = OpenParams {
+        id: PartitionId { topic: TopicId([1; 16]), index: 0 },
+        directory: PathBuf::from("/topic-0"),
+        config: Arc::new(LogConfig::default()),
+        recovery_point: Offset(0),
+        log_start: Offset(log_start),
+        clean: false,
+        leader_epoch: LeaderEpoch(0),
+    };
+    open(disk, &Pool::new(16 << 20), params, TimestampMs(2000)).await.unwrap()
+}
+
+#[test]
+fn producers_outlive_segments() {
+    let simulation = Simulation::new(1);
+    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    simulation.block_on(async move {
+        let directory = Path::new("/topic-0");
+        disk.create_dir(directory).await.unwrap();
+        // The producer wrote into the first segment alone, and the crash came before any snapshot.
+        for base in [0, 3] {
+            let batch = BatchBuilder::new(Offset(base)).leader_epoch(LeaderEpoch(0));
+            let batch = if base == 0 { batch.producer(ProducerId(7), 0, 0) } else { batch };
+            let mut batch = batch.record(TimestampMs(1000), None, Some(b"a"));
+            batch.push(TimestampMs(1000), None, Some(b"b"), &[]);
+            batch.push(TimestampMs(1000), None, Some(b"c"), &[]);
+            let file = disk.open(&directory.join(format!("{base:020}.log")), OpenOptions::WRITE).await.unwrap();
+            file.write_at(Payload::Bytes(batch.build()), 0).await.unwrap();
+            file.sync_data().await.unwrap();
+        }
+        disk.sync_dir(directory).await.unwrap();
+        let last_sequence = |log: &Log| log.producers().views().map(|producer| producer.last_sequence).next();
+        let log = reopen(&disk, 0).await;
+        assert_eq!(log.published().log_end(), Offset(6));
+        assert_eq!(last_sequence(&log), Some(2));
+        // The first segment goes, and the next crash comes at once.
+        for suffix in ["log", "index", "timeindex"] {
+            let _ = disk.remove_file(&directory.join(format!("{:020}.{suffix}", 0))).await;
+        }
+        disk.sync_dir(directory).await.unwrap();
+        let log = reopen(&disk, 3).await;
+        assert_eq!(log.published().log_start(), Offset(3));
+        assert_eq!(last_sequence(&log), Some(2), "its next batch, sequence 3, must not be out of order");
+    });
+}

@@ -26,10 +26,12 @@ use tokio::sync::oneshot;
 
 const CASES: [(i32, usize); 7] =
     [(1, 4 << 10), (8, 4 << 10), (64, 4 << 10), (64, 16 << 10), (1000, 4 << 10), (1000, 16 << 10), (2, 1 << 20)];
-const RUNS: usize = 3;
+/// How often each is measured, `RINGLOG_BENCH_RUNS`.
+const RUNS: u64 = 3;
 /// How long the engine may take to its steady state: the journal once around, all memory touched.
 const WARM_UP: Duration = Duration::from_secs(6);
-const RUN: Duration = Duration::from_millis(1500);
+/// How long a run is measured, `RINGLOG_BENCH_RUN_MS`.
+const RUN_MS: u64 = 1500;
 const JOURNAL_BYTES: u64 = 512 << 20;
 
 fn main() {
@@ -42,7 +44,7 @@ fn main() {
             continue;
         }
         let (mut bare, mut engine) = (Vec::new(), Vec::new());
-        for _ in 0..RUNS {
+        for _ in 0..setting("RINGLOG_BENCH_RUNS", RUNS) {
             bare.push(in_runtime(&directory, |path| bare_loop(path, partitions as usize * batch_bytes)));
             engine.push(in_runtime(&directory, |path| engine_loop(path, partitions, batch_bytes)));
         }
@@ -59,6 +61,10 @@ fn main() {
         );
     }
     let _ = std::fs::remove_dir_all(&directory);
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 #[derive(Clone, Copy)]
@@ -127,8 +133,9 @@ async fn bare_loop(path: PathBuf, round_bytes: usize) -> Figures {
     journal.sync_data().await.unwrap();
     let (mut at, mut in_segment, mut owed) = (0, 0, 0);
     let mut writing: Vec<tokio::task::JoinHandle<()>> = Vec::new();
+    let run = Duration::from_millis(setting("RINGLOG_BENCH_RUN_MS", RUN_MS));
     let mut meter = Meter::start();
-    while meter.start.elapsed() < RUN {
+    while meter.start.elapsed() < run {
         if at + len as u64 > JOURNAL_BYTES {
             at = 0;
         }
@@ -184,6 +191,7 @@ async fn engine_loop(path: PathBuf, partitions: i32, batch_bytes: usize) -> Figu
     let header = BatchHeader::parse(&batch).unwrap();
     // The first pass of the journal extends its file and the first touch of memory is dear: what is measured comes after.
     let (mut warm, mut warm_bytes) = (false, 0);
+    let run = Duration::from_millis(setting("RINGLOG_BENCH_RUN_MS", RUN_MS));
     let mut meter = Meter::start();
     let mut answers = Vec::with_capacity(ids.len());
     loop {
@@ -204,7 +212,7 @@ async fn engine_loop(path: PathBuf, partitions: i32, batch_bytes: usize) -> Figu
             continue;
         }
         meter.rounds += 1;
-        if meter.start.elapsed() >= RUN {
+        if meter.start.elapsed() >= run {
             return meter.figures(batch.len() * ids.len());
         }
     }

@@ -67,7 +67,7 @@ fn opened(damaged: i64, recovery_point: i64, clean: bool) -> Opened {
         }
     });
     let files = Rc::new(FileCache::new(disk.clone(), 8));
-    let reader = Reader::new(disk, files, pool, Box::new(|_, _, _| false));
+    let reader = Reader::new(disk, simulation.env(), files, pool, Box::new(|_, _, _| false));
     Opened { log, reader, simulation, names }
 }
 

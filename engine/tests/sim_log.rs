@@ -397,6 +397,7 @@ impl World {
                 for range in &plan.ranges {
                     match &range.source {
                         Source::Tail(slice) => piece.extend_from_slice(slice.bytes()),
+                        Source::Memory(bytes) => piece.extend_from_slice(bytes),
                         Source::File(file) => {
                             let buffer = ringlog_engine::memory::Buffer::standalone(range.len as usize);
                             let (buffer, len) = file.read_at(buffer, range.len as usize, range.position).await.unwrap();

@@ -214,7 +214,7 @@ impl Core {
         let journal = rounds::Journal::create(&disk, &env, index, &settings).await?;
         Ok(Rc::new(Self {
             index,
-            reader: Reader::new(disk.clone(), files.clone(), scratch.clone(), probe),
+            reader: Reader::new(disk.clone(), env.clone(), files.clone(), scratch.clone(), probe),
             pool: Pool::new(settings.tail_bytes),
             scratch,
             disk,

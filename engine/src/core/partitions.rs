@@ -191,8 +191,9 @@ impl Core {
     }
 
     fn close_files(&self, segment_id: u64) {
-        self.files.close(segment_id, Purpose::Read);
-        self.files.close(segment_id, Purpose::Write);
+        for purpose in Purpose::ALL {
+            self.files.close(segment_id, purpose);
+        }
     }
 
     /// The clean stop: nothing more is taken, everything goes to the segments, files get their true length, the journal goes.

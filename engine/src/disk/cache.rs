@@ -14,8 +14,23 @@ use crate::disk::{Disk, File, OpenOptions};
 pub enum Purpose {
     /// Reads through the page cache, sendfile.
     Read,
+    /// Direct reads of whole blocks.
+    ReadDirect,
     /// Direct writes.
     Write,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::ReadDirect, Self::Write];
+
+    fn options(self) -> OpenOptions {
+        match self {
+            Self::Read => OpenOptions::READ,
+            Self::ReadDirect => OpenOptions { direct: true, ..OpenOptions::READ },
+            Self::Write => OpenOptions::DIRECT,
+        }
+    }
 }
 
 struct Kept {
@@ -51,11 +66,7 @@ impl FileCache {
             kept.used = used;
             return Ok(kept.file.clone());
         }
-        let options = match purpose {
-            Purpose::Read => OpenOptions::READ,
-            Purpose::Write => OpenOptions::DIRECT,
-        };
-        let file = self.disk.open(path, options).await?;
+        let file = self.disk.open(path, purpose.options()).await?;
         let mut files = self.files.borrow_mut();
         if files.len() >= self.files_max
             && let Some(oldest) = files.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key)

@@ -17,6 +17,7 @@
 
 pub mod append;
 pub mod checkpoint;
+pub(crate) mod cold;
 pub mod config;
 pub mod epochs;
 pub(crate) mod flush;

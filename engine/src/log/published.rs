@@ -63,7 +63,12 @@ pub struct Segment {
     max_timestamp_offset: AtomicI64,
     /// The indexes, while the segment is written to. Afterwards they are read from their files.
     pub live_index: ArcSwapOption<LiveIndex>,
+    /// Where it was read from the disk, a bit for each [`COLD_REGION_BYTES`] of the largest segment that there can be.
+    cold_regions: [AtomicU64; 32],
 }
+
+/// See [`Segment::was_cold_read`].
+const COLD_REGION_BYTES: u64 = 1 << 20;
 
 static SEGMENT_IDS: AtomicU64 = AtomicU64::new(1);
 
@@ -81,7 +86,26 @@ impl Segment {
             max_timestamp: AtomicI64::new(TimestampMs::NONE.0),
             max_timestamp_offset: AtomicI64::new(-1),
             live_index: ArcSwapOption::empty(),
+            cold_regions: [const { AtomicU64::new(0) }; 32],
         }
+    }
+
+    /// Notes that the disk was read at `position`.
+    pub(crate) fn note_cold_read(&self, position: u64) {
+        if let Some((word, bit)) = self.cold_region(position) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the disk was read around `position` before: what is read again and again belongs in the page cache, what is
+    /// read once does not.
+    pub(crate) fn was_cold_read(&self, position: u64) -> bool {
+        self.cold_region(position).is_none_or(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn cold_region(&self, position: u64) -> Option<(&AtomicU64, u64)> {
+        let region = position / COLD_REGION_BYTES;
+        Some((self.cold_regions.get((region / 64) as usize)?, 1 << (region % 64)))
     }
 
     /// How many of its bytes are below the high watermark: what consumers may see.

@@ -9,12 +9,15 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{Disk, File};
+use crate::env::Env;
+use crate::log::cold::{ColdError, ColdReads};
 use crate::log::published::{Published, Segment, TailPiece, View};
 use crate::memory::{Buffer, Pool, Slice};
 use crate::segment::index;
@@ -33,8 +36,10 @@ const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 /// Where a range's bytes are.
 #[derive(Clone)]
 pub enum Source {
-    /// In memory.
+    /// In the tail's memory.
     Tail(Slice),
+    /// Read from the disk and checked, in a block that comes free when nobody holds it.
+    Memory(Bytes),
     /// In a file, from [`ReadRange::position`] on.
     File(Rc<dyn File>),
 }
@@ -95,13 +100,15 @@ pub struct Reader {
     pool: Pool,
     probe: Probe,
     indexes: IndexCache,
+    cold: ColdReads,
 }
 
 impl Reader {
-    /// A reader over the core's disk, files and memory.
+    /// A reader over the core's disk, files and memory; `env` runs what is read ahead.
     #[must_use]
-    pub fn new(disk: Rc<dyn Disk>, files: Rc<FileCache>, pool: Pool, probe: Probe) -> Self {
-        Self { disk, files, pool, probe, indexes: IndexCache::default() }
+    pub fn new(disk: Rc<dyn Disk>, env: Rc<dyn Env>, files: Rc<FileCache>, pool: Pool, probe: Probe) -> Self {
+        let cold = ColdReads::new(files.clone(), env);
+        Self { disk, files, pool, probe, indexes: IndexCache::default(), cold }
     }
 
     /// The file of a segment, for whoever holds memory of its tail and would rather hold the file.
@@ -219,14 +226,18 @@ impl Reader {
         let tail_start = pieces_of(view, segment).next().map_or(u64::MAX, |piece| piece.start);
         if at < tail_start {
             let file_end = end.min(tail_start);
-            let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
-            let len = self.warm(&file, segment, at, file_end - at).await?;
-            if len > 0 {
+            while at < file_end {
+                let (source, len) = self.file_range(segment, at, file_end).await?;
+                if len == 0 {
+                    return Ok(());
+                }
                 plan.bytes += len;
-                plan.ranges.push(ReadRange { segment: segment.clone(), position: at, len, source: Source::File(file) });
-            }
-            if at + len < file_end {
-                return Ok(());
+                plan.ranges.push(ReadRange { segment: segment.clone(), position: at, len, source });
+                at += len;
+                // What is in memory is sent on; one wait for the disk is enough.
+                if at < file_end && self.cold.peek(segment, at).is_none() {
+                    return Ok(());
+                }
             }
             at = file_end;
         }
@@ -244,12 +255,34 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes sure that a file range can be sent without waiting for the disk and that what comes from the disk now is sound.
-    /// Returns how much of it may be sent: all of it, or whole batches up to where it stops being warm or sound.
-    async fn warm(&self, file: &Rc<dyn File>, segment: &Segment, position: u64, len: u64) -> Result<u64, ReadError> {
-        if file.descriptor().is_some_and(|fd| (self.probe)(fd, position, len)) {
-            return Ok(len);
+    /// A source of what a segment's file has from `position` on, up to `end`, and how much of it: nothing where a batch does not fit.
+    async fn file_range(&self, segment: &Arc<Segment>, position: u64, end: u64) -> Result<(Source, u64), ReadError> {
+        let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
+        let len = end - position;
+        if self.is_cached(&file, position, len) {
+            return Ok((Source::File(file), len));
         }
+        match self.cold.read(segment, position, end).await {
+            Ok(Some(bytes)) => {
+                let len = bytes.len() as u64;
+                Ok((Source::Memory(bytes), len))
+            }
+            Ok(None) => {
+                let len = self.warm(&file, segment, position, len).await?;
+                Ok((Source::File(file), len))
+            }
+            Err(ColdError::Damaged(position, reason)) => Err(self.damaged(segment, position, &reason)),
+            Err(ColdError::Io(error)) => Err(error.into()),
+        }
+    }
+
+    fn is_cached(&self, file: &Rc<dyn File>, position: u64, len: u64) -> bool {
+        file.descriptor().is_some_and(|fd| (self.probe)(fd, position, len))
+    }
+
+    /// Makes sure that a file range can be sent without waiting for the disk and that what comes from the disk now is sound.
+    /// Returns how much of it may be sent: whole batches up to where it stops being warm or sound.
+    async fn warm(&self, file: &Rc<dyn File>, segment: &Segment, position: u64, len: u64) -> Result<u64, ReadError> {
         let mut wanted = len.min(COLD_READ_BYTES);
         loop {
             let pooled = self.pool.buffer(wanted as usize);
@@ -281,7 +314,11 @@ impl Reader {
             }
             // One batch is larger than what was read.
             let size = BatchHeader::parse(rest).map_or(0, |header| header.size_bytes() as u64);
-            if size <= wanted || size > len {
+            if size > len {
+                // The rest of it is in the tail: it cannot be checked here, and is warm now.
+                return Ok(len);
+            }
+            if size <= wanted {
                 return Ok(0);
             }
             wanted = size;
@@ -292,6 +329,18 @@ impl Reader {
         ReadError::Damaged { path: segment.path.display().to_string(), position, reason: reason.to_owned() }
     }
 
+    /// The batch at `position`, and what follows it, from where cold data is read to: whoever looks at headers will want the
+    /// batches. `None` where the page cache has it, or it is not sound: that is for the reader of the batch to tell.
+    async fn cold_batch(&self, file: &Rc<dyn File>, segment: &Arc<Segment>, position: u64, len: usize) -> Option<Bytes> {
+        if let Some(have) = self.cold.peek(segment, position) {
+            return Some(have);
+        }
+        if self.is_cached(file, position, len as u64) {
+            return None;
+        }
+        self.cold.read(segment, position, segment.file_bytes()).await.ok().flatten()
+    }
+
     /// `len` bytes at `position` of a segment, copied out of the tail or read from the file.
     async fn read_bytes(&self, view: &View, segment: &Arc<Segment>, position: u64, len: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::with_capacity(len);
@@ -300,11 +349,17 @@ impl Reader {
         if position < tail_start {
             let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
             let wanted = (end.min(tail_start) - position) as usize;
-            let buffer = self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted));
-            let (buffer, read) = file.read_at(buffer, wanted, position).await?;
-            bytes.extend_from_slice(&buffer[..read]);
-            if read < wanted {
-                return Err(self.damaged(segment, position, "the file is shorter than it has to be"));
+            if let Some(have) = self.cold_batch(&file, segment, position, wanted).await {
+                bytes.extend_from_slice(&have[..wanted.min(have.len())]);
+            }
+            let (position, wanted) = (position + bytes.len() as u64, wanted - bytes.len());
+            if wanted > 0 {
+                let buffer = self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted));
+                let (buffer, read) = file.read_at(buffer, wanted, position).await?;
+                bytes.extend_from_slice(&buffer[..read]);
+                if read < wanted {
+                    return Err(self.damaged(segment, position, "the file is shorter than it has to be"));
+                }
             }
         }
         for piece in pieces_of(view, segment) {

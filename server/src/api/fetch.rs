@@ -309,6 +309,7 @@ fn partition_data<'a>(wanted: &FetchPartition, part: &Part, isolation_level: i8)
 fn source(api: &Api, range: &ReadRange) -> Source {
     match &range.source {
         ReadSource::File(file) => Source::File(FileRange { file: file.clone(), position: range.position, len: range.len }),
+        ReadSource::Memory(bytes) => Source::Bytes(bytes.clone()),
         ReadSource::Tail(slice) => {
             let spill = Spill {
                 core: api.core.core.clone(),

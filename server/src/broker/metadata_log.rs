@@ -179,6 +179,7 @@ pub async fn load(core: &Rc<Core>, partition: &Partition, directory: &Path) -> R
         for range in plan.ranges {
             match range.source {
                 Source::Tail(slice) => bytes.extend_from_slice(slice.bytes()),
+                Source::Memory(read) => bytes.extend_from_slice(&read),
                 Source::File(file) => {
                     let len = usize::try_from(range.len).unwrap_or(usize::MAX);
                     let (buffer, read) = file.read_at(Buffer::standalone(len), len, range.position).await?;

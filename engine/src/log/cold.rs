@@ -1,0 +1,291 @@
+//! Reads of what neither the tail nor the page cache has. They go around the page cache, into blocks that are allocated once and
+//! reused, and their CRCs are checked there; a consumer that reads on finds the next block read ahead. So reading through
+//! a backlog costs the disk's time, the check and the sending, and pushes nobody's pages out.
+//!
+//! Memory is bounded; where it does not suffice, or a range is read for the second time and so may be worth a place in the page
+//! cache, the answer is `None` and the [`Reader`](super::read::Reader) goes the other way. Only it calls in. Nothing here is
+//! ever wrong to serve: what a file holds below its flushed position never changes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::batch::{self, BatchError, BatchHeader, BatchView};
+use crate::disk::cache::{FileCache, Purpose};
+use crate::disk::{BLOCK_BYTES, File};
+use crate::env::Env;
+use crate::log::published::Segment;
+use crate::memory::{Buffer, Pool};
+
+/// How much one read takes, its first block's beginning included.
+const READ_BYTES: usize = 2 << 20;
+/// What blocks may take in memory, per core, those that are being sent included.
+const MEMORY_BYTES: usize = 64 << 20;
+/// The largest batch that is read this way.
+const BATCH_BYTES_MAX: usize = MEMORY_BYTES / 4;
+
+/// Why a cold read has no bytes.
+#[derive(Debug)]
+pub(crate) enum ColdError {
+    /// The batch at this position is not what was written.
+    Damaged(u64, String),
+    Io(io::Error),
+}
+
+/// A block's whole, checked batches, from position `from` of its segment on.
+struct Block {
+    segment: u64,
+    from: u64,
+    bytes: Bytes,
+    /// Whether somebody has read it to its end: nobody may want it any more.
+    is_read: Cell<bool>,
+}
+
+impl Block {
+    fn end(&self) -> u64 {
+        self.from + self.bytes.len() as u64
+    }
+
+    /// What it has from `position` on.
+    fn rest(&self, segment: u64, position: u64) -> Option<Bytes> {
+        let covers = self.segment == segment && (self.from..self.end()).contains(&position);
+        covers.then(|| self.bytes.slice((position - self.from) as usize..))
+    }
+}
+
+struct Inner {
+    files: Rc<FileCache>,
+    pool: Pool,
+    /// The one that was used last is at the back.
+    blocks: RefCell<VecDeque<Block>>,
+    /// What is being read now: segment and position.
+    loading: RefCell<Vec<(u64, u64)>>,
+    loaded: Notify,
+}
+
+/// See the module. One per core.
+pub(crate) struct ColdReads {
+    inner: Rc<Inner>,
+    env: Rc<dyn Env>,
+}
+
+impl ColdReads {
+    pub(crate) fn new(files: Rc<FileCache>, env: Rc<dyn Env>) -> Self {
+        let inner = Inner {
+            files,
+            pool: Pool::new(MEMORY_BYTES),
+            blocks: RefCell::default(),
+            loading: RefCell::default(),
+            loaded: Notify::new(),
+        };
+        Self { inner: Rc::new(inner), env }
+    }
+
+    /// What is in memory of a segment from `position` on, where something is.
+    pub(crate) fn peek(&self, segment: &Segment, position: u64) -> Option<Bytes> {
+        let blocks = self.inner.blocks.borrow();
+        blocks.iter().rev().find_map(|block| block.rest(segment.id, position))
+    }
+
+    /// Checked bytes from the batch at `position` on, not beyond `end`, which the file has. `None` where the page cache is the
+    /// better way.
+    pub(crate) async fn read(&self, segment: &Arc<Segment>, position: u64, end: u64) -> Result<Option<Bytes>, ColdError> {
+        let mut is_first = true;
+        let found = loop {
+            if let Some(found) = self.inner.take(segment, position, end) {
+                break found;
+            }
+            if self.inner.is_loading(segment, position) {
+                self.inner.loaded.notified().await;
+                continue;
+            }
+            let may_load = std::mem::take(&mut is_first) && !segment.was_cold_read(position);
+            if !may_load || !self.inner.load(segment, position, Room::Any).await? {
+                return Ok(None);
+            }
+        };
+        self.read_ahead(segment, found.block_end, found.is_end);
+        Ok(Some(found.bytes))
+    }
+
+    /// Reads what follows a block that somebody has come to the end of, where there is room.
+    fn read_ahead(&self, segment: &Arc<Segment>, position: u64, wanted: bool) {
+        let inner = &self.inner;
+        if !wanted
+            || position >= segment.file_bytes()
+            || self.peek(segment, position).is_some()
+            || inner.is_loading(segment, position)
+            || segment.was_cold_read(position)
+        {
+            return;
+        }
+        let (inner, segment) = (inner.clone(), segment.clone());
+        self.env.spawn(Box::pin(async move {
+            // Who comes here next meets the error, if there is one, and tells it.
+            let _ = inner.load(&segment, position, Room::Spare).await;
+        }));
+    }
+}
+
+/// Which block may go when memory is short.
+#[derive(Clone, Copy)]
+enum Room {
+    /// One that was read to its end, else the one that was used longest ago.
+    Any,
+    /// Only one that was read to its end.
+    Spare,
+}
+
+struct Found {
+    bytes: Bytes,
+    block_end: u64,
+    /// Whether they go to the end of the block, or into its second half.
+    is_end: bool,
+}
+
+impl Inner {
+    /// The bytes from `position` to `end`, as far as a block has them; the block is the last used one then.
+    fn take(&self, segment: &Segment, position: u64, end: u64) -> Option<Found> {
+        let mut blocks = self.blocks.borrow_mut();
+        let at = blocks.iter().rposition(|block| block.rest(segment.id, position).is_some())?;
+        let block = blocks.remove(at)?;
+        let mut bytes = block.rest(segment.id, position)?;
+        bytes.truncate(usize::try_from(end - position).unwrap_or(usize::MAX));
+        let (to, block_end) = (position + bytes.len() as u64, block.end());
+        if to == block_end {
+            block.is_read.set(true);
+        }
+        let is_end = block_end - to <= block.bytes.len() as u64 / 2;
+        blocks.push_back(block);
+        Some(Found { bytes, block_end, is_end })
+    }
+
+    fn is_loading(&self, segment: &Segment, position: u64) -> bool {
+        self.loading.borrow().contains(&(segment.id, position))
+    }
+
+    /// Reads a block that begins with the batch at `position`. Returns whether it is there now.
+    async fn load(&self, segment: &Arc<Segment>, position: u64, room: Room) -> Result<bool, ColdError> {
+        self.loading.borrow_mut().push((segment.id, position));
+        let result = self.read_block(segment, position, room).await;
+        self.loading.borrow_mut().retain(|&loading| loading != (segment.id, position));
+        let loaded = result.map(|block| {
+            let is_there = block.is_some();
+            if is_there {
+                segment.note_cold_read(position);
+            }
+            self.blocks.borrow_mut().extend(block);
+            is_there
+        });
+        self.loaded.notify_waiters();
+        loaded
+    }
+
+    async fn read_block(&self, segment: &Arc<Segment>, position: u64, room: Room) -> Result<Option<Block>, ColdError> {
+        let file = self.files.open(segment.id, Purpose::ReadDirect, &segment.path).await.map_err(ColdError::Io)?;
+        let mut len = READ_BYTES;
+        loop {
+            let Some(buffer) = self.buffer(len, room) else { return Ok(None) };
+            let Some(checked) = read_checked(&file, buffer, len, position, segment.file_bytes()).await? else {
+                return Ok(None);
+            };
+            match checked {
+                Checked::Whole(bytes) => {
+                    return Ok(Some(Block { segment: segment.id, from: position, bytes, is_read: Cell::new(false) }));
+                }
+                Checked::Larger(batch_bytes) if batch_bytes <= BATCH_BYTES_MAX => {
+                    len = (batch_bytes + 2 * BLOCK_BYTES).next_multiple_of(READ_BYTES);
+                }
+                Checked::Larger(_) => return Ok(None),
+            }
+        }
+    }
+
+    fn buffer(&self, len: usize, room: Room) -> Option<Buffer> {
+        loop {
+            if let Some(buffer) = self.pool.buffer(len) {
+                return Some(buffer);
+            }
+            let mut blocks = self.blocks.borrow_mut();
+            let spare = blocks.iter().position(|block| block.is_read.get());
+            let at = match room {
+                Room::Any => spare.or((!blocks.is_empty()).then_some(0)),
+                Room::Spare => spare,
+            };
+            drop(blocks.remove(at?));
+        }
+    }
+}
+
+enum Checked {
+    /// Whole batches, at least one.
+    Whole(Bytes),
+    /// The first batch alone has so many bytes, more than were read.
+    Larger(usize),
+}
+
+/// Reads `len` bytes around `position`, and checks the batches from there on; `None` where the file has no whole one yet.
+async fn read_checked(
+    file: &Rc<dyn File>,
+    buffer: Buffer,
+    len: usize,
+    position: u64,
+    file_bytes: u64,
+) -> Result<Option<Checked>, ColdError> {
+    let skip = (position % BLOCK_BYTES as u64) as usize;
+    let (buffer, read) = file.read_at(buffer, len, position - skip as u64).await.map_err(ColdError::Io)?;
+    // What lies beyond is not the log's yet: padding, or what is being written.
+    let known = usize::try_from(file_bytes.saturating_sub(position - skip as u64)).unwrap_or(usize::MAX);
+    let is_cut = known > read && read < len;
+    let upto = read.min(known);
+    let Some(mut rest) = buffer.get(skip..upto).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+    let mut sound = 0;
+    let reason = loop {
+        if rest.is_empty() {
+            break None;
+        }
+        match check_first(rest) {
+            Ok(First::Sound(size)) => {
+                sound += size;
+                rest = &rest[size..];
+            }
+            Ok(First::Cut(_)) if sound > 0 => break None,
+            Ok(First::Cut(Some(size))) if !is_cut && skip + size > len => return Ok(Some(Checked::Larger(size))),
+            // The rest of it is in the tail.
+            Ok(First::Cut(_)) if !is_cut => return Ok(None),
+            Ok(First::Cut(_)) => break Some("the file ends within a batch".to_owned()),
+            Err(error) => break Some(error.to_string()),
+        }
+    };
+    match reason {
+        // What is sound before it is served; who reads on meets it.
+        Some(reason) if sound == 0 => Err(ColdError::Damaged(position, reason)),
+        _ => Ok(Some(Checked::Whole(Bytes::from_owner(buffer).slice(skip..skip + sound)))),
+    }
+}
+
+enum First {
+    /// A batch of so many bytes, with the CRC that it says.
+    Sound(usize),
+    /// The bytes end within a batch, of this size if that is known.
+    Cut(Option<usize>),
+}
+
+fn check_first(bytes: &[u8]) -> Result<First, BatchError> {
+    if bytes.len() < batch::HEADER_BYTES {
+        return Ok(First::Cut(None));
+    }
+    let size = BatchHeader::parse(bytes)?.size_bytes();
+    match bytes.get(..size) {
+        None => Ok(First::Cut(Some(size))),
+        Some(whole) => {
+            BatchView::new(whole)?.check_crc()?;
+            Ok(First::Sound(size))
+        }
+    }
+}

@@ -20,8 +20,10 @@ const FLUSH_BYTES: u64 = 1 << 20;
 /// How many partitions are written to files at the same time.
 const FLUSHES_MAX: usize = 4;
 const SETTLES_MAX: usize = 32;
-/// A partition that took nothing for this long is settled and its memory let go.
+/// A partition that took nothing for this long is settled.
 const IDLE_MS: i64 = 5_000;
+/// A partition that took nothing for this long lets go of its memory too: until then consumers may still come for it.
+const IDLE_RELEASE_MS: i64 = 60_000;
 /// How many of them at once, so that who is short of space does not wait for long.
 const IDLE_SETTLES_MAX: usize = 256;
 const IDLE_CHECK: Duration = Duration::from_millis(1_000);
@@ -306,7 +308,7 @@ pub(crate) async fn run_flushes(core: Rc<Core>) {
     }
 }
 
-/// Settles partitions that went idle and lets go of their memory; looks after `flush.ms`.
+/// Settles partitions that went idle and, later, lets go of their memory; looks after `flush.ms`.
 pub(crate) async fn run_idle(core: Rc<Core>) {
     let mut files_swept = core.env.monotonic();
     loop {
@@ -325,12 +327,13 @@ pub(crate) async fn run_idle(core: Rc<Core>) {
             if log.unsynced_upto().is_some() && log.wants_sync(now.0) {
                 core.sync_wanted.set(true);
             }
-            if log.idle_since(now) >= IDLE_MS {
-                if log.is_settled() {
+            let idle_ms = log.idle_since(now);
+            if log.is_settled() {
+                if idle_ms >= IDLE_RELEASE_MS {
                     log.release_all();
-                } else if idle.len() < IDLE_SETTLES_MAX {
-                    idle.push(slot.clone());
                 }
+            } else if idle_ms >= IDLE_MS && idle.len() < IDLE_SETTLES_MAX {
+                idle.push(slot.clone());
             }
         }
         if core.sync_wanted.get() {

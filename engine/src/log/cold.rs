@@ -289,3 +289,123 @@ fn check_first(bytes: &[u8]) -> Result<First, BatchError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::batch::BatchBuilder;
+    use crate::disk::sim::SimDisk;
+    use crate::disk::{Disk, OpenOptions, Payload};
+    use crate::env::sim::Simulation;
+    use crate::types::{Offset, TimestampMs};
+
+    struct Stored {
+        simulation: Simulation,
+        reads: Rc<ColdReads>,
+        segment: Arc<Segment>,
+        bytes: Vec<u8>,
+        /// Where each batch begins.
+        starts: Vec<u64>,
+    }
+
+    /// A segment of batches with values of these sizes, `damaged` of which has a wrong byte; the file is a little longer than
+    /// what is flushed.
+    fn stored(values_bytes: &[usize], damaged: Option<usize>) -> Stored {
+        let simulation = Simulation::new(3);
+        let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 3).mount();
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for (at, &value_bytes) in values_bytes.iter().enumerate() {
+            starts.push(bytes.len() as u64);
+            let value = vec![at as u8; value_bytes];
+            bytes.extend(BatchBuilder::new(Offset(at as i64)).record(TimestampMs(1), None, Some(&value)).build());
+            if Some(at) == damaged {
+                *bytes.last_mut().unwrap() ^= 1;
+            }
+        }
+        let path = PathBuf::from("/00000000000000000000.log");
+        let segment = Arc::new(Segment::new(Offset(0), path, bytes.len() as u64, Offset(values_bytes.len() as i64)));
+        let mut on_disk = bytes.clone();
+        on_disk.resize(on_disk.len() + 5_000, 0);
+        let written = disk.clone();
+        simulation.block_on(async move {
+            let file = written.open(Path::new("/00000000000000000000.log"), OpenOptions::WRITE).await.unwrap();
+            file.write_at(Payload::Bytes(on_disk), 0).await.unwrap();
+        });
+        let reads = Rc::new(ColdReads::new(Rc::new(FileCache::new(disk, 8)), simulation.env()));
+        Stored { simulation, reads, segment, bytes, starts }
+    }
+
+    impl Stored {
+        fn read(&self, position: u64, end: u64) -> Result<Option<Bytes>, ColdError> {
+            let (reads, segment) = (self.reads.clone(), self.segment.clone());
+            self.simulation.block_on(async move { reads.read(&segment, position, end).await })
+        }
+
+        fn end(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_reads_on_gets_all_and_finds_it_read_ahead() {
+        let stored = stored(&[300_000; 40], None);
+        let (mut at, mut read) = (0, Vec::new());
+        while at < stored.end() {
+            let bytes = stored.read(at, stored.end()).unwrap().unwrap();
+            at += bytes.len() as u64;
+            read.extend_from_slice(&bytes);
+            stored.simulation.run_for(std::time::Duration::from_secs(1));
+            assert!(at == stored.end() || stored.reads.peek(&stored.segment, at).is_some(), "what follows {at} was read ahead");
+        }
+        assert!(read == stored.bytes);
+    }
+
+    #[test]
+    fn a_read_ends_where_it_has_to() {
+        let stored = stored(&[1_000; 10], None);
+        let bytes = stored.read(stored.starts[2], stored.starts[5] + 7).unwrap().unwrap();
+        assert!(bytes == stored.bytes[stored.starts[2] as usize..stored.starts[5] as usize + 7]);
+        assert_eq!(stored.read(stored.end(), stored.end() + 1).unwrap(), None, "beyond what is flushed there is nothing");
+    }
+
+    #[test]
+    fn what_is_read_again_from_the_disk_is_left_to_the_page_cache() {
+        let stored = stored(&[1_000_000; 60], None);
+        let forget = |at: usize| assert!(stored.read(stored.starts[at], stored.end()).unwrap().is_some());
+        forget(0);
+        // More than the blocks can hold.
+        (2..60).step_by(2).for_each(forget);
+        (3..60).step_by(2).for_each(|at| drop(stored.read(stored.starts[at], stored.end())));
+        assert!(stored.reads.peek(&stored.segment, 0).is_none(), "memory is bounded");
+        assert_eq!(stored.read(0, stored.end()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_batch_larger_than_a_block_is_read_whole() {
+        let stored = stored(&[10, 5_000_000, 10], None);
+        let bytes = stored.read(stored.starts[1], stored.end()).unwrap().unwrap();
+        assert!(bytes[..5_000_000] == stored.bytes[stored.starts[1] as usize..][..5_000_000]);
+    }
+
+    #[test]
+    fn damage_is_never_served_and_what_lies_before_and_behind_is() {
+        // So large that a read has one of them and a half.
+        let stored = stored(&[1_200_000; 10], Some(4));
+        let batch = |at: usize| &stored.bytes[stored.starts[at] as usize..stored.starts[at + 1] as usize];
+        let read = |at: usize| stored.read(stored.starts[at], stored.end());
+        assert!(read(3).unwrap().unwrap() == *batch(3));
+        assert!(matches!(read(4), Err(ColdError::Damaged(at, _)) if at == stored.starts[4]));
+        assert!(read(5).unwrap().unwrap() == *batch(5));
+    }
+
+    #[test]
+    fn consumers_that_keep_blocks_leave_the_others_the_page_cache() {
+        let stored = stored(&[1_500_000; 60], None);
+        let kept: Vec<_> = (0..60).map(|at| stored.read(stored.starts[at], stored.end()).unwrap()).collect();
+        let bytes: usize = kept.iter().flatten().map(Bytes::len).sum();
+        assert!(kept.iter().any(Option::is_none) && bytes <= MEMORY_BYTES, "{bytes} bytes are kept");
+        drop(kept);
+    }
+}

@@ -51,11 +51,6 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
         println!("{text}");
         return Ok(());
     }
-    for (name, value) in &run.machine.facts {
-        println!("{name}: {value}");
-    }
-    for warning in &run.machine.warnings {
-        println!("warning: {warning}");
-    }
+    println!("{}", run.machine.table());
     Ok(())
 }

@@ -35,4 +35,6 @@ pub struct Shared {
 pub enum Command {
     /// What machine this is, and whether a measurement on it can be trusted.
     Machine,
+    /// The claim behind the log, measured: random and sequential access to disk and memory, beside what was published.
+    Disk(crate::disk::Settings),
 }

@@ -61,6 +61,7 @@ pub fn load(path: &Path) -> Result<Run, Error> {
 fn command_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Machine => "machine",
+        Outcome::Disk(_) => "disk",
         Outcome::Load(_) => "load",
     }
 }

@@ -11,7 +11,7 @@ use crate::results::{Direction, Grid, GridCell, Medium, Pattern, Verdict, Way};
 
 const WIDTH: i32 = 1100;
 /// Where bars begin and end.
-const LEFT: i32 = 330;
+const LEFT: i32 = 360;
 const RIGHT: i32 = 1000;
 const TOP: i32 = 118;
 const BAR: i32 = 17;
@@ -63,29 +63,39 @@ pub(super) fn svg(grid: &Grid, machine: &Machine) -> Result<String, String> {
             area.draw(&Text::new(text.to_owned(), (x, y), style)).map_err(error)
         };
         bold("Random and sequential access to disk and memory", 24, 30, 22)?;
-        write("values of 4 bytes per second, logarithmic scale; more is better", 24, 56, 14, FAINT, HPos::Left)?;
-        write(&subtitle(machine), 24, 77, 12, FAINT, HPos::Left)?;
+        write("values of 4 bytes per second, logarithmic scale; more is better", 24, 56, 15, FAINT, HPos::Left)?;
+        write(&subtitle(machine), 24, 78, 13, FAINT, HPos::Left)?;
+        let mut x = 640;
+        for (color, faint, meaning) in
+            [(PUBLISHED, PUBLISHED, "published"), (READ, READ_OTHER, "reads here"), (WRITE, WRITE_OTHER, "writes here")]
+        {
+            area.draw(&Rectangle::new([(x, 24), (x + 9, 36)], color.filled())).map_err(error)?;
+            area.draw(&Rectangle::new([(x + 9, 24), (x + 18, 36)], faint.filled())).map_err(error)?;
+            write(meaning, x + 26, 30, 14, INK, HPos::Left)?;
+            x += 26 + 10 * meaning.len() as i32 + 14;
+        }
+        write("full colour: what the verdicts stand on", 640, 56, 14, FAINT, HPos::Left)?;
 
         for exponent in scale.least..=scale.most {
             let x = scale.x(10_f64.powi(exponent));
             area.draw(&PathElement::new(vec![(x, TOP - 4), (x, bottom - 6)], LINE)).map_err(error)?;
-            write(&tick(exponent), x, TOP - 15, 12, FAINT, HPos::Center)?;
+            write(&tick(exponent), x, TOP - 15, 14, FAINT, HPos::Center)?;
         }
         let mut y = TOP;
         for group in &groups {
             y += GROUP_GAP / 2;
-            bold(&group.title, 24, y + BAR / 2, 15)?;
+            bold(&group.title, 24, y + BAR / 2, 17)?;
             for bar in &group.bars {
                 let end = scale.x(bar.values_per_s).max(LEFT + 1);
                 area.draw(&Rectangle::new([(LEFT, y), (end, y + BAR)], bar.color.filled())).map_err(error)?;
-                write(&bar.label, LEFT - 10, y + BAR / 2, 12, INK, HPos::Right)?;
-                write(&show_rate(bar.values_per_s), end + 7, y + BAR / 2, 12, INK, HPos::Left)?;
+                write(&bar.label, LEFT - 10, y + BAR / 2, 14, INK, HPos::Right)?;
+                write(&show_rate(bar.values_per_s), end + 7, y + BAR / 2, 14, INK, HPos::Left)?;
                 y += BAR + GAP;
             }
             y += GROUP_GAP / 2;
         }
         let mut y = bottom + 22;
-        bold("What became of the claims (by reads)", 24, y, 15)?;
+        bold("What became of the claims (by reads)", 24, y, 17)?;
         y += 26;
         for claim in grid.claims.iter().filter(|claim| claim.direction == Direction::Read) {
             let color = match claim.verdict {
@@ -94,12 +104,12 @@ pub(super) fn svg(grid: &Grid, machine: &Machine) -> Result<String, String> {
                 Verdict::NoLonger => RGBColor(191, 40, 40),
             };
             area.draw(&Circle::new((30, y - 1), 5, color.filled())).map_err(error)?;
-            write(&capital(&claim.claim), 44, y, 13, INK, HPos::Left)?;
-            write(&claim.words, 500, y, 13, color, HPos::Left)?;
+            write(&capital(&claim.claim), 44, y, 15, INK, HPos::Left)?;
+            write(&claim.words, 480, y, 15, color, HPos::Left)?;
             y += 22;
         }
         let source = "published: A. Jacobs, The Pathologies of Big Data, ACM Queue 7(6), 2009: eight 15,000 rpm disks in RAID 5, one SATA SSD";
-        write(source, 24, y + 14, 11, FAINT, HPos::Left)?;
+        write(source, 24, y + 14, 13, FAINT, HPos::Left)?;
         area.present().map_err(error)?;
     }
     Ok(text)
@@ -231,8 +241,8 @@ mod tests {
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{}", &text[..100]);
         assert!(text.contains("&lt;quick&gt; &amp;"), "what is not ours is escaped");
         assert!(!text.contains("href") && !text.contains("<script") && !text.contains("@import"), "self-contained");
-        // The background, and a bar each.
-        assert_eq!(text.matches("<rect").count(), 1 + 21 + 6);
+        // The background, the legend, and a bar each.
+        assert_eq!(text.matches("<rect").count(), 1 + 6 + 21 + 6);
         for figure in ["316", "1,924", "53.2 M", "42.2 M", "36.7 M", "358.2 M"] {
             assert!(text.contains(&format!("\n{figure}\n")), "{figure}");
         }

@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_gone_from_the_cache() {
-        // Beside the target directory, not in /tmp: a tmpfs drops nothing.
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        // Not in /tmp: a tmpfs drops nothing.
+        let folder = super::super::tests::directory();
         let runtime = Runtime::with_defaults().unwrap();
         let size = 8 << 20;
         let (before, after) = runtime.block_on(async {

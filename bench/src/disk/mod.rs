@@ -156,7 +156,8 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
     Ok(Outcome::Disk(Box::new(grid)))
 }
 
-/// All cells, so many times, one after the other, so that what changes over time meets all of them.
+/// All cells, so many times, one after the other, so that what changes over time meets all of them. fio takes its turn with us,
+/// and every other run goes first.
 fn measure(
     plan: &Plan,
     runtime: &Runtime,
@@ -169,44 +170,34 @@ fn measure(
     let bar = progress.count("", measured.len() as u64 * u64::from(plan.runs));
     let mut memory = None;
     let mut cached_max: f64 = 0.0;
-    for _ in 0..plan.runs {
+    for run in 0..plan.runs {
         for cell in measured.iter_mut() {
+            bar.set_message(table::name(&cell.cell));
+            if cell.cell.medium == Medium::Memory {
+                let area = match &mut memory {
+                    Some(area) => area,
+                    None => memory.insert(memory::Area::new(plan.memory_bytes as usize)?),
+                };
+                if !stop::requested() {
+                    cell.note(area.measure(&cell.cell, plan.cell_time));
+                }
+            } else {
+                let ours_first = run.is_multiple_of(2);
+                for is_ours in [ours_first, !ours_first] {
+                    cached_max = cached_max.max(on_disk(plan, runtime, file, fio.filter(|_| !is_ours), is_ours, cell)?);
+                }
+            }
             if stop::requested() {
                 bar.finish_and_clear();
                 return Ok(());
-            }
-            bar.set_message(table::name(&cell.cell));
-            match cell.cell.medium {
-                Medium::Memory => {
-                    let area = match &mut memory {
-                        Some(area) => area,
-                        None => {
-                            let area = memory::Area::new(plan.memory_bytes as usize)?;
-                            grid.settings.push(("memory in huge pages".to_owned(), area.huge_pages()));
-                            memory.insert(area)
-                        }
-                    };
-                    cell.note(area.measure(&cell.cell, plan.cell_time));
-                }
-                Medium::Disk => {
-                    let sample = runtime.block_on(async {
-                        cached_max = cached_max.max(file.drop_cached(plan.size_bytes).await?);
-                        ring::measure(file, &cell.cell, plan.size_bytes, plan.cell_time).await
-                    });
-                    let sample = sample.map_err(Error::io(file.directory()))?;
-                    if stop::requested() {
-                        continue; // cut short, it is no measurement
-                    }
-                    cell.note(sample);
-                    if let Some(fio) = fio {
-                        cell.fio.extend(fio.measure(&cell.cell, &file.path(), plan.size_bytes, plan.cell_time)?);
-                    }
-                }
             }
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
+    if let Some(area) = &memory {
+        grid.settings.push(("memory in huge pages".to_owned(), area.huge_pages()));
+    }
     if cached_max > 0.02 {
         grid.notes.push(format!(
             "up to {:.0} % of the file stayed in the page cache although it was told to drop it: reads through it look too fast",
@@ -214,6 +205,32 @@ fn measure(
         ));
     }
     Ok(())
+}
+
+/// A cell of the disk, once, by us or by fio. Returns the share of the file that the page cache would not drop.
+fn on_disk(
+    plan: &Plan,
+    runtime: &Runtime,
+    file: &TestFile,
+    fio: Option<&fio::Fio>,
+    is_ours: bool,
+    cell: &mut Measured,
+) -> Result<f64, Error> {
+    if stop::requested() || (!is_ours && fio.is_none()) {
+        return Ok(0.0);
+    }
+    let in_directory = Error::io(file.directory());
+    let cached = runtime.block_on(file.drop_cached(plan.size_bytes)).map_err(Error::io(file.directory()))?;
+    if let Some(fio) = fio {
+        cell.fio.extend(fio.measure(&cell.cell, &file.path(), plan.size_bytes, plan.cell_time)?);
+        return Ok(cached);
+    }
+    let sample = runtime.block_on(ring::measure(file, &cell.cell, plan.size_bytes, plan.cell_time)).map_err(in_directory)?;
+    // Cut short, it is no measurement.
+    if !stop::requested() {
+        cell.note(sample);
+    }
+    Ok(cached)
 }
 
 fn shown(plan: &Plan) -> Vec<(String, String)> {
@@ -246,15 +263,16 @@ fn notes(plan: &Plan, fio: Option<&fio::Fio>, fio_unwanted: bool) -> Vec<String>
             show_bytes(cells::SYNC_BYTES),
             show_count(cells::SYNC_ACCESSES)
         ),
-        "memory is accessed by one thread; independent: the processor has many accesses under way; dependent: each address follows from \
+        "memory is accessed by one thread, in huge pages where the kernel gives them; independent: the processor has many accesses under way; dependent: each address follows from \
          the value read before"
             .to_owned(),
         claims::RULE.to_owned(),
     ];
     notes.push(match fio {
         Some(fio) => format!(
-            "{}: the same accesses, depth, time and syncs (ioengine io_uring); reading through the page cache it has the kernel's readahead, \
-             which the engine turns off",
+            "{}: the same accesses, depth, time and syncs (ioengine io_uring), in turns with ours; the engine's buffers lie in huge pages and \
+             fio's do not, so that a large access reaches the device in fewer pieces; reading through the page cache fio has the kernel's \
+             readahead, which the engine turns off",
             fio.version()
         ),
         None if fio_unwanted => "not held against fio (--no-fio)".to_owned(),
@@ -279,4 +297,36 @@ pub fn draw(grid: &Grid, machine: &Machine, run_path: &Path) -> Result<(), Error
     })?;
     eprintln!("chart in {}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory on the disk that the tests are built on: /tmp may be memory.
+    pub(super) fn directory() -> tempfile::TempDir {
+        let program = std::env::current_exe().unwrap();
+        tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+    }
+
+    fn settings() -> Settings {
+        Settings { size: None, memory_size: None, seconds: None, runs: None, depth: 32, quick: false, no_fio: true }
+    }
+
+    #[test]
+    fn defaults_follow_the_machine() {
+        let plan = settings().plan(Some(32 << 20), Some(16 << 30)).unwrap();
+        let expected = Plan { size_bytes: 4 << 30, memory_bytes: 1 << 30, cell_time: Duration::from_secs(2), runs: 3, depth: 32 };
+        assert_eq!(plan, expected);
+        assert_eq!(settings().plan(Some(96 << 20), None).unwrap().memory_bytes, 3 << 30, "a larger cache");
+        let quick = Settings { quick: true, runs: Some(2), ..settings() }.plan(None, None).unwrap();
+        assert_eq!((quick.size_bytes, quick.runs, quick.cell_time), (512 << 20, 2, Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_not_taken() {
+        let error = settings().plan(None, Some(1 << 30)).unwrap_err();
+        assert!(error.to_string().contains("more than half of the 1 GiB"), "{error}");
+        assert_eq!(error.exit_status(), 2);
+    }
 }

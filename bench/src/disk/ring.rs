@@ -230,7 +230,7 @@ mod tests {
     const SIZE_BYTES: u64 = 4 << 20;
 
     fn measured(cell: Cell, time: Duration) -> Sample {
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = super::super::tests::directory();
         let runtime = Runtime::with_defaults().unwrap();
         runtime.block_on(async {
             let file = TestFile::create(folder.path()).await.unwrap();
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_failure_ends_the_cell() {
-        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = super::super::tests::directory();
         let runtime = Runtime::with_defaults().unwrap();
         let error = runtime.block_on(async {
             let file = TestFile::create(folder.path()).await.unwrap();

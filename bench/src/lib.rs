@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod disk;
+pub mod engine;
 pub mod error;
 pub mod machine;
 pub mod process;

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{disk, stop, store};
+use ringlog_bench::{disk, engine, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,6 +29,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let outcome = match &cli.command {
         Command::Machine => Outcome::Machine,
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
+        Command::Engine(settings) => engine::run(settings, &cli.shared)?,
     };
     let run = Run {
         format: FORMAT,
@@ -56,8 +57,10 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
         return Ok(());
     }
     println!("{}", run.machine.table());
-    if let Outcome::Disk(grid) = &run.outcome {
-        disk::print(grid);
+    match &run.outcome {
+        Outcome::Disk(grid) => disk::print(grid),
+        Outcome::Engine(measured) => engine::print(measured),
+        _ => {}
     }
     Ok(())
 }

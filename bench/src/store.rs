@@ -62,6 +62,7 @@ fn command_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Machine => "machine",
         Outcome::Disk(_) => "disk",
+        Outcome::Engine(_) => "engine",
         Outcome::Load(_) => "load",
     }
 }

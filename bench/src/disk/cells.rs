@@ -131,7 +131,7 @@ impl Measured {
 }
 
 /// The middle one; the mean of the two in the middle where their number is even.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -31,6 +31,7 @@ use crate::units::{bytes, duration, show_bytes, show_count, show_us};
 use cells::Measured;
 use file::TestFile;
 
+pub(crate) use cells::median;
 pub use table::print;
 
 /// The smallest file: below it a cell is over before it has begun.

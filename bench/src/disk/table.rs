@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::cells::Cell;
 use super::claims::{self, representative};
 use crate::results::{Direction, Grid, GridCell, Medium, Pattern, Way};
-use crate::units::show_count;
+use crate::units::{settings_line, show_count};
 
 /// Prints what `disk` measured.
 pub fn print(grid: &Grid) {
@@ -18,6 +18,7 @@ pub fn print(grid: &Grid) {
     if !grid.claims.is_empty() {
         println!("\nclaims\n{}", verdicts(grid));
     }
+    println!("{}", settings_line(&grid.settings));
     for note in &grid.notes {
         println!("- {note}");
     }

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::Case;
 use crate::results::{AppendPath, AppendWay, Appends, Engine};
-use crate::units::{show_bytes, show_count};
+use crate::units::{settings_line, show_bytes, show_count};
 
 /// Prints what `engine` measured.
 pub fn print(engine: &Engine) {
@@ -24,6 +24,7 @@ pub fn print(engine: &Engine) {
     if !engine.reads.is_empty() {
         println!("\nreads, sent to a socket: MB/s (CPU s/GB)\n{}", reads(engine));
     }
+    println!("{}", settings_line(&engine.settings));
     for note in &engine.notes {
         println!("- {note}");
     }

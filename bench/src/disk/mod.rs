@@ -259,6 +259,9 @@ fn notes(plan: &Plan, fio: Option<&fio::Fio>, fio_unwanted: bool) -> Vec<String>
              where it has seen all of the file's {}, a direct one begins again",
             show_bytes(plan.size_bytes)
         ),
+        "what is dropped is this machine's page cache: the disk's own cache, or a virtual machine's host, may still hold a file that is not far \
+         larger than it"
+            .to_owned(),
         format!(
             "writes are synced (fdatasync) after every {} of sequential and every {} random accesses, and at the end, all of it within the time",
             show_bytes(cells::SYNC_BYTES),

@@ -47,14 +47,10 @@ pub(super) fn measure(directory: &Path, bytes: u64, journal_bytes: u64, runs: u3
     let (core, partition) = runtime.block_on(fill(directory, count, journal_bytes))?;
     let in_tail = TAIL_BATCHES.min(count);
     let memory = Buffer::standalone(in_tail as usize * batch_bytes);
-    for _ in 0..runs {
-        if stop::requested() {
-            break;
-        }
-        let passes = count.div_ceil(in_tail);
-        let ours = runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true))?;
-        let raw = bare_send(&memory, batch_bytes, passes)?;
-        tail.note(ours, raw);
+    let passes = count.div_ceil(in_tail);
+    for run in 0..runs {
+        let ours = || runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true));
+        tail.take(run, ours, || bare_send(&memory, batch_bytes, passes))?;
     }
     drop(memory);
     let closed = runtime.block_on(core.close()).map_err(Error::io(directory))?;
@@ -64,15 +60,17 @@ pub(super) fn measure(directory: &Path, bytes: u64, journal_bytes: u64, runs: u3
     let runtime = super::runtime()?;
     let (core, partition) = runtime.block_on(reopen(directory, journal_bytes, closed)).map_err(Error::io(directory))?;
     let (mut warm, mut cold) = (Pair::default(), Pair::default());
-    for _ in 0..runs {
+    for run in 0..runs {
         for (pair, is_cold) in [(&mut cold, true), (&mut warm, false)] {
-            if stop::requested() {
-                break;
-            }
-            prepare(&files, is_cold).map_err(Error::io(directory))?;
-            let ours = runtime.block_on(engine(&core, &partition, 0, count, 1, batch_bytes, false))?;
-            prepare(&files, is_cold).map_err(Error::io(directory))?;
-            pair.note(ours, bare_sendfile(&files, batch_bytes)?);
+            let ours = || {
+                prepare(&files, is_cold).map_err(Error::io(directory))?;
+                runtime.block_on(engine(&core, &partition, 0, count, 1, batch_bytes, false))
+            };
+            let raw = || {
+                prepare(&files, is_cold).map_err(Error::io(directory))?;
+                bare_sendfile(&files, batch_bytes)
+            };
+            pair.take(run, ours, raw)?;
         }
     }
     let named = [("tail", tail), ("file, in the page cache", warm), ("file, on disk only", cold)];
@@ -216,15 +214,7 @@ fn socket(error: io::Error) -> Error {
 }
 
 /// Plans and sends batches `from..to`, so many times. `in_tail`: they must all come from memory.
-async fn engine(
-    core: &Core,
-    partition: &Published,
-    from: u64,
-    to: u64,
-    passes: u64,
-    batch_bytes: usize,
-    in_tail: bool,
-) -> Result<Option<Figures>, Error> {
+async fn engine(core: &Core, partition: &Published, from: u64, to: u64, passes: u64, batch_bytes: usize, in_tail: bool) -> Loop {
     let mut sink = Sink::open().map_err(socket)?;
     let mut meter = Meter::start();
     for _ in 0..passes {
@@ -258,7 +248,7 @@ async fn engine(
 }
 
 /// Sends memory, piece by piece, so many times.
-fn bare_send(memory: &Buffer, batch_bytes: usize, passes: u64) -> Result<Option<Figures>, Error> {
+fn bare_send(memory: &Buffer, batch_bytes: usize, passes: u64) -> Loop {
     let mut sink = Sink::open().map_err(socket)?;
     let mut meter = Meter::start();
     for _ in 0..passes {
@@ -275,7 +265,7 @@ fn bare_send(memory: &Buffer, batch_bytes: usize, passes: u64) -> Result<Option<
 }
 
 /// Sends files from beginning to end, with the kernel's own readahead.
-fn bare_sendfile(files: &[PathBuf], batch_bytes: usize) -> Result<Option<Figures>, Error> {
+fn bare_sendfile(files: &[PathBuf], batch_bytes: usize) -> Loop {
     let sink = Sink::open().map_err(socket)?;
     let mut meter = Meter::start();
     for path in files {
@@ -301,7 +291,26 @@ struct Pair {
     raw: Vec<Figures>,
 }
 
+/// What a loop gives: nothing where it was cut short.
+type Loop = Result<Option<Figures>, Error>;
+
 impl Pair {
+    /// Runs both, one after the other; every other run begins with the other one.
+    fn take(&mut self, run: u32, ours: impl Fn() -> Loop, raw: impl Fn() -> Loop) -> Result<(), Error> {
+        if stop::requested() {
+            return Ok(());
+        }
+        let (ours, raw) = if run.is_multiple_of(2) {
+            let ours = ours()?;
+            (ours, raw()?)
+        } else {
+            let raw = raw()?;
+            (ours()?, raw)
+        };
+        self.note(ours, raw);
+        Ok(())
+    }
+
     /// Only whole pairs count.
     fn note(&mut self, ours: Option<Figures>, raw: Option<Figures>) {
         if let (Some(ours), Some(raw)) = (ours, raw) {

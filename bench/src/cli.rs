@@ -35,4 +35,8 @@ pub struct Shared {
 pub enum Command {
     /// What machine this is, and whether a measurement on it can be trusted.
     Machine,
+    /// The claim behind the log, measured: random and sequential access to disk and memory, beside what was published.
+    Disk(crate::disk::Settings),
+    /// The engine without a network: durable appends, recovery and reads, each as a fraction of what the bare disk or socket gives.
+    Engine(crate::engine::Settings),
 }

@@ -5,6 +5,8 @@
 //! the user named.
 
 pub mod cli;
+pub mod disk;
+pub mod engine;
 pub mod error;
 pub mod machine;
 pub mod process;

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{stop, store};
+use ringlog_bench::{disk, engine, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,6 +28,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
         Command::Machine => Outcome::Machine,
+        Command::Disk(settings) => disk::run(settings, &cli.shared)?,
+        Command::Engine(settings) => engine::run(settings, &cli.shared)?,
     };
     let run = Run {
         format: FORMAT,
@@ -42,6 +44,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     print(&cli.shared, &run)?;
     let path = store::save(&cli.shared.out, &run)?;
     eprintln!("stored in {}", path.display());
+    if let Outcome::Disk(grid) = &run.outcome {
+        disk::draw(grid, &run.machine, &path)?;
+    }
     Ok(if run.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
 }
 
@@ -51,11 +56,11 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
         println!("{text}");
         return Ok(());
     }
-    for (name, value) in &run.machine.facts {
-        println!("{name}: {value}");
-    }
-    for warning in &run.machine.warnings {
-        println!("warning: {warning}");
+    println!("{}", run.machine.table());
+    match &run.outcome {
+        Outcome::Disk(grid) => disk::print(grid),
+        Outcome::Engine(measured) => engine::print(measured),
+        _ => {}
     }
     Ok(())
 }

@@ -61,6 +61,8 @@ pub fn load(path: &Path) -> Result<Run, Error> {
 fn command_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Machine => "machine",
+        Outcome::Disk(_) => "disk",
+        Outcome::Engine(_) => "engine",
         Outcome::Load(_) => "load",
     }
 }

@@ -42,8 +42,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
-    let (number, factor) =
-        units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
+    let (number, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
     let expected = || {
         let names: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
         format!("{text:?} is not a number, alone or with one of {}", names.join(", "))
@@ -100,6 +99,12 @@ pub fn show_count(count: u64) -> String {
     shown
 }
 
+/// A command's settings on one line: `size: 4 GiB, runs: 3`.
+#[must_use]
+pub fn settings_line(settings: &[(String, String)]) -> String {
+    settings.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +131,8 @@ mod tests {
 
     #[test]
     fn figures_are_shown() {
+        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(settings_line(&[setting("size", "4 GiB"), setting("runs", "3")]), "size: 4 GiB, runs: 3");
         assert_eq!(show_count(2_024_032), "2,024,032");
         assert_eq!(show_count(999), "999");
         assert_eq!(show_bytes(1 << 20), "1 MiB");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::load::LoadArgs;
+
 /// Measures how close a log gets to the limits of this machine, and how brokers that speak Kafka's protocol compare on it.
 #[derive(Debug, Parser)]
 #[command(name = "ringlog-bench", version, arg_required_else_help = true)]
@@ -35,4 +37,6 @@ pub struct Shared {
 pub enum Command {
     /// What machine this is, and whether a measurement on it can be trusted.
     Machine,
+    /// Loads a broker that speaks Kafka's protocol, and measures what it does.
+    Load(Box<LoadArgs>),
 }

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod error;
+pub mod load;
 pub mod machine;
 pub mod process;
 pub mod progress;

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{stop, store};
+use ringlog_bench::{load, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,6 +28,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
         Command::Machine => Outcome::Machine,
+        Command::Load(args) => Outcome::Load(Box::new(load::run(args, &cli.shared, started_ms)?)),
     };
     let run = Run {
         format: FORMAT,
@@ -42,7 +43,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     print(&cli.shared, &run)?;
     let path = store::save(&cli.shared.out, &run)?;
     eprintln!("stored in {}", path.display());
-    Ok(if run.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    Ok(match &run.outcome {
+        _ if run.interrupted => ExitCode::from(130),
+        Outcome::Load(load) if load.verify.as_ref().is_some_and(|verified| !verified.is_sound()) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
@@ -56,6 +61,9 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
     }
     for warning in &run.machine.warnings {
         println!("warning: {warning}");
+    }
+    if let Outcome::Load(load) = &run.outcome {
+        load::print(load);
     }
     Ok(())
 }

@@ -263,7 +263,10 @@ impl Consumer {
         }
         let (records, bytes, measured) = (taken.records, taken.bytes, taken.measured);
         if measured && bytes > 0 {
-            self.lane.shared.budget.spend(records, bytes);
+            // Beside producers, what they send is the amount.
+            if self.spec.ends.is_some() {
+                self.lane.shared.budget.spend(records, bytes);
+            }
             self.lane.record(|recorder| {
                 recorder.count(self.sent_ns, now_ns, records, bytes);
                 if !self.spec.end_to_end {

@@ -36,6 +36,10 @@ pub(crate) struct ThreadUse {
     pub waited_ns: u64,
     /// The time.
     pub elapsed_ns: u64,
+    /// How often it gave its CPU up.
+    pub switches_voluntary: u64,
+    /// How often it was taken away.
+    pub switches_involuntary: u64,
 }
 
 /// A lane that has ended.
@@ -192,15 +196,8 @@ fn run_thread(lanes: Vec<LaneSpec>, common: &Common) -> Option<ThreadDone> {
                 let _ = common.ended.send(Ended { role: Role::Produce, result });
             }
         }
-        let Some((before, since_ns)) = (if cpu.is_finished() { cpu.await.ok().flatten() } else { None }) else {
-            return ThreadUse::default();
-        };
-        let (ran_ns, waited_ns) = thread_ns();
-        ThreadUse {
-            ran_ns: ran_ns.saturating_sub(before.0),
-            waited_ns: waited_ns.saturating_sub(before.1),
-            elapsed_ns: clock.now_ns().saturating_sub(since_ns),
-        }
+        let before = if cpu.is_finished() { cpu.await.ok().flatten() } else { None };
+        before.map_or_else(ThreadUse::default, |before| ThreadUse::now(clock).since(&before))
     });
     let span = |recorder: &SharedRecorder| {
         let mut recorder = recorder.borrow_mut();
@@ -229,8 +226,8 @@ async fn run_lane(spec: LaneSpec, common: Common, recorders: [SharedRecorder; 2]
     let _ = ended.send(Ended { role, result });
 }
 
-/// What this thread had spent when what is measured began, and when that was.
-async fn spent_before(mut watch: watch::Receiver<Signal>, clock: Clock) -> Option<((u64, u64), u64)> {
+/// What this thread had spent when what is measured began.
+async fn spent_before(mut watch: watch::Receiver<Signal>, clock: Clock) -> Option<ThreadUse> {
     let times = loop {
         match watch.borrow_and_update().phase {
             Phase::Connect => {}
@@ -241,19 +238,43 @@ async fn spent_before(mut watch: watch::Receiver<Signal>, clock: Clock) -> Optio
     };
     let Times { measure_ns, .. } = times;
     tokio::time::sleep(Duration::from_nanos(measure_ns.saturating_sub(clock.now_ns()))).await;
-    Some((thread_ns(), clock.now_ns()))
+    Some(ThreadUse::now(clock))
 }
 
-/// Nanoseconds that this thread ran and waited for a CPU (sched-stats.rst of the kernel's documentation); its CPU clock alone
-/// where the kernel does not count that.
-fn thread_ns() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(ran), Some(waited)) => (ran, waited),
-        _ => {
-            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            (time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64, 0)
+impl ThreadUse {
+    /// What this thread has spent since it began: nanoseconds that it ran and waited for a CPU (sched-stats.rst of the kernel's
+    /// documentation), or its CPU clock alone where the kernel does not count that.
+    fn now(clock: Clock) -> Self {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+        let (ran_ns, waited_ns) = match (numbers.next(), numbers.next()) {
+            (Some(ran), Some(waited)) => (ran, waited),
+            _ => {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                (time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64, 0)
+            }
+        };
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let switches = |name: &str| {
+            let found = status.lines().find_map(|line| line.strip_prefix(name));
+            found.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+        };
+        Self {
+            ran_ns,
+            waited_ns,
+            elapsed_ns: clock.now_ns(),
+            switches_voluntary: switches("voluntary_ctxt_switches:"),
+            switches_involuntary: switches("nonvoluntary_ctxt_switches:"),
+        }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            ran_ns: self.ran_ns.saturating_sub(before.ran_ns),
+            waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
+            elapsed_ns: self.elapsed_ns.saturating_sub(before.elapsed_ns),
+            switches_voluntary: self.switches_voluntary.saturating_sub(before.switches_voluntary),
+            switches_involuntary: self.switches_involuntary.saturating_sub(before.switches_involuntary),
         }
     }
 }

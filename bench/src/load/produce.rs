@@ -94,6 +94,7 @@ struct Producer {
     connection: Connection,
     version: i16,
     request: ProduceRequest<'static>,
+    encoder: Encoder,
     requests: Vec<Request>,
     free: Vec<usize>,
     /// Slots whose answers are awaited, in the order of sending.
@@ -144,6 +145,7 @@ pub(crate) async fn run(spec: ProducerSpec, mut lane: Lane) -> Result<LaneReport
         connection,
         version,
         request,
+        encoder: Encoder::new(),
         requests: vec![Request::default(); slots],
         free: (0..slots).rev().collect(),
         waiting: VecDeque::with_capacity(slots),
@@ -353,12 +355,15 @@ impl Producer {
         let data = &mut self.request.topic_data[0].partition_data[0];
         data.index = self.spec.partitions[request.partition_at];
         data.records = Records::Hole(request.bytes);
-        let mut encoder = Encoder::with_buffer(self.spare.pop().unwrap_or_default());
-        let start = begin_request(&mut encoder, &header(ApiKey::Produce, self.version, correlation_id));
-        self.request.encode(&mut encoder, self.version);
-        finish_frame(&mut encoder, start);
-        let (around, holes) = encoder.into_parts();
-        let split = holes.first().map_or(around.len(), |hole| hole.position);
+        let encoder = &mut self.encoder;
+        encoder.clear();
+        let start = begin_request(encoder, &header(ApiKey::Produce, self.version, correlation_id));
+        self.request.encode(encoder, self.version);
+        finish_frame(encoder, start);
+        let split = encoder.holes().first().map_or(encoder.buffer().len(), |hole| hole.position);
+        let mut around = self.spare.pop().unwrap_or_default();
+        around.clear();
+        around.extend_from_slice(encoder.buffer());
         self.outgoing.push_back(Outgoing { slot, around, split, written: 0 });
         if self.spec.acks != 0 {
             self.waiting.push_back(slot);

@@ -225,6 +225,11 @@ impl Session<'_> {
         let (broker, own) = gathered.readings.unwrap_or_default();
         load.broker = used(plan.pid, broker, bytes);
         load.generator = used(Some(std::process::id()), own, bytes).unwrap_or_default();
+        // The process's own count forgets threads that have ended.
+        for thread in &threads {
+            load.generator.switches_voluntary += thread.used.switches_voluntary;
+            load.generator.switches_involuntary += thread.used.switches_involuntary;
+        }
         let reports = std::mem::take(&mut gathered.reports);
         load.generator_bound = generator_bound(threads.iter().map(|thread| thread.used), reports.get(&Role::Produce));
         if plan.verify && !stop::requested() {
@@ -618,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_busy_or_late_generator_says_so() {
-        let used = |ran_ns, waited_ns| ThreadUse { ran_ns, waited_ns, elapsed_ns: 1000 };
+        let used = |ran_ns, waited_ns| ThreadUse { ran_ns, waited_ns, elapsed_ns: 1000, ..ThreadUse::default() };
         assert_eq!(generator_bound([used(300, 100)].into_iter(), None), None);
         assert!(generator_bound([used(100, 0), used(500, 450)].into_iter(), None).unwrap().contains("thread 1 ran 50 %"));
         let lanes = |late| vec![LaneReport { late, paced: 10_000, ..Default::default() }];

@@ -203,10 +203,13 @@ impl Producer {
         self.lane.record(|recorder| recorder.turn(now_ns));
         self.resend(now_ns);
         let wake_ns = self.enqueue(now_ns);
+        let queued = !self.outgoing.is_empty();
         self.write()?;
+        // Without acknowledgements nothing but the socket says when there is room for more.
+        let again = self.spec.acks == 0 && queued && self.outgoing.is_empty();
         self.check_timeout(now_ns)?;
         let idle = self.waiting.is_empty() && self.outgoing.is_empty() && self.failed.is_empty();
-        if idle && wake_ns.is_none() && (self.free.len() == self.requests.len()) {
+        if idle && !again && wake_ns.is_none() && (self.free.len() == self.requests.len()) {
             return Ok(true);
         }
         let blocked_writing = !self.outgoing.is_empty();
@@ -221,6 +224,7 @@ impl Producer {
                 }
                 self.answers()?;
             }
+            () = tokio::task::yield_now(), if again => {}
             ready = self.connection.writer.writable(), if blocked_writing => {
                 ready.map_err(|error| gone(address, &error))?;
                 self.unblocked_ns = self.lane.shared.clock.now_ns();
@@ -273,7 +277,7 @@ impl Producer {
                     ready
                 }
             };
-            if self.free.is_empty() || (self.spec.acks == 0 && !self.outgoing.is_empty()) {
+            if self.free.is_empty() {
                 return None;
             }
             if self.lane.shared.budget.is_spent() {

@@ -196,5 +196,5 @@ pub(crate) fn header(api: ApiKey, version: i16, correlation_id: i32) -> RequestH
 
 /// A connection that the system says has ended.
 pub(crate) fn gone(address: SocketAddr, error: &io::Error) -> ClientError {
-    ClientError::Gone { address, how: format!("ends the connection: {error}") }
+    ClientError::Gone { address, how: format!("closes the connection: {error}") }
 }

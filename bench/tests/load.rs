@@ -123,6 +123,12 @@ fn every_kind_of_producer_is_verified_sound() {
 }
 
 #[test]
+fn a_topic_that_takes_its_time_is_waited_for() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Slow(4)]));
+    assert_eq!(bench.run(broker.address, &format!("produce {SMALL}")).ok().produce.unwrap().records, 300);
+}
+
+#[test]
 fn without_acknowledgements_records_are_sent() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
     let load = bench.run(broker.address, &format!("produce {SMALL} --acks 0 --keep-topic")).ok();

@@ -244,23 +244,18 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Resolves after `ns`.
+    /// Resolves after `ns`; earlier, where the wait before this one was given up.
     pub(crate) async fn wait_ns(&self, ns: u64) {
         let ns = ns.max(1);
         let timespec = |ns: u64| Timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
         let wanted = Itimerspec { it_interval: timespec(0), it_value: timespec(ns) };
-        // Setting it forgets an expiry that nobody has read.
         if timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &wanted).is_err() {
             tokio::time::sleep(Duration::from_nanos(ns)).await;
             return;
         }
-        loop {
-            let Ok(mut guard) = self.0.readable().await else { return };
-            let mut count = [0; 8];
-            match guard.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut count)?)) {
-                Ok(_) => return,
-                Err(_would_block) => {}
-            }
+        // Its count is never read: an expiry from before makes this resolve early at worst, and the caller looks at its clock.
+        if let Ok(mut guard) = self.0.readable().await {
+            guard.clear_ready();
         }
     }
 }
@@ -295,12 +290,11 @@ mod tests {
                 timer.wait_ns(100_000).await;
             }
             assert!(start.elapsed() >= Duration::from_millis(2));
-            // One that was given up does not fire the next.
-            let _ = tokio::time::timeout(Duration::from_millis(2), timer.wait_ns(1_000_000)).await;
-            std::thread::sleep(Duration::from_millis(2));
-            let start = Instant::now();
-            timer.wait_ns(5_000_000).await;
-            assert!(start.elapsed() >= Duration::from_millis(5));
+            // One that was given up does not keep the next from firing.
+            for _ in 0..5 {
+                let _ = tokio::time::timeout(Duration::from_millis(2), timer.wait_ns(1_000_000_000)).await;
+                timer.wait_ns(5_000_000).await;
+            }
         });
     }
 }

@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     HugeFrame(u32),
     /// The answer to Produce has another correlation id.
     WrongCorrelation,
+    /// What was created is known, and led, only when it has been asked for so often.
+    Slow(usize),
     /// Topics cannot be created.
     NoCreation(ErrorCode),
     /// The leader of all partitions is said to be there.
@@ -78,6 +80,7 @@ struct State {
     deleted: Vec<String>,
     faults: Vec<Fault>,
     produced: usize,
+    asked: usize,
     producer_ids: i64,
 }
 
@@ -222,14 +225,22 @@ impl Broker {
         }
     }
 
+    /// Whether a topic that was created is not known yet.
+    fn is_slow(state: &mut State, times: usize) -> bool {
+        state.asked += 1;
+        let asked = state.asked;
+        state.faults.iter().any(|fault| matches!(fault, Fault::Slow(until) if asked <= until * times))
+    }
+
     fn metadata(&self, request: &MetadataRequest<'_>) -> MetadataResponse<'static> {
-        let state = self.lock();
+        let mut state = self.lock();
+        let slow = Self::is_slow(&mut state, 1);
         let elsewhere = state.faults.iter().find_map(|fault| if let Fault::LeaderAt(host) = fault { Some(*host) } else { None });
         let host = elsewhere.unwrap_or("127.0.0.1");
         let broker = MetadataResponseBroker { node_id: 1, host: host.into(), port: self.address.port().into(), rack: None };
         let topics = request.topics.iter().flatten().map(|topic| {
             let name = topic.name.as_deref().unwrap().to_owned();
-            let logs = state.topics.get(&name);
+            let logs = state.topics.get(&name).filter(|_| !slow);
             let error_code = if logs.is_some() { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
             let partitions = (0..logs.map_or(0, Vec::len) as i32)
                 .map(|partition_index| MetadataResponsePartition { partition_index, leader_id: 1, ..Default::default() })
@@ -272,12 +283,18 @@ impl Broker {
     }
 
     fn offsets(&self, request: &ListOffsetsRequest<'_>) -> ListOffsetsResponse<'static> {
-        let state = self.lock();
+        let mut state = self.lock();
+        let error_code = if Self::is_slow(&mut state, 2) { ErrorCode::NOT_LEADER_OR_FOLLOWER } else { ErrorCode::NONE };
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let log = &state.topics[topic.name.as_ref()][partition.partition_index as usize];
                 let offset = if partition.timestamp == -1 { log.next } else { 0 };
-                ListOffsetsPartitionResponse { partition_index: partition.partition_index, offset, ..Default::default() }
+                ListOffsetsPartitionResponse {
+                    partition_index: partition.partition_index,
+                    error_code,
+                    offset,
+                    ..Default::default()
+                }
             });
             ListOffsetsTopicResponse { name: topic.name.clone().into_owned().into(), partitions: partitions.collect() }
         });

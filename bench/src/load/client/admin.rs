@@ -16,6 +16,9 @@ use super::{ClientError, Connection, check_local};
 /// How long a topic that was just created may take to have leaders.
 const LEADERS_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// A topic and who leads it.
 #[derive(Clone, Debug)]
 pub(crate) struct Topic {
@@ -54,24 +57,27 @@ enum Found {
     NotReady(ErrorCode),
 }
 
-/// Looks a topic up; waits for the leaders of one that is being created. `None` where it does not exist.
+/// Looks a topic up; waits for the leaders of one that is being created. `None` where it does not exist, which is waited for too
+/// if it was `created`: a broker may tell of a topic later than it makes it.
 ///
 /// # Errors
 /// The broker fails, or says no; a leader is on another machine and must not be.
 pub(crate) async fn find_topic(
     connection: &mut Connection,
     name: &str,
+    created: bool,
     allow_remote: bool,
 ) -> Result<Option<Topic>, ClientError> {
     let started = Instant::now();
     loop {
         match look_up(connection, name, allow_remote).await? {
             Found::Topic(topic) => return Ok(Some(topic)),
-            Found::Missing => return Ok(None),
+            Found::Missing if !created || started.elapsed() > LEADERS_WAIT_MAX => return Ok(None),
+            Found::Missing => tokio::time::sleep(PAUSE).await,
             Found::NotReady(code) if started.elapsed() > LEADERS_WAIT_MAX => {
                 return Err(ClientError::refused(ApiKey::Metadata, format!("of topic {name}"), code, None));
             }
-            Found::NotReady(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Found::NotReady(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
@@ -196,7 +202,7 @@ pub(crate) async fn init_producer_id(connection: &mut Connection) -> Result<(i64
         match answer.await? {
             (ErrorCode::NONE, id, epoch) => return Ok((id, epoch)),
             (code, ..) if code.is_retriable() && started.elapsed() < LEADERS_WAIT_MAX => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             (code, ..) => return Err(ClientError::refused(ApiKey::InitProducerId, "", code, None)),
         }
@@ -212,11 +218,29 @@ pub(crate) enum Offsets {
     Latest,
 }
 
-/// Finds the offsets of `partitions`, all led by the broker of this connection, in their order.
+/// Finds the offsets of `partitions`, all led by the broker of this connection, in their order. A leader that has been named may
+/// not know of it yet, or may be recovering, and is given time.
 ///
 /// # Errors
 /// The broker fails, says no, or leaves one out.
 pub(crate) async fn list_offsets(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    which: Offsets,
+) -> Result<Vec<i64>, ClientError> {
+    let started = Instant::now();
+    loop {
+        match list_offsets_once(connection, topic, partitions, which).await {
+            Err(ClientError::Refused { code, .. }) if code.is_retriable() && started.elapsed() < LEADERS_WAIT_MAX => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn list_offsets_once(
     connection: &mut Connection,
     topic: &str,
     partitions: &[i32],

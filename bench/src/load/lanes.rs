@@ -25,6 +25,25 @@ pub(crate) enum LaneSpec {
     Produce(Box<ProducerSpec>),
     /// Of a consumer.
     Consume(Box<ConsumerSpec>),
+    /// A producer of librdkafka's, its number among them and how many there are; it has its thread to itself.
+    #[cfg(feature = "librdkafka")]
+    Send(Box<super::librdkafka::Sender>, (u32, u32)),
+    /// A consumer of librdkafka's, which has its thread to itself.
+    #[cfg(feature = "librdkafka")]
+    Receive(Box<super::librdkafka::Receiver>),
+}
+
+impl LaneSpec {
+    fn role(&self) -> Role {
+        match self {
+            Self::Produce(_) => Role::Produce,
+            Self::Consume(_) => Role::Consume,
+            #[cfg(feature = "librdkafka")]
+            Self::Send(..) => Role::Produce,
+            #[cfg(feature = "librdkafka")]
+            Self::Receive(_) => Role::Consume,
+        }
+    }
 }
 
 /// What a generator's thread spent while it was measured.
@@ -88,7 +107,7 @@ impl Lanes {
         timeout: Duration,
     ) -> Result<Self, Error> {
         let count = lanes.len();
-        let producing = lanes.iter().filter(|lane| matches!(lane, LaneSpec::Produce(_))).count();
+        let producing = lanes.iter().filter(|lane| lane.role() == Role::Produce).count();
         let shared = Shared {
             clock,
             budget: Arc::new(Budget::new(amount)),
@@ -210,20 +229,35 @@ fn run_thread(lanes: Vec<LaneSpec>, common: &Common) -> Option<ThreadDone> {
 
 async fn run_lane(spec: LaneSpec, common: Common, recorders: [SharedRecorder; 2]) {
     let Common { shared, watch, intervals, ended } = common;
-    let role = if matches!(spec, LaneSpec::Produce(_)) { Role::Produce } else { Role::Consume };
+    let role = spec.role();
     let [produce_recorder, consume_recorder] = recorders;
     let recorder = if role == Role::Produce { produce_recorder } else { consume_recorder };
     let producing = shared.producing.clone();
     let lane = Lane { shared, signal: watch, role, intervals, recorder };
     let result = match spec {
-        LaneSpec::Produce(spec) => {
-            let result = produce::run(*spec, lane).await;
-            producing.fetch_sub(1, Ordering::Release);
-            result
-        }
+        LaneSpec::Produce(spec) => produce::run(*spec, lane).await,
         LaneSpec::Consume(spec) => consume::run(*spec, lane).await,
+        #[cfg(feature = "librdkafka")]
+        LaneSpec::Send(sender, at) => alone(lane, |lane, times| sender.run(lane, times, at)).await,
+        #[cfg(feature = "librdkafka")]
+        LaneSpec::Receive(receiver) => alone(lane, |lane, times| receiver.run(lane, times)).await,
     };
+    if role == Role::Produce {
+        producing.fetch_sub(1, Ordering::Release);
+    }
     let _ = ended.send(Ended { role, result });
+}
+
+/// Runs what blocks its thread.
+#[cfg(feature = "librdkafka")]
+async fn alone(
+    mut lane: Lane,
+    run: impl FnOnce(&mut Lane, Times) -> Result<LaneReport, ClientError>,
+) -> Result<LaneReport, ClientError> {
+    match lane.started().await {
+        Some(times) => run(&mut lane, times),
+        None => Ok(LaneReport::default()),
+    }
 }
 
 /// What this thread had spent when what is measured began.

@@ -10,6 +10,8 @@ mod consume;
 mod content;
 mod control;
 mod lanes;
+#[cfg(feature = "librdkafka")]
+mod librdkafka;
 mod measure;
 mod options;
 mod pace;
@@ -29,7 +31,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::results::Load;
 use measure::Role;
-use options::{ClientKind, LoadCommand};
+use options::LoadCommand;
 
 pub use print::print;
 
@@ -48,11 +50,6 @@ pub struct LoadArgs {
 pub fn run(args: &LoadArgs, shared: &Shared, started_ms: u64) -> Result<Load, Error> {
     let plan = args.command.plan()?;
     let progress = Progress::new(shared.quiet);
-    if plan.client == ClientKind::Librdkafka {
-        return Err(Error::Usage(
-            "--client librdkafka is not in this build: cargo build --release -p ringlog-bench --features librdkafka".to_owned(),
-        ));
-    }
     let mut finished = if plan.what == "verify" { session::verify(&plan, &progress)? } else { session::run(&plan, &progress)? };
     for (role, log) in finished.logs {
         let (name, side) = match role {

@@ -321,6 +321,10 @@ pub(crate) struct ConsumePlan {
     pub end_to_end: bool,
 }
 
+/// What a build without it says.
+pub(crate) const NO_LIBRDKAFKA: &str =
+    "--client librdkafka is not in this build: cargo build --release -p ringlog-bench --features librdkafka";
+
 /// More partitions than any broker is asked to create here.
 const PARTITIONS_MAX: u64 = 100_000;
 /// A batch's length is an `i32`, and a request holds it.
@@ -417,6 +421,9 @@ fn plan(
         return usage("--verify-log goes with `load produce`");
     }
     if target.client == ClientKind::Librdkafka {
+        if cfg!(not(feature = "librdkafka")) {
+            return usage(NO_LIBRDKAFKA);
+        }
         if verify || verify_log.is_some() {
             return usage("--verify needs --client lean: librdkafka does not say what it sends again");
         }
@@ -688,7 +695,10 @@ mod tests {
             ("produce --topic a/b", "--topic"),
             ("produce --topic-config retention", "NAME=VALUE"),
             ("produce --compression rar", "none, gzip"),
-            ("produce --client librdkafka --verify", "--client lean"),
+            (
+                "produce --client librdkafka --verify",
+                if cfg!(feature = "librdkafka") { "--client lean" } else { "--features librdkafka" },
+            ),
             ("end-to-end --record-bytes 8", "--record-bytes"),
             ("consume --consumers 0", "--consumers"),
             ("consume --fetch-bytes-min 2MiB", "--fetch-bytes-max"),

@@ -19,7 +19,9 @@ use super::content::Keys;
 use super::control::{Budget, Clock, Lane, LaneReport, Phase, Shared, Signal, Times, wall_ms};
 use super::lanes::{LaneSpec, Lanes, ThreadUse};
 use super::measure::{Collector, Role};
-use super::options::{Amount, Plan, ProducePlan};
+#[cfg(not(feature = "librdkafka"))]
+use super::options::NO_LIBRDKAFKA;
+use super::options::{Amount, ClientKind, Plan, ProducePlan};
 use super::produce::ProducerSpec;
 use super::verify::{Ledger, RunLedger, Tracker};
 use super::verify_log;
@@ -184,6 +186,7 @@ struct Gathered {
     failure: Option<ClientError>,
     ended: usize,
     readings: Option<(Option<Reading>, Option<Reading>)>,
+    measure_ns: Option<u64>,
 }
 
 impl Session<'_> {
@@ -193,15 +196,24 @@ impl Session<'_> {
         let starts = if plan.produce.is_some() { ends.clone() } else { admin.offsets(topic, Offsets::Earliest)? };
         let mut ledgers = SharedLedgers::new();
         let mut lanes = Vec::new();
-        if let Some(produce) = &plan.produce {
-            lanes.extend(self.producers(produce, &mut ledgers)?);
+        let mut threads = plan.threads;
+        match plan.client {
+            ClientKind::Lean => {
+                if let Some(produce) = &plan.produce {
+                    lanes.extend(self.producers(produce, &mut ledgers)?);
+                }
+                lanes.extend(self.consumers(&starts, &ends)?);
+            }
+            ClientKind::Librdkafka => {
+                lanes = self.through_librdkafka(&starts, &ends)?;
+                threads = lanes.len();
+            }
         }
-        lanes.extend(self.consumers(&starts, &ends)?);
         if let Some(path) = &plan.verify_log {
             verify_log::begin(path, plan, topic, &starts, self.ledger(&ledgers, false))?;
         }
         let began = SystemTime::now();
-        let lanes = Lanes::start(lanes, plan.threads, self.clock, plan.amount, plan.timeout)?;
+        let lanes = Lanes::start(lanes, threads, self.clock, plan.amount, plan.timeout)?;
         let mut gathered = Gathered::default();
         let watched = self.watch(&lanes, &ledgers, &mut gathered);
         if watched.is_err() {
@@ -230,8 +242,17 @@ impl Session<'_> {
             load.generator.switches_voluntary += thread.used.switches_voluntary;
             load.generator.switches_involuntary += thread.used.switches_involuntary;
         }
+        let measured_ns = gathered.measure_ns;
         let reports = std::mem::take(&mut gathered.reports);
         load.generator_bound = generator_bound(threads.iter().map(|thread| thread.used), reports.get(&Role::Produce));
+        if plan.client == ClientKind::Librdkafka {
+            let measured_s = measured_ns.map_or(0.0, |since| self.clock.now_ns().saturating_sub(since) as f64 / 1e9);
+            if load.generator.cpu_s > BUSY_MAX * measured_s {
+                // Which of its threads is the busiest is the library's own.
+                let text = format!("librdkafka used {:.2} CPUs", load.generator.cpu_s / measured_s);
+                load.generator_bound = Some(text);
+            }
+        }
         if plan.verify && !stop::requested() {
             load.verify = Some(self.verify(&starts, &ledgers, &reports)?);
         }
@@ -303,6 +324,46 @@ impl Session<'_> {
                     ledger,
                 })));
             }
+        }
+        Ok(lanes)
+    }
+
+    #[cfg(not(feature = "librdkafka"))]
+    fn through_librdkafka(&self, _: &[i64], _: &[i64]) -> Result<Vec<LaneSpec>, Error> {
+        Err(Error::Usage(NO_LIBRDKAFKA.to_owned()))
+    }
+
+    /// The lanes of a run through librdkafka, which finds leaders itself.
+    #[cfg(feature = "librdkafka")]
+    fn through_librdkafka(&self, starts: &[i64], ends: &[i64]) -> Result<Vec<LaneSpec>, Error> {
+        use super::librdkafka::{Receiver, Sender};
+        let partitions = self.topic.partitions.len() as i32;
+        let mut lanes = Vec::new();
+        if let Some(plan) = &self.plan.produce {
+            lanes.extend((0..plan.producers).map(|producer| {
+                let sender = Sender {
+                    bootstrap: self.admin.addresses.clone(),
+                    topic: self.topic.name.clone(),
+                    partitions,
+                    producer,
+                    run: self.run_id,
+                    plan: plan.clone(),
+                    timeout: self.plan.timeout,
+                };
+                LaneSpec::Send(Box::new(sender), (producer, plan.producers))
+            }));
+        }
+        for lane in self.consumers(starts, ends)? {
+            let (LaneSpec::Consume(spec), Some(plan)) = (lane, &self.plan.consume) else { continue };
+            let ends = spec.ends.unwrap_or_default();
+            lanes.push(LaneSpec::Receive(Box::new(Receiver {
+                bootstrap: self.admin.addresses.clone(),
+                topic: spec.topic,
+                partitions: spec.partitions.into_iter().zip(ends).map(|((index, start), end)| (index, start, end)).collect(),
+                again: spec.again,
+                plan: plan.clone(),
+                timeout: self.plan.timeout,
+            })));
         }
         Ok(lanes)
     }
@@ -462,6 +523,7 @@ impl Session<'_> {
         };
         let times = Times { start_ns, measure_ns, deadline_ns };
         lanes.move_to(Phase::Run(times));
+        gathered.measure_ns = Some(measure_ns);
         times
     }
 

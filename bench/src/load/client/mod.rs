@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use ringlog_protocol::{ApiKey, DecodeError, ErrorCode};
 
 pub(crate) use admin::{Offsets, Topic, create_topic, delete_topic, find_topic, init_producer_id, list_offsets};
+#[cfg(feature = "librdkafka")]
+pub(crate) use connection::CLIENT_ID;
 pub(crate) use connection::Connection;
 pub(crate) use connection::{gone, header};
 pub(crate) use incoming::Incoming;

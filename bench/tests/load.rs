@@ -123,6 +123,16 @@ fn every_kind_of_producer_is_verified_sound() {
 }
 
 #[test]
+fn the_warm_up_does_not_count() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let line = "produce --rate 2000 --warm-up 300ms --records 200 --record-bytes 100 --batch-records 10 --keep-topic";
+    let produce = bench.run(broker.address, line).ok().produce.unwrap();
+    assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
+    let sent = broker.records("ringlog-bench");
+    assert!(sent >= 700, "{sent}");
+}
+
+#[test]
 fn a_topic_that_takes_its_time_is_waited_for() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Slow(4)]));
     assert_eq!(bench.run(broker.address, &format!("produce {SMALL}")).ok().produce.unwrap().records, 300);

@@ -330,6 +330,8 @@ const PARTITIONS_MAX: u64 = 100_000;
 /// A batch's length is an `i32`, and a request holds it.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 const BATCH_BYTES_DEFAULT: u64 = 16 << 10;
+/// What all prepared batches may take.
+const MEMORY_BYTES_MAX: u64 = 8 << 30;
 /// More keys would need a table larger than what is measured.
 const KEYS_MAX: u64 = 100_000_000;
 /// Threads and connections beyond this are a slip of the hand.
@@ -378,7 +380,16 @@ fn usage<T>(text: impl Into<String>) -> Result<T, Error> {
 }
 
 fn not_zero(name: &str, duration: Duration) -> Result<Duration, Error> {
-    if duration.is_zero() { usage(format!("{name} is more than zero")) } else { Ok(duration) }
+    if duration.is_zero() { usage(format!("{name} is more than zero")) } else { bounded(name, duration) }
+}
+
+/// Beyond this the clock's nanoseconds would not do.
+fn bounded(name: &str, duration: Duration) -> Result<Duration, Error> {
+    const DAYS_MAX: u64 = 366;
+    if duration > Duration::from_secs(DAYS_MAX * 86_400) {
+        return usage(format!("{name} is at most {DAYS_MAX} days"));
+    }
+    Ok(duration)
 }
 
 fn plan(
@@ -447,7 +458,7 @@ fn plan(
         pid: target.pid,
         timeout: not_zero("--timeout", target.timeout)?,
         amount: chosen,
-        warm_up: amount.warm_up,
+        warm_up: bounded("--warm-up", amount.warm_up)?,
         produce: producing,
         consume: consuming,
         verify,
@@ -518,11 +529,22 @@ fn produce_plan(args: &ProduceArgs, what: &str) -> Result<ProducePlan, Error> {
     if batch_records.checked_mul(largest).is_none_or(|bytes| bytes > BATCH_BYTES_MAX) {
         return usage(format!("a batch of {batch_records} records of {value_bytes} bytes is over {BATCH_BYTES_MAX}"));
     }
+    // Batches that differ have a buffer for each request under way.
+    let own = stamped || args.keys.is_some() || args.idempotent || args.rate.is_some();
+    let buffers = u64::from(args.producers) * if own { u64::from(args.in_flight) } else { 1 };
+    let memory_bytes = buffers.saturating_mul(batch_records * largest);
+    if memory_bytes > MEMORY_BYTES_MAX {
+        return usage(format!(
+            "{buffers} batches under way take {} of memory, more than {}: fewer --producers, --in-flight or smaller batches",
+            units::show_bytes(memory_bytes),
+            units::show_bytes(MEMORY_BYTES_MAX)
+        ));
+    }
     Ok(ProducePlan {
         producers: args.producers,
         value_bytes,
         batch_records: batch_records as usize,
-        linger: args.linger.unwrap_or_default(),
+        linger: bounded("--linger", args.linger.unwrap_or_default())?,
         keys: args.keys.map(|keys| keys as u32),
         key_skew,
         codec: args.compression,
@@ -531,7 +553,7 @@ fn produce_plan(args: &ProduceArgs, what: &str) -> Result<ProducePlan, Error> {
         in_flight: usize::from(args.in_flight),
         rate: args.rate,
         stamped,
-        retry_for: args.retry_for,
+        retry_for: bounded("--retry-for", args.retry_for)?,
     })
 }
 
@@ -690,6 +712,9 @@ mod tests {
             ("produce --batch-records 100M", "over"),
             ("produce --record-bytes 10 --verify", "--record-bytes"),
             ("produce --record-bytes 4GiB", "--record-bytes"),
+            ("produce --duration 1000000h", "--duration"),
+            ("produce --warm-up 1000000h", "--warm-up"),
+            ("produce --producers 1000 --in-flight 1000 --batch-bytes 1MiB --rate 1", "of memory"),
             ("produce --producers 0", "--producers"),
             ("produce --threads 0", "--threads"),
             ("produce --topic a/b", "--topic"),

@@ -129,6 +129,7 @@ impl Admin {
 /// # Errors
 /// The broker is not there, fails, or is not what the plan needs.
 pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Finished, Error> {
+    raise_file_limit();
     let admin = Admin::new(plan)?;
     let reading = plan.pid.map(|pid| (pid, Reading::take(pid)));
     if let Some((pid, Err(error))) = &reading {
@@ -152,6 +153,14 @@ pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Finished, Error> {
     let finished = run.go();
     clean_up(&admin, plan, created && !plan.keep_topic);
     finished
+}
+
+/// Every lane takes a socket and a timer, and shells start programs with few.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, connecting says what is missing.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn clean_up(admin: &Admin, plan: &Plan, delete: bool) {

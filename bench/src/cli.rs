@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::load::LoadArgs;
+
 /// Measures how close a log gets to the limits of this machine, and how brokers that speak Kafka's protocol compare on it.
 #[derive(Debug, Parser)]
 #[command(name = "ringlog-bench", version, arg_required_else_help = true)]
@@ -39,4 +41,6 @@ pub enum Command {
     Disk(crate::disk::Settings),
     /// The engine without a network: durable appends, recovery and reads, each as a fraction of what the bare disk or socket gives.
     Engine(crate::engine::Settings),
+    /// Loads a broker that speaks Kafka's protocol, and measures what it does.
+    Load(Box<LoadArgs>),
 }

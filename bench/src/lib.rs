@@ -8,6 +8,7 @@ pub mod cli;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod load;
 pub mod machine;
 pub mod process;
 pub mod progress;

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{disk, engine, stop, store};
+use ringlog_bench::{disk, engine, load, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,6 +30,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Machine => Outcome::Machine,
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
         Command::Engine(settings) => engine::run(settings, &cli.shared)?,
+        Command::Load(args) => Outcome::Load(Box::new(load::run(args, &cli.shared, started_ms)?)),
     };
     let run = Run {
         format: FORMAT,
@@ -47,7 +48,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     if let Outcome::Disk(grid) = &run.outcome {
         disk::draw(grid, &run.machine, &path)?;
     }
-    Ok(if run.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    Ok(match &run.outcome {
+        _ if run.interrupted => ExitCode::from(130),
+        Outcome::Load(load) if load.verify.as_ref().is_some_and(|verified| !verified.is_sound()) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
@@ -60,7 +65,8 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
     match &run.outcome {
         Outcome::Disk(grid) => disk::print(grid),
         Outcome::Engine(measured) => engine::print(measured),
-        _ => {}
+        Outcome::Load(load) => load::print(load),
+        Outcome::Machine => {}
     }
     Ok(())
 }

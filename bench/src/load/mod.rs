@@ -1,0 +1,76 @@
+//! `ringlog-bench load`: a load generator for any broker that speaks Kafka's protocol. It drives brokers from outside alone, and
+//! says where it itself, not the broker, was what was measured.
+//!
+//! Lanes, each a producer's or a consumer's connection, live on a few threads; the main thread ([`session`]) moves them through
+//! the phases of a run and collects what they count.
+
+mod admin;
+mod batches;
+mod client;
+mod consume;
+mod content;
+mod control;
+mod lanes;
+#[cfg(feature = "librdkafka")]
+mod librdkafka;
+mod measure;
+mod options;
+mod pace;
+mod plan;
+mod print;
+mod produce;
+mod ranges;
+mod read_back;
+mod session;
+mod verify;
+mod verify_log;
+
+use std::fs;
+
+use clap::Args;
+
+use crate::cli::Shared;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::results::Load;
+use measure::Role;
+use options::LoadCommand;
+
+pub use print::print;
+
+/// `load`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// What to do.
+    #[command(subcommand)]
+    command: LoadCommand,
+}
+
+/// Runs a load; writes its `.hlog` files beside where the run will be stored.
+///
+/// # Errors
+/// [`Error::Usage`] for arguments that make no sense, [`Error::Failed`] where the broker does not do what it should.
+pub fn run(args: &LoadArgs, shared: &Shared, started_ms: u64) -> Result<Load, Error> {
+    let plan = args.command.plan()?;
+    let progress = Progress::new(shared.quiet);
+    let mut finished = if plan.what == "verify" { read_back::verify(&plan, &progress)? } else { session::run(&plan, &progress)? };
+    for (role, log) in finished.logs {
+        let (name, side) = match role {
+            Role::Produce => ("produce", &mut finished.load.produce),
+            Role::Consume => ("consume", &mut finished.load.consume),
+        };
+        let name = format!("{started_ms}-load-{name}.hlog");
+        fs::create_dir_all(&shared.out).map_err(Error::io(&shared.out))?;
+        let path = shared.out.join(&name);
+        let partial = path.with_extension("hlog.partial");
+        let written = fs::write(&partial, log).and_then(|()| fs::rename(&partial, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        written.map_err(Error::io(&path))?;
+        if let Some(latency) = side.as_mut().and_then(|side| side.latency.as_mut()) {
+            latency.hlog = Some(name);
+        }
+    }
+    Ok(finished.load)
+}

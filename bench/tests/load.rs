@@ -1,0 +1,549 @@
+//! `ringlog-bench load` as a user runs it: the binary against a fake broker that fails in every way, and against the real one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fake;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fake::{Broker, Fault};
+use ringlog_bench::results::{Load, Outcome, Run, Verified};
+use ringlog_protocol::ErrorCode;
+use tempfile::TempDir;
+
+struct Bench {
+    out: TempDir,
+}
+
+struct Ran {
+    status: i32,
+    stderr: String,
+    load: Option<Load>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { out: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, address: impl ToString, line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+        command.arg("load").arg(words.next().unwrap()).args(["--bootstrap", &address.to_string()]).args(words);
+        command.args(["--json", "--quiet", "--out"]).arg(self.out.path());
+        command
+    }
+
+    fn run(&self, address: impl ToString, line: &str) -> Ran {
+        ran(self.command(address, line).output().unwrap())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = std::fs::read_dir(self.out.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let run: Option<Run> = serde_json::from_slice(&output.stdout).ok();
+    let load = run.map(|run| match run.outcome {
+        Outcome::Load(load) => *load,
+        other => panic!("{other:?}"),
+    });
+    Ran { status: output.status.code().unwrap(), stderr, load }
+}
+
+impl Ran {
+    fn ok(self) -> Load {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        self.load.unwrap()
+    }
+
+    /// It failed with one line that holds `words`, and left no result.
+    fn failed(&self, status: i32, words: &str) {
+        assert_eq!(self.status, status, "{}", self.stderr);
+        assert!(self.load.is_none());
+        assert_eq!(self.stderr.trim().lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.contains(words), "{words:?} is not in {}", self.stderr);
+    }
+}
+
+const SMALL: &str = "--records 300 --record-bytes 100 --batch-records 10";
+
+#[test]
+fn produce_counts_what_was_acknowledged_and_cleans_up() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let load =
+        bench.run(broker.address, "produce --records 1003 --batch-records 10 --partitions 3 --producers 2 --in-flight 3").ok();
+    let produce = load.produce.unwrap();
+    assert_eq!(produce.records, 1003);
+    assert!(produce.bytes > 1_003_000 && produce.elapsed_s > 0.0 && produce.records_per_s > 0.0);
+    let latency = produce.latency.unwrap();
+    assert_eq!(latency.count, broker.produced() as u64);
+    assert!(latency.p50_us <= latency.p99_us && latency.p99_us <= latency.max_us && !latency.curve.is_empty());
+    assert_eq!(produce.seconds.iter().map(|second| second.records).sum::<u64>(), 1003);
+    assert!(produce.errors.is_empty() && load.consume.is_none());
+    assert!(broker.topics().is_empty());
+    assert_eq!(broker.deleted(), ["ringlog-bench"]);
+    let hlog = bench.out.path().join(latency.hlog.unwrap());
+    assert!(std::fs::read_to_string(hlog).unwrap().contains("[BaseTime"));
+    assert_eq!(bench.files().len(), 2);
+}
+
+#[test]
+fn every_kind_of_producer_is_verified_sound() {
+    for options in [
+        "",
+        "--idempotent",
+        "--acks 1",
+        "--compression gzip",
+        "--compression snappy",
+        "--compression lz4 --idempotent",
+        "--compression zstd",
+        "--keys 20 --key-skew 1.1",
+        "--rate 5k --linger 2ms",
+        "--batch-records 1 --in-flight 20",
+        "--threads 3",
+    ] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        let batch = if options.contains("--batch") { "" } else { "--batch-records 7" };
+        let line = format!("produce --verify --records 500 --record-bytes 120 --partitions 4 --producers 3 {batch} {options}");
+        let load = bench.run(broker.address, &line).ok();
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound() && verified.findings.is_empty(), "{options}: {verified:?}");
+        assert_eq!((verified.acknowledged, verified.received), (500, 500), "{options}");
+        assert_eq!(load.produce.unwrap().records, 500, "{options}");
+    }
+}
+
+#[test]
+fn the_warm_up_does_not_count() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let line = "produce --rate 2000 --warm-up 300ms --records 200 --record-bytes 100 --batch-records 10 --keep-topic";
+    let produce = bench.run(broker.address, line).ok().produce.unwrap();
+    assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
+    let sent = broker.records("ringlog-bench");
+    assert!(sent >= 700, "{sent}");
+}
+
+#[test]
+fn a_topic_that_takes_its_time_is_waited_for() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Slow(4)]));
+    assert_eq!(bench.run(broker.address, &format!("produce {SMALL}")).ok().produce.unwrap().records, 300);
+}
+
+#[test]
+fn without_acknowledgements_records_are_sent() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let load = bench.run(broker.address, &format!("produce {SMALL} --acks 0 --keep-topic")).ok();
+    assert_eq!(load.produce.unwrap().records, 300);
+    let until = Instant::now() + Duration::from_secs(10);
+    while broker.records("ringlog-bench") < 300 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(broker.records("ringlog-bench"), 300);
+}
+
+#[test]
+fn consumers_read_what_is_there_once_or_again() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    bench.run(broker.address, "produce --keep-topic --topic t --records 900 --batch-records 9 --partitions 3").ok();
+    let once = bench.run(broker.address, "consume --topic t --consumers 2 --fetch-bytes-max 20000").ok().consume.unwrap();
+    assert_eq!(once.records, 900);
+    assert!(once.latency.unwrap().count > 30);
+    let all = bench.run(broker.address, "consume --topic t --consumers 2 --fan-out").ok().consume.unwrap();
+    assert_eq!(all.records, 1800);
+    let again = bench.run(broker.address, "consume --topic t --records 5000").ok().consume.unwrap();
+    assert!(again.records >= 5000, "{}", again.records);
+    assert_eq!(broker.topics(), ["t"]);
+    bench.run(broker.address, "consume --topic t --consumers 4").failed(2, "--fan-out");
+    bench.run(broker.address, "consume --topic nowhere").failed(2, "no topic nowhere");
+    bench.run(broker.address, "produce --topic t --partitions 2").failed(2, "3 partitions");
+    bench.run(broker.address, "produce --topic t --topic-config a=b").failed(2, "--topic-config");
+    assert_eq!(broker.topics(), ["t"]);
+}
+
+#[test]
+fn mixed_and_end_to_end_see_every_record() {
+    for line in ["mixed --consumers 2", "mixed --consumers 2 --fan-out", "end-to-end", "end-to-end --rate 2000"] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        let line = format!(
+            "{line} --records 600 --batch-records 5 --record-bytes 100 --partitions 2 --producers 2 --verify --fetch-wait 20ms"
+        );
+        let load = bench.run(broker.address, &line).ok();
+        let (produce, consume) = (load.produce.unwrap(), load.consume.unwrap());
+        let readers = if line.contains("fan-out") { 2 } else { 1 };
+        assert_eq!((produce.records, consume.records), (600, 600 * readers), "{line}");
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound(), "{line}: {verified:?}");
+        assert_eq!(verified.received, 600 * readers);
+        let latency = consume.latency.unwrap();
+        if line.starts_with("end-to-end") {
+            assert_eq!(latency.count, 600);
+        }
+        assert!(broker.topics().is_empty());
+    }
+}
+
+/// A stall is a bound from below: what was to be sent meanwhile waits at least for what is left of it.
+#[test]
+fn a_stall_shows_in_the_percentiles_of_an_open_loop() {
+    let stall = Duration::from_millis(800);
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Stall(100, stall)]));
+    let line = "produce --rate 1000 --records 2000 --record-bytes 100 --batch-records 10 --in-flight 1";
+    let load = bench.run(broker.address, line).ok();
+    let produce = load.produce.unwrap();
+    let latency = produce.latency.unwrap();
+    assert_eq!(latency.count, 2000);
+    // 800 of the 2000 records were to be sent in the stall, evenly: 10 % of all waited for more than 600 ms.
+    assert!(latency.max_us >= 790_000 && latency.p99_9_us >= 780_000 && latency.p99_us >= 700_000, "{latency:?}");
+    assert!(latency.p90_us >= 550_000, "{latency:?}");
+    assert!(produce.seconds.iter().any(|second| second.max_us >= 790_000));
+
+    // In a closed loop the stall is one request of many.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Stall(100, stall)]));
+    let line = "produce --records 2000 --record-bytes 100 --batch-records 1 --in-flight 1";
+    let closed = bench.run(broker.address, line).ok().produce.unwrap().latency.unwrap();
+    assert!(closed.max_us >= 790_000 && closed.p99_us < latency.p99_us, "{closed:?}");
+}
+
+#[test]
+fn what_a_rate_could_not_send_in_time_is_sent_late_not_forgotten() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Stall(3, Duration::from_millis(700))]));
+    let line = "produce --rate 1000 --duration 500ms --record-bytes 100 --batch-records 10 --in-flight 1";
+    let produce = bench.run(broker.address, line).ok().produce.unwrap();
+    assert_eq!(produce.records, 500);
+    assert!(produce.latency.unwrap().p50_us > 200_000);
+}
+
+#[test]
+fn verify_catches_each_fault_of_a_broker() {
+    type Count = fn(&Verified) -> u64;
+    let cases: [(Fault, Count); 6] = [
+        (Fault::Drop(5), |found| found.lost),
+        (Fault::Drop(29), |found| found.lost),
+        (Fault::Duplicate(5), |found| found.duplicated),
+        (Fault::Reorder(5), |found| found.reordered),
+        (Fault::Corrupt(5), |found| found.corrupted),
+        (Fault::CorruptPlainly(5), |found| found.corrupted),
+    ];
+    for (fault, count) in cases {
+        for line in ["produce", "mixed --fetch-wait 20ms"] {
+            let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
+            let ran = bench.run(broker.address, &format!("{line} {SMALL} --verify"));
+            assert_eq!(ran.status, 1, "{fault:?} {line} {}", ran.stderr);
+            let found = ran.load.unwrap().verify.unwrap();
+            let expected = if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_)) { 1 } else { 10 };
+            assert_eq!(count(&found), expected, "{fault:?} {line}: {found:?}");
+            let sum = found.lost + found.duplicated + found.reordered + found.corrupted + found.unknown;
+            assert_eq!(sum, expected, "{fault:?} {line}: {found:?}");
+            assert!(!found.findings.is_empty());
+            assert!(broker.topics().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_fails_ends_the_run_in_one_line() {
+    for (fault, words) in [
+        (Fault::Close(3), "closes the connection"),
+        (Fault::CloseStored(0), "closes the connection"),
+        (Fault::Refuse(4, ErrorCode::KAFKA_STORAGE_ERROR), "KAFKA_STORAGE_ERROR"),
+        (Fault::Refuse(0, ErrorCode::MESSAGE_TOO_LARGE), "MESSAGE_TOO_LARGE"),
+        (Fault::HugeFrame(u32::MAX), "a frame of -1 bytes"),
+        (Fault::HugeFrame(i32::MAX as u32), "a frame of 2147483647 bytes"),
+        (Fault::WrongCorrelation, "it answers request"),
+        (Fault::NoCreation(ErrorCode::POLICY_VIOLATION), "POLICY_VIOLATION"),
+        (Fault::LeaderAt("192.0.2.7"), "--allow-remote"),
+        (Fault::Silent, "has not answered Produce"),
+    ] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
+        let started = Instant::now();
+        bench.run(broker.address, &format!("produce {SMALL} --timeout 1s")).failed(1, words);
+        assert!(started.elapsed() < Duration::from_secs(20), "{fault:?}");
+        assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
+        assert!(broker.topics().is_empty(), "{fault:?}");
+    }
+    for (fault, words) in [
+        (Fault::FetchTwice, "offsets 0 to 9 where 10"),
+        (Fault::FetchStranger, "was not asked for"),
+        (Fault::FetchError(ErrorCode::CORRUPT_MESSAGE), "CORRUPT_MESSAGE"),
+    ] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        bench.run(broker.address, &format!("produce {SMALL} --keep-topic")).ok();
+        broker.set_faults(&[fault]);
+        bench.run(broker.address, "consume").failed(1, words);
+    }
+}
+
+#[test]
+fn who_is_no_kafka_broker_is_told_so() {
+    let bench = Bench::new();
+    // Nobody listens on a port that was just given back.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    bench.run(address, "produce").failed(1, "no broker at");
+    bench.run("192.0.2.1:9092", "produce").failed(2, "--allow-remote");
+    bench.run("127.0.0.1", "produce").failed(2, "--bootstrap");
+    for (answer, words) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "does not answer as a Kafka broker"),
+        (b"\0\0\0\x04\0\0\0\x09", "does not answer as a Kafka broker"),
+        (b"\0\0\0\x06\0\0\0\0\0\0", "does not answer as a Kafka broker"),
+        (b"", "does not answer as a Kafka broker"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        bench.run(address, "produce").failed(1, words);
+    }
+    if cfg!(not(feature = "librdkafka")) {
+        bench.run(address, "produce --client librdkafka").failed(2, "--features librdkafka");
+    }
+    // One that takes the connection and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    bench.run(listener.local_addr().unwrap(), "consume --timeout 300ms").failed(1, "says nothing");
+    bench.run("127.0.0.1:9", "produce --pid 4294967295").failed(2, "--pid");
+    bench.run("127.0.0.1:9", "verify --verify-log /nowhere/log").failed(1, "/nowhere/log");
+    assert!(bench.files().is_empty());
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_in_order() {
+    let retry = "--retry-for 20s --verify";
+    for (faults, options, repeated) in [
+        (&[Fault::Close(7), Fault::Close(8), Fault::Close(20)][..], "", 0..=0),
+        // Stored and not acknowledged: there twice, and rightly so.
+        (&[Fault::CloseStored(7)], "--in-flight 1", 10..=10),
+        (
+            &[Fault::Refuse(7, ErrorCode::NOT_LEADER_OR_FOLLOWER), Fault::Refuse(8, ErrorCode::KAFKA_STORAGE_ERROR)],
+            "--in-flight 1",
+            0..=0,
+        ),
+    ] {
+        let (bench, broker) = (Bench::new(), Broker::start(faults));
+        let load = bench.run(broker.address, &format!("produce {SMALL} {retry} {options}")).ok();
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound(), "{faults:?}: {verified:?}");
+        assert!(repeated.contains(&verified.duplicated_by_retry), "{faults:?}: {verified:?}");
+        let produce = load.produce.unwrap();
+        assert_eq!(produce.records, 300);
+        assert!(!produce.errors.is_empty(), "{faults:?}");
+    }
+    // What was sent between is before it, unless the producer is idempotent and the broker holds that back.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Refuse(7, ErrorCode::NOT_LEADER_OR_FOLLOWER)]));
+    let verified = bench.run(broker.address, &format!("produce {SMALL} {retry} --in-flight 5")).ok().verify.unwrap();
+    assert!(verified.is_sound(), "{verified:?}");
+    // In time, and not for ever.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::RefuseFrom(3, ErrorCode::KAFKA_STORAGE_ERROR)]));
+    bench.run(broker.address, &format!("produce {SMALL} --retry-for 400ms")).failed(1, "KAFKA_STORAGE_ERROR");
+    // Some errors do not pass.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Refuse(3, ErrorCode::RECORD_LIST_TOO_LARGE)]));
+    let started = Instant::now();
+    bench.run(broker.address, &format!("produce {SMALL} --retry-for 60s")).failed(1, "RECORD_LIST_TOO_LARGE");
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_later_process_verifies_several_runs() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let log = bench.out.path().join("log");
+    let log = log.to_str().unwrap();
+    for partitions in ["--partitions 2", ""] {
+        bench.run(broker.address, &format!("produce {SMALL} {partitions} --producers 2 --verify-log {log}")).ok();
+    }
+    let verified = bench.run(broker.address, &format!("verify --verify-log {log}")).ok().verify.unwrap();
+    assert_eq!((verified.acknowledged, verified.received), (600, 600));
+    assert_eq!(broker.topics(), ["ringlog-bench"]);
+    broker.lose_tails();
+    let ran = bench.run(broker.address, &format!("verify --verify-log {log}"));
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert_eq!(ran.load.unwrap().verify.unwrap().lost, 20);
+    bench.run(broker.address, &format!("produce {SMALL} --topic other --verify-log {log}")).failed(2, "is of topic");
+    std::fs::write(log, "{}").unwrap();
+    bench.run(broker.address, &format!("verify --verify-log {log}")).failed(2, "is no verify log");
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn ctrl_c_reports_what_was_measured_and_removes_the_topic() {
+    for line in [
+        "produce --rate 500 --record-bytes 100",
+        "mixed --record-bytes 100 --in-flight 1 --fetch-wait 20ms",
+        "produce --record-bytes 100",
+    ] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        let mut command = bench.command(broker.address, &format!("{line} --duration 10min"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while broker.produced() < 20 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        interrupt(&child);
+        let ran = ran(child.wait_with_output().unwrap());
+        assert_eq!(ran.status, 130, "{line}: {}", ran.stderr);
+        let produce = ran.load.unwrap().produce.unwrap();
+        assert!(produce.records >= 20 && produce.latency.is_some(), "{line}: {produce:?}");
+        assert!(broker.topics().is_empty(), "{line}");
+        assert_eq!(broker.deleted(), ["ringlog-bench"]);
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_run_against_a_silent_broker() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Silent]));
+    let mut command = bench.command(broker.address, "produce --record-bytes 100 --duration 10min --timeout 10min");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while broker.produced() < 1 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    interrupt(&child);
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 130, "{}", ran.stderr);
+    assert_eq!(ran.load.unwrap().produce.unwrap().records, 0);
+    assert!(broker.topics().is_empty());
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_told() {
+    let broker = Broker::start(&[]);
+    let bench = Bench::new();
+    let file = bench.out.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"))
+        .args(["load", "produce", "--records", "10", "--bootstrap", &broker.address.to_string(), "--out"])
+        .arg(file.join("below"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("below"), "{stderr}");
+}
+
+/// The real broker's binary, where this build has made it.
+fn ringlog() -> Option<PathBuf> {
+    let tests = std::env::current_exe().ok()?;
+    let path = std::env::var_os("RINGLOG_BIN").map(PathBuf::from).or_else(|| Some(tests.parent()?.parent()?.join("ringlog")))?;
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display());
+    None
+}
+
+struct Real {
+    child: Child,
+    address: String,
+}
+
+impl Real {
+    fn start(binary: &Path, data: &Path, port: Option<u16>) -> Self {
+        let port = port.unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+        let address = format!("127.0.0.1:{port}");
+        let child = Command::new(binary)
+            .args(["serve", "--listen", &address, "--data-dir"])
+            .arg(data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < until, "the broker does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, address }
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_real_broker_is_sound() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path(), None);
+    let bench = Bench::new();
+    let pid = broker.child.id();
+    for line in [
+        "produce --verify --idempotent --partitions 3 --producers 2",
+        "produce --verify --compression zstd --keys 100 --acks 1",
+        "mixed --verify --partitions 4 --producers 2 --consumers 2 --threads 2",
+        "end-to-end --rate 2000 --verify --linger 1ms",
+    ] {
+        let load = bench.run(&broker.address, &format!("{line} --records 2000 --record-bytes 200 --pid {pid}")).ok();
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound(), "{line}: {verified:?}");
+        assert_eq!((verified.acknowledged, verified.received), (2000, 2000), "{line}");
+        assert!(load.broker.unwrap().rss_bytes > 0);
+    }
+}
+
+#[cfg(feature = "librdkafka")]
+#[test]
+fn librdkafka_drives_the_real_broker() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path(), None);
+    let bench = Bench::new();
+    for options in ["--batch-records 50", "--rate 2000 --linger 1ms", "--idempotent --compression lz4 --batch-bytes 64KiB"] {
+        let line =
+            format!("produce --client librdkafka --partitions 3 --producers 2 --records 2000 --record-bytes 100 {options}");
+        let produce = bench.run(&broker.address, &line).ok().produce.unwrap();
+        assert_eq!((produce.records, produce.latency.unwrap().count), (2000, 2000), "{options}");
+    }
+    bench.run(&broker.address, "produce --client librdkafka --records 1000 --partitions 2 --keep-topic --topic t").ok();
+    let line = "consume --client librdkafka --topic t --consumers 2";
+    assert_eq!(bench.run(&broker.address, line).ok().consume.unwrap().records, 1000);
+    assert!(bench.run(&broker.address, &format!("{line} --records 2500")).ok().consume.unwrap().records >= 2500);
+    bench.run(&broker.address, "produce --client librdkafka --verify").failed(2, "--client lean");
+}
+
+#[test]
+fn what_the_real_broker_acknowledged_survives_kill_9() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path(), None);
+    let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
+    let bench = Bench::new();
+    let log = bench.out.path().join("log");
+    let line = format!(
+        "produce --rate 3000 --duration 4s --record-bytes 200 --partitions 3 --producers 2 --idempotent --retry-for 30s --verify --verify-log {}",
+        log.display()
+    );
+    let mut command = bench.command(&broker.address, &line);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    let acknowledged = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"acknowledged\":[["));
+    while !acknowledged() {
+        assert!(Instant::now() < until, "nothing is acknowledged");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(broker);
+    let broker = Real::start(&binary, data.path(), Some(port));
+    let load = ran(child.wait_with_output().unwrap()).ok();
+    let verified = load.verify.unwrap();
+    assert!(verified.is_sound() && verified.acknowledged == 12_000, "{verified:?}");
+    assert!(load.produce.unwrap().errors.iter().any(|(name, _)| name == "connection lost"));
+    let again = bench.run(&broker.address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
+    assert!(again.is_sound() && again.acknowledged == 12_000, "{again:?}");
+}

@@ -35,4 +35,9 @@ pub struct Shared {
 pub enum Command {
     /// What machine this is, and whether a measurement on it can be trusted.
     Machine,
+    /// Brokers beside each other: started, loaded in turn, held against each other.
+    Compare(Box<crate::compare::CompareCommand>),
+    /// Cleans up after a `compare` that is killed; nobody calls it.
+    #[command(name = crate::compare::guard::COMMAND, hide = true)]
+    Guard,
 }

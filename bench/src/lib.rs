@@ -5,6 +5,7 @@
 //! the user named.
 
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod machine;
 pub mod process;

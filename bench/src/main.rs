@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{stop, store};
+use ringlog_bench::{compare, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,12 +22,24 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    match &cli.command {
+        Command::Guard => {
+            compare::guard::serve(std::io::stdin().lock());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Compare(command) if command.show => {
+            print!("{}", command.shown()?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     stop::listen().map_err(|error| Error::Failed(format!("signals cannot be handled: {error}")))?;
     let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let start = Instant::now();
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
-        Command::Machine => Outcome::Machine,
+        Command::Machine | Command::Guard => Outcome::Machine,
+        Command::Compare(command) => Outcome::Compare(Box::new(compare::run(command, &cli.shared)?)),
     };
     let run = Run {
         format: FORMAT,
@@ -42,6 +54,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     print(&cli.shared, &run)?;
     let path = store::save(&cli.shared.out, &run)?;
     eprintln!("stored in {}", path.display());
+    if let Outcome::Compare(compare) = &run.outcome
+        && let Some(why) = &compare.failed
+    {
+        return Err(Error::Failed(format!("ended early: {why}")));
+    }
     Ok(if run.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
 }
 
@@ -56,6 +73,9 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
     }
     for warning in &run.machine.warnings {
         println!("warning: {warning}");
+    }
+    if let Outcome::Compare(compare) = &run.outcome {
+        print!("{}", compare::table::render(compare));
     }
     Ok(())
 }

@@ -62,5 +62,6 @@ fn command_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Machine => "machine",
         Outcome::Load(_) => "load",
+        Outcome::Compare(_) => "compare",
     }
 }

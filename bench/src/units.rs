@@ -42,8 +42,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
-    let (number, factor) =
-        units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
+    let (number, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
     let expected = || {
         let names: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
         format!("{text:?} is not a number, alone or with one of {}", names.join(", "))

@@ -196,9 +196,9 @@ impl Broker {
                 return Err(format!("setup.variables: {name} = {file:?} is taken, or no plain file name"));
             }
         }
-        let texts = self.command.iter().chain(self.files.values());
-        if !texts.clone().any(|text| text.contains("{port}")) {
-            return Err("neither command nor files use {port}: the broker has to listen there".to_owned());
+        let texts = self.command.iter().chain(self.files.values()).chain(self.environment.values());
+        if !texts.into_iter().any(|text| text.contains("{port}")) {
+            return Err("neither command, files nor environment use {port}: the broker has to listen there".to_owned());
         }
         match &self.setting {
             Some(Setting::File(file)) if !self.files.contains_key(file) => Err(format!("setting.file: files have no {file}")),

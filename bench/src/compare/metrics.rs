@@ -173,7 +173,7 @@ impl Unit {
     }
 }
 
-/// A number with about three significant digits; whole ones from 100 on, thousands apart.
+/// A number with two significant digits or more; whole ones from 100 on, thousands apart.
 #[must_use]
 pub fn show(value: f64) -> String {
     if !value.is_finite() {
@@ -184,7 +184,8 @@ pub fn show(value: f64) -> String {
         size if size >= 99.95 => crate::units::show_count(value.round().max(0.0) as u64),
         size if size >= 9.995 => format!("{value:.1}"),
         size if size >= 0.0995 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        size if size >= 0.00995 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        let shown = [0.0, 0.0123, 0.5, 9.994, 9.996, 99.94, 99.96, 1234567.8, f64::NAN].map(show);
-        assert_eq!(shown, ["0", "0.012", "0.50", "9.99", "10.0", "99.9", "100", "1,234,568", "–"]);
+        let shown = [0.0, 0.00466, 0.0123, 0.5, 9.994, 9.996, 99.94, 99.96, 1234567.8, f64::NAN].map(show);
+        assert_eq!(shown, ["0", "0.0047", "0.012", "0.50", "9.99", "10.0", "99.9", "100", "1,234,568", "–"]);
     }
 }

@@ -41,6 +41,7 @@ pub fn render(compare: &Compare) -> String {
 pub fn runs(compare: &Compare, workload: &ComparedWorkload) -> String {
     let least = compare.brokers.iter().map(|broker| workload.runs.iter().filter(|run| run.broker == broker.name).count()).min();
     match least.unwrap_or(0) {
+        1 if compare.rounds == 1 => "1 round".to_owned(),
         done if done == compare.rounds as usize => format!("{done} rounds"),
         done => format!("{done} of {} rounds", compare.rounds),
     }
@@ -79,7 +80,8 @@ pub fn columns(compare: &Compare, workload: &ComparedWorkload) -> Vec<String> {
 #[must_use]
 pub fn cells(compare: &Compare, workload: &ComparedWorkload, figure: &Figure) -> Option<Vec<String>> {
     let metric = metrics::by_key(&figure.metric)?;
-    let mut cells = vec![format!("{}: {}", figure.step, metric.label())];
+    let is_only_step = workload.figures.iter().all(|other| other.step == figure.step);
+    let mut cells = vec![if is_only_step { metric.label() } else { format!("{}: {}", figure.step, metric.label()) }];
     for broker in &compare.brokers {
         let own = figure.brokers.iter().find(|spread| spread.broker == broker.name);
         cells.push(own.map_or_else(|| "–".to_owned(), |spread| show_spread(metric, spread)));
@@ -103,6 +105,9 @@ fn show_spread(metric: &Metric, spread: &Spread) -> String {
 }
 
 fn show_ratio(ratio: &Ratio) -> String {
+    if ratio.min == ratio.max {
+        return metrics::show(ratio.median);
+    }
     format!("{} ({}–{})", metrics::show(ratio.median), metrics::show(ratio.min), metrics::show(ratio.max))
 }
 

@@ -1,5 +1,7 @@
 //! `compare` as its users run it, against brokers and a load generator that are fakes: this binary itself, started again with a
 //! role in its environment. What is tested is order, cleaning up and what is stored; no time decides.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::zombie_processes, reason = "that nobody waits for it is what is tested")]
 
 use std::fs;
 use std::io::{Read, Write};

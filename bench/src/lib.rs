@@ -10,6 +10,7 @@ pub mod error;
 pub mod machine;
 pub mod process;
 pub mod progress;
+pub mod report;
 pub mod results;
 pub mod stop;
 pub mod store;

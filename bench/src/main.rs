@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{compare, stop, store};
+use ringlog_bench::{compare, report, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -31,6 +31,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             print!("{}", command.shown()?);
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Report(command) => {
+            report::run(command)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => {}
     }
     stop::listen().map_err(|error| Error::Failed(format!("signals cannot be handled: {error}")))?;
@@ -38,7 +42,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     let start = Instant::now();
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
-        Command::Machine | Command::Guard => Outcome::Machine,
+        Command::Machine | Command::Report(_) | Command::Guard => Outcome::Machine,
         Command::Compare(command) => Outcome::Compare(Box::new(compare::run(command, &cli.shared)?)),
     };
     let run = Run {

@@ -166,6 +166,8 @@ fn brokers_take_turns_and_everything_is_stored() {
     assert_eq!((argument(0, "--bytes="), argument(1, "--bytes=")), ("1kB".into(), "1MB".into()));
     assert_eq!(argument(1, "--topic="), "measured");
     assert_eq!(argument(1, "--topic-config="), "flush.messages=1");
+    assert_eq!(argument(1, "--partitions="), "2");
+    assert!(!calls[2].contains("--topic-config") && !calls[2].contains("--partitions"), "the topic is there: {}", calls[2]);
     assert_eq!(argument(0, "--pid="), argument(1, "--pid="));
     assert_ne!(argument(1, "--pid="), argument(2, "--pid="));
     assert_eq!(argument(1, "--bootstrap="), argument(2, "--bootstrap="));

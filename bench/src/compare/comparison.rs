@@ -1,6 +1,6 @@
 //! A comparison under way: every workload, every round, every broker in turn. What is measured is in `result` as soon as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -133,10 +133,11 @@ impl Comparison<'_> {
         if !starts_itself {
             instance.start()?;
         }
+        let mut topics = BTreeSet::new();
         for (at, step) in workload.warm_up.iter().enumerate() {
             self.stage(&format!("{title}: warming up"));
             let directory = self.work.join(format!("warm-up-{number:03}-{at}"));
-            self.load(workload, step, WARM_UP_TOPIC, broker, instance, &directory)?;
+            self.load(workload, step, WARM_UP_TOPIC, &mut topics, broker, instance, &directory)?;
         }
         if !workload.warm_up.is_empty() {
             self.fill(title)?;
@@ -155,24 +156,18 @@ impl Comparison<'_> {
                         )));
                     }
                     let directory = self.work.join(format!("load-{number:03}"));
+                    // The workload's options are for steps of load.
+                    let bare = Workload { options: toml::Table::new(), ..workload.clone() };
                     let load = |instance: &Instance<'_>, step: &Step| {
-                        let directory = directory.join(step.options.get("topic").map(ToString::to_string).unwrap_or_default());
-                        self.load(
-                            &Workload { options: toml::Table::new(), ..workload.clone() },
-                            step,
-                            TOPIC,
-                            broker,
-                            instance,
-                            &directory,
-                        )
-                        .map(drop)
+                        let directory = directory.join(topics.len().to_string());
+                        self.load(&bare, step, TOPIC, &mut topics, broker, instance, &directory).map(drop)
                     };
                     let measured = start_stop::measure(instance, wanted, broker.topic_configs(&workload.mode)?, load)?;
                     StepRun { name: step.name.clone(), outcome: StepOutcome::StartStop(measured), ..StepRun::default() }
                 }
                 None => {
                     let raw = Path::new(&self.raw).join(name);
-                    let called = self.load(workload, step, TOPIC, broker, instance, &self.out.join(&raw))?;
+                    let called = self.load(workload, step, TOPIC, &mut topics, broker, instance, &self.out.join(&raw))?;
                     self.kept(step, &raw, called)
                 }
             };
@@ -193,25 +188,31 @@ impl Comparison<'_> {
         instance.start()
     }
 
-    /// Calls the load generator.
+    /// Calls the load generator. `topics` are those that it has made in this run.
+    #[expect(clippy::too_many_arguments, reason = "each is another owner's")]
     fn load(
         &self,
         workload: &Workload,
         step: &Step,
         topic: &str,
+        topics: &mut BTreeSet<String>,
         broker: &Broker,
         instance: &Instance<'_>,
         directory: &Path,
     ) -> Result<Called, Error> {
         let Some(action) = step.load else { return Err(Error::Usage(format!("step {:?} has no load", step.name))) };
-        let options = workload.options_of(step);
-        let mut arguments = vec![action.argument().to_owned(), format!("--bootstrap=127.0.0.1:{}", instance.port())];
-        if !options.contains_key("topic") {
-            arguments.push(format!("--topic={topic}"));
+        let mut options = workload.options_of(step);
+        let topic = options.remove("topic").map_or_else(|| topic.to_owned(), |own| spec::shown(&own));
+        let is_new = topics.insert(topic.clone());
+        if !is_new {
+            options.remove("partitions");
         }
+        let mut arguments = vec![action.argument().to_owned(), format!("--bootstrap=127.0.0.1:{}", instance.port())];
+        arguments.push(format!("--topic={topic}"));
         arguments.extend(spec::arguments(&options).map_err(Error::Usage)?);
-        for (name, value) in broker.topic_configs(&workload.mode)? {
-            arguments.push(format!("--topic-config={name}={value}"));
+        if is_new {
+            let configs = broker.topic_configs(&workload.mode)?;
+            arguments.extend(configs.iter().map(|(name, value)| format!("--topic-config={name}={value}")));
         }
         arguments.push("--keep-topic".to_owned());
         arguments.push(format!("--pid={}", instance.pid()?));

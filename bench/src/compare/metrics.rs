@@ -17,6 +17,8 @@ pub enum Unit {
     /// 10^6 bytes per second.
     MbPerS,
     /// Records per second.
+    RecordsPerS,
+    /// Events per second.
     PerS,
     /// Microseconds.
     Us,
@@ -55,13 +57,13 @@ const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&Step
 /// All of them, in the order of tables.
 pub const METRICS: [Metric; 22] = [
     more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
-    more("produce_records_per_s", "produce", Unit::PerS, |step| Some(produce(step)?.records_per_s)),
+    more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
     less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
     less("produce_p99_us", "produce p99", Unit::Us, |step| Some(produce_latency(step)?.p99_us as f64)),
     less("produce_p99_9_us", "produce p99.9", Unit::Us, |step| Some(produce_latency(step)?.p99_9_us as f64)),
     less("produce_max_us", "produce max", Unit::Us, |step| Some(produce_latency(step)?.max_us as f64)),
     more("consume_mb_per_s", "consume", Unit::MbPerS, |step| Some(consume(step)?.mb_per_s)),
-    more("consume_records_per_s", "consume", Unit::PerS, |step| Some(consume(step)?.records_per_s)),
+    more("consume_records_per_s", "consume", Unit::RecordsPerS, |step| Some(consume(step)?.records_per_s)),
     less("consume_p50_us", "consume p50", Unit::Us, |step| Some(consume_latency(step)?.p50_us as f64)),
     less("consume_p99_us", "consume p99", Unit::Us, |step| Some(consume_latency(step)?.p99_us as f64)),
     less("consume_p99_9_us", "consume p99.9", Unit::Us, |step| Some(consume_latency(step)?.p99_9_us as f64)),
@@ -148,6 +150,7 @@ impl Unit {
     pub fn name(self) -> &'static str {
         match self {
             Self::MbPerS => "MB/s",
+            Self::RecordsPerS => "records/s",
             Self::PerS => "per s",
             Self::Us | Self::Ms => "ms",
             Self::SPerGb => "s/GB",
@@ -162,7 +165,7 @@ impl Unit {
         match self {
             Self::Us => value / 1e3,
             Self::Bytes => value / f64::from(1 << 20),
-            Self::MbPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore => value,
+            Self::MbPerS | Self::RecordsPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore => value,
         }
     }
 
@@ -184,8 +187,8 @@ pub fn show(value: f64) -> String {
         size if size >= 99.95 => crate::units::show_count(value.round().max(0.0) as u64),
         size if size >= 9.995 => format!("{value:.1}"),
         size if size >= 0.0995 => format!("{value:.2}"),
-        size if size >= 0.00995 => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
+        // Two digits behind the zeros.
+        size => format!("{value:.0$}", (1.0 - size.log10().floor()).clamp(2.0, 9.0) as usize),
     }
 }
 
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        let shown = [0.0, 0.00466, 0.0123, 0.5, 9.994, 9.996, 99.94, 99.96, 1234567.8, f64::NAN].map(show);
-        assert_eq!(shown, ["0", "0.0047", "0.012", "0.50", "9.99", "10.0", "99.9", "100", "1,234,568", "–"]);
+        let shown = [0.0, 0.0000412, 0.00466, 0.0123, 0.5, 9.994, 9.996, 99.94, 99.96, 1234567.8, f64::NAN].map(show);
+        assert_eq!(shown, ["0", "0.000041", "0.0047", "0.012", "0.50", "9.99", "10.0", "99.9", "100", "1,234,568", "–"]);
     }
 }

@@ -448,7 +448,8 @@ fn size_of(options: &toml::Table) -> u64 {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value as an argument.
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

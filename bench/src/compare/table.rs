@@ -81,7 +81,9 @@ pub fn columns(compare: &Compare, workload: &ComparedWorkload) -> Vec<String> {
 pub fn cells(compare: &Compare, workload: &ComparedWorkload, figure: &Figure) -> Option<Vec<String>> {
     let metric = metrics::by_key(&figure.metric)?;
     let is_only_step = workload.figures.iter().all(|other| other.step == figure.step);
-    let mut cells = vec![if is_only_step { metric.label() } else { format!("{}: {}", figure.step, metric.label()) }];
+    // "produce: produce p99" would say it twice.
+    let is_told = is_only_step || metric.title.split(' ').next() == Some(figure.step.as_str());
+    let mut cells = vec![if is_told { metric.label() } else { format!("{}: {}", figure.step, metric.label()) }];
     for broker in &compare.brokers {
         let own = figure.brokers.iter().find(|spread| spread.broker == broker.name);
         cells.push(own.map_or_else(|| "–".to_owned(), |spread| show_spread(metric, spread)));

@@ -81,9 +81,7 @@ pub fn columns(compare: &Compare, workload: &ComparedWorkload) -> Vec<String> {
 pub fn cells(compare: &Compare, workload: &ComparedWorkload, figure: &Figure) -> Option<Vec<String>> {
     let metric = metrics::by_key(&figure.metric)?;
     let is_only_step = workload.figures.iter().all(|other| other.step == figure.step);
-    // "produce: produce p99" would say it twice.
-    let is_told = is_only_step || metric.title.split(' ').next() == Some(figure.step.as_str());
-    let mut cells = vec![if is_told { metric.label() } else { format!("{}: {}", figure.step, metric.label()) }];
+    let mut cells = vec![if is_only_step { metric.label() } else { label(&figure.step, metric) }];
     for broker in &compare.brokers {
         let own = figure.brokers.iter().find(|spread| spread.broker == broker.name);
         cells.push(own.map_or_else(|| "–".to_owned(), |spread| show_spread(metric, spread)));
@@ -96,6 +94,17 @@ pub fn cells(compare: &Compare, workload: &ComparedWorkload, figure: &Figure) ->
         cells.push(figure.published.as_ref().map_or_else(String::new, |published| metric.unit.show(published.value)));
     }
     Some(cells)
+}
+
+/// A metric's label behind the step's name, without saying twice what a step like `consume, cold` says itself.
+fn label(step: &str, metric: &Metric) -> String {
+    let side = metric.title.split(' ').next().unwrap_or_default();
+    let is_side = step.strip_prefix(side).is_some_and(|rest| rest.is_empty() || rest.starts_with(','));
+    let label = metric.label();
+    match label.strip_prefix(side) {
+        Some(rest) if is_side => format!("{step}{rest}"),
+        _ => format!("{step}: {label}"),
+    }
 }
 
 fn show_spread(metric: &Metric, spread: &Spread) -> String {
@@ -148,4 +157,37 @@ pub fn notes(workload: &ComparedWorkload) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_say_nothing_twice() {
+        let of = |step: &str, key: &str| label(step, metrics::by_key(key).unwrap());
+        assert_eq!(of("produce", "produce_mb_per_s"), "produce, MB/s ↑");
+        assert_eq!(of("consume, cold", "consume_p99_us"), "consume, cold p99, ms ↓");
+        assert_eq!(of("consume, cold", "cpu_s_per_gb"), "consume, cold: broker CPU, s/GB ↓");
+        assert_eq!(of("end to end", "produce_p99_us"), "end to end: produce p99, ms ↓");
+        assert_eq!(of("produced", "produce_mb_per_s"), "produced: produce, MB/s ↑");
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let broker = |name: &str| crate::results::ComparedBroker { name: name.to_owned(), ..Default::default() };
+        let spread = Spread { broker: "a".to_owned(), median: 1234.0, min: 1000.0, max: 2000.0, count: 2 };
+        let figure = Figure { step: "s".into(), metric: "produce_mb_per_s".into(), brokers: vec![spread], ..Figure::default() };
+        let workload = ComparedWorkload { name: "w".to_owned(), figures: vec![figure], ..ComparedWorkload::default() };
+        let compare = Compare {
+            rounds: 3,
+            brokers: vec![broker("a"), broker("b")],
+            workloads: vec![workload],
+            failed: Some("b is gone".to_owned()),
+            ..Compare::default()
+        };
+        let text = render(&compare);
+        assert!(text.contains("1,234 (1,000–2,000)") && text.contains('–'), "{text}");
+        assert!(text.contains("0 of 3 rounds") && text.contains("ended early: b is gone"), "{text}");
+    }
 }

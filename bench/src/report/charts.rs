@@ -53,7 +53,8 @@ pub struct Bar {
     pub max: f64,
 }
 
-/// Horizontal bars from zero, with whiskers from the least to the most run and the figure beside them.
+/// Figures beside each other with whiskers from the least to the most run: bars from zero, or, where they lie so far apart that the
+/// small ones would vanish, dots on an axis by powers of ten.
 ///
 /// # Errors
 /// Our own bugs.
@@ -61,38 +62,70 @@ pub fn bars(rows: &[Row]) -> Result<String, Failed> {
     const BAR: i32 = 16;
     const GAP: i32 = 12;
     const LABELS: i32 = 330;
-    const VALUES: i32 = 150;
+    const VALUES: i32 = 90;
+    const AXIS: i32 = 26;
+    let rows: Vec<Row> = rows.iter().map(|row| Row { label: row.label.clone(), bars: sane_bars(&row.bars) }).collect();
+    let ends = || rows.iter().flat_map(|row| &row.bars).flat_map(|bar| [bar.value, bar.min, bar.max]);
+    let most = ends().fold(0.0, f64::max);
+    let decades = decades(ends()).filter(|range| range.end / range.start >= APART);
     let height = rows.iter().map(|row| row.bars.len() as i32 * BAR + GAP).sum::<i32>() + GAP;
-    let most = rows.iter().flat_map(|row| &row.bars).map(|bar| bar.max.max(bar.value)).fold(0.0, f64::max);
+    let whole = height + if decades.is_some() { AXIS } else { 0 };
+    let across = f64::from(WIDTH as i32 - LABELS - VALUES);
     let x = |value: f64| {
-        let share = if most > 0.0 { (value / most).clamp(0.0, 1.0) } else { 0.0 };
-        LABELS + (share * f64::from(WIDTH as i32 - LABELS - VALUES)) as i32
+        let share = match &decades {
+            // Zero has no place among powers of ten: it stands at the left end.
+            Some(range) if value > 0.0 => (value / range.start).log10() / (range.end / range.start).log10(),
+            None if most > 0.0 => value / most,
+            _ => 0.0,
+        };
+        LABELS + (share.clamp(0.0, 1.0) * across) as i32
     };
-    drawn((WIDTH, height.max(1) as u32), |area| {
+    drawn((WIDTH, whole.max(1) as u32), |area| {
         let label = ("sans-serif", 15).into_font().color(&INK).pos(Pos::new(HPos::Right, VPos::Center));
         let figure = ("sans-serif", 15).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+        let mark = ("sans-serif", 14).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Center));
+        if let Some(range) = &decades {
+            let mut at = range.start;
+            while at <= range.end * 1.001 {
+                area.draw(&PathElement::new([(x(at), 0), (x(at), height)], GRID.mix(0.35)))?;
+                area.draw(&Text::new(tick(at), (x(at), height + AXIS / 2), &mark))?;
+                at *= 10.0;
+            }
+        }
         area.draw(&PathElement::new([(LABELS, 0), (LABELS, height)], INK))?;
         let mut y = GAP;
-        for row in rows {
+        for row in &rows {
             let bottom = y + row.bars.len() as i32 * BAR;
             area.draw(&Text::new(shortened(&row.label, 46), (LABELS - 8, i32::midpoint(y, bottom)), &label))?;
             for bar in &row.bars {
                 let middle = y + BAR / 2;
-                area.draw(&Rectangle::new([(LABELS, y + 2), (x(bar.value), y + BAR - 1)], colour(bar.series).filled()))?;
+                let colour = colour(bar.series);
+                if decades.is_none() {
+                    area.draw(&Rectangle::new([(LABELS, y + 2), (x(bar.value), y + BAR - 1)], colour.filled()))?;
+                }
                 if bar.min < bar.max {
                     area.draw(&PathElement::new([(x(bar.min), middle), (x(bar.max), middle)], INK))?;
                     for end in [bar.min, bar.max] {
                         area.draw(&PathElement::new([(x(end), middle - 3), (x(end), middle + 3)], INK))?;
                     }
                 }
-                let end = x(bar.value.max(bar.max)) + 8;
-                area.draw(&Text::new(show(bar.value), (end, middle), &figure))?;
+                if decades.is_some() {
+                    area.draw(&Circle::new((x(bar.value), middle), 5, colour.filled()))?;
+                }
+                area.draw(&Text::new(show(bar.value), (x(bar.value.max(bar.max)) + 10, middle), &figure))?;
                 y += BAR;
             }
             y = bottom + GAP;
         }
         Ok(())
     })
+}
+
+/// From where on bars are too far apart for an axis from zero, as a ratio of whole powers of ten.
+const APART: f64 = 1000.0;
+
+fn sane_bars(bars: &[Bar]) -> Vec<Bar> {
+    bars.iter().copied().filter(|bar| [bar.value, bar.min, bar.max].into_iter().all(is_sane)).collect()
 }
 
 /// A line.
@@ -104,16 +137,25 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// The lines without what has no place on an axis. A file may say anything, and axes of 10^300 have more marks than a page.
-fn sane(lines: &[Line]) -> Vec<Line> {
+/// Whether a figure has a place on an axis. A file may say anything, and axes of 10^300 have more marks than a page.
+fn is_sane(value: f64) -> bool {
     const SIZE_MAX: f64 = 1e12;
-    const LEAST: f64 = 1e-6;
-    let is_sane = |value: f64| (0.0..SIZE_MAX).contains(&value);
+    const SIZE_MIN: f64 = 1e-6;
+    value == 0.0 || (SIZE_MIN..SIZE_MAX).contains(&value)
+}
+
+/// The lines without what has no place on an axis.
+fn sane(lines: &[Line]) -> Vec<Line> {
     let of = |line: &Line| Line {
         series: line.series,
-        points: line.points.iter().copied().filter(|(x, y)| is_sane(*x) && is_sane(*y) && (*y == 0.0 || *y > LEAST)).collect(),
+        points: line.points.iter().copied().filter(|(x, y)| is_sane(*x) && is_sane(*y)).collect(),
     };
     lines.iter().map(of).collect()
+}
+
+/// The heights of all points.
+fn heights(lines: &[Line]) -> impl Iterator<Item = f64> + Clone {
+    lines.iter().flat_map(|line| &line.points).map(|point| point.1)
 }
 
 /// Latency over percentiles: across, every step towards 100 % leaves out a tenth of what the step before left out; upwards,
@@ -136,7 +178,7 @@ pub fn percentiles(lines: &[Line]) -> Result<String, Failed> {
         })
         .collect();
     let right = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
-    let Some(range) = decades(&lines) else { return nothing() };
+    let Some(range) = decades(heights(&lines)) else { return nothing() };
     drawn((WIDTH, 320), |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
@@ -153,7 +195,7 @@ pub fn percentiles(lines: &[Line]) -> Result<String, Failed> {
             .label_style(("sans-serif", 15))
             .x_labels(right.ceil() as usize + 1)
             .x_label_formatter(&|x| percentile_name(*x))
-            .y_label_formatter(&|ms| show(*ms))
+            .y_label_formatter(&|ms| tick(*ms))
             .draw()?;
         for line in &lines {
             chart.draw_series(LineSeries::new(line.points.iter().copied(), colour(line.series).mix(0.75).stroke_width(2)))?;
@@ -193,7 +235,7 @@ pub fn seconds(lines: &[Line], unit: &str, scale: Scale) -> Result<String, Faile
     let lines = sane(lines);
     let right = lines.iter().flat_map(|line| &line.points).map(|point| point.0).fold(1.0, f64::max);
     let most = lines.iter().flat_map(|line| &line.points).map(|point| point.1).fold(0.0, f64::max);
-    let range = decades(&lines);
+    let range = decades(heights(&lines));
     drawn((WIDTH, 210), |area| {
         let mut builder = ChartBuilder::on(area);
         builder.margin(8).x_label_area_size(40).y_label_area_size(72);
@@ -210,12 +252,18 @@ pub fn seconds(lines: &[Line], unit: &str, scale: Scale) -> Result<String, Faile
                     .light_line_style(TRANSPARENT)
                     .label_style(("sans-serif", 15))
                     .y_labels(5)
-                    .x_label_formatter(&|second| format!("{second:.0}"))
-                    .y_label_formatter(&|value| show(*value))
+                    .x_labels(if right < 12.0 { right as usize + 1 } else { 12 })
+                    .x_label_formatter(&|second| whole(*second))
+                    .y_label_formatter(&|value| tick(*value))
                     .draw()?;
                 for line in &lines {
                     let style = colour(line.series).mix(0.75).stroke_width(2);
-                    let points = line.points.iter().copied().filter(|point| scale == Scale::Linear || point.1 > 0.0);
+                    let points: Vec<_> =
+                        line.points.iter().copied().filter(|point| scale == Scale::Linear || point.1 > 0.0).collect();
+                    // A run of a second has no line; and a few points are easier to see as what they are.
+                    if points.len() <= 20 {
+                        chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, style.filled())))?;
+                    }
                     chart.draw_series(LineSeries::new(points, style))?;
                 }
             }};
@@ -230,14 +278,25 @@ pub fn seconds(lines: &[Line], unit: &str, scale: Scale) -> Result<String, Faile
 }
 
 /// Whole powers of ten around all values above zero.
-fn decades(lines: &[Line]) -> Option<std::ops::Range<f64>> {
-    let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1).filter(|value| *value > 0.0);
-    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+fn decades(values: impl Iterator<Item = f64> + Clone) -> Option<std::ops::Range<f64>> {
+    let values = values.filter(|value| *value > 0.0);
+    let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
     if !least.is_finite() || !most.is_finite() || most <= 0.0 {
         return None;
     }
     let (low, high) = (10_f64.powf(least.log10().floor()), 10_f64.powf(most.log10().ceil()));
     Some(low..if high > low { high } else { low * 10.0 })
+}
+
+/// A number at an axis, without zeros that say nothing.
+fn tick(value: f64) -> String {
+    let shown = show(value);
+    if shown.contains('.') { shown.trim_end_matches('0').trim_end_matches('.').to_owned() } else { shown }
+}
+
+/// A whole number at an axis; nothing for what lies between.
+fn whole(value: f64) -> String {
+    if (value - value.round()).abs() < 0.01 { format!("{:.0}", value.round().abs()) } else { String::new() }
 }
 
 fn shortened(text: &str, chars_max: usize) -> String {
@@ -307,8 +366,20 @@ mod tests {
     }
 
     #[test]
+    fn figures_far_apart_are_dots_by_powers_of_ten() {
+        let bar = |value| Bar { series: 0, value, min: value, max: value };
+        let near = bars(&[Row { label: "x".to_owned(), bars: vec![bar(1.0), bar(30.0)] }]).unwrap();
+        assert!(near.contains("<rect") && !near.contains("<circle"));
+        let far = bars(&[Row { label: "x".to_owned(), bars: vec![bar(0.5), bar(2000.0), bar(0.0)] }]).unwrap();
+        assert!(!far.contains("<rect") && far.matches("<circle").count() == 3);
+        for mark in ["0.1", "1", "10", "100", "1,000", "10,000"] {
+            assert!(far.lines().any(|line| line == mark), "{mark}: {far}");
+        }
+    }
+
+    #[test]
     fn ranges_are_whole_decades() {
-        let of = |values: &[f64]| decades(&[Line { series: 0, points: values.iter().map(|value| (0.0, *value)).collect() }]);
+        let of = |values: &[f64]| decades(values.iter().copied());
         assert_eq!(of(&[0.5, 20.0]), Some(0.1..100.0));
         assert_eq!(of(&[1.0]), Some(1.0..10.0));
         assert_eq!(of(&[0.0]), None);

@@ -162,7 +162,7 @@ fn step_charts(compare: &Compare, workload: &ComparedWorkload, step: &str, names
         }
         if throughputs.iter().any(|line| line.points.len() > 1) {
             drawn.push(page::chart(
-                &caption("throughput each second, every run"),
+                &caption("throughput each second, every run; its last second is a part of one"),
                 names,
                 charts::seconds(&throughputs, "MB/s", Scale::Linear),
             )?);

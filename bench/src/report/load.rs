@@ -28,7 +28,7 @@ pub(super) fn section(load: &Load, base: &str) -> Result<Markup, Error> {
         @if with_latency {
             (page::chart("Latency by percentile", &names, charts::percentiles(&lines(&|side| curve(side))))?)
         }
-        (page::chart("Throughput, each second", &names, charts::seconds(&lines(&|side| throughput(side)), "MB/s", Scale::Linear))?)
+        (page::chart("Throughput, each second; the last is a part of one", &names, charts::seconds(&lines(&|side| throughput(side)), "MB/s", Scale::Linear))?)
         @if with_latency {
             (page::chart("p99 latency, each second", &names, charts::seconds(&lines(&|side| p99(side)), "ms", Scale::Log))?)
         }

@@ -154,10 +154,22 @@ pub(super) fn figures(columns: &[String], rows: &[Vec<String>]) -> Markup {
             thead { tr { @for column in columns { th scope="col" { (column) } } } }
             tbody {
                 @for row in rows {
-                    tr { @for (at, cell) in row.iter().enumerate() { @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } } } }
+                    tr { @for (at, cell) in row.iter().enumerate() { @if at == 0 { th scope="row" { (cell) } } @else { (figure(cell)) } } }
                 }
             }
         } }
+    }
+}
+
+/// A figure, its spread below it where it has one.
+fn figure(cell: &str) -> Markup {
+    html! {
+        td {
+            @match cell.split_once(" (") {
+                Some((figure, spread)) => { (figure) " " span.spread { "(" (spread) } }
+                None => { (cell) }
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Stored, load, page, time};
-use crate::compare::{metrics, table};
+use crate::compare::table;
 use crate::results::{Compare, Load, Outcome};
 
 /// All runs. Nothing is written about a run that has no figures but its machine.
@@ -24,14 +24,12 @@ pub(super) fn render(runs: &[Stored]) -> String {
             Outcome::Compare(compare) => comparison(&mut text, compare),
         }
         let early = if run.interrupted { ", interrupted" } else { "" };
-        let _ = writeln!(
-            text,
-            "`{}` ({}{early})\n",
-            page::command_line(&run.command_line).replace('`', "'"),
-            time::utc(run.started_ms)
-        );
+        let _ = writeln!(text, "`{}` ({}{early})\n", code(&run.command_line), time::utc(run.started_ms));
         for warning in &run.machine.warnings {
             let _ = writeln!(text, "- {}", escaped(warning));
+        }
+        if !run.machine.warnings.is_empty() {
+            text.push('\n');
         }
     }
     text
@@ -64,10 +62,9 @@ fn comparison(text: &mut String, compare: &Compare) {
         }
         text.push('\n');
     }
-    let arrows = metrics::METRICS.len() > 1;
-    if arrows {
-        text.push_str("↑ more is better, ↓ less is better; in brackets the least and the most of all runs, and of the rounds' own ratios.\n\n");
-    }
+    text.push_str(
+        "↑ more is better, ↓ less is better; in brackets the least and the most of all runs, and of the rounds' own ratios.\n\n",
+    );
 }
 
 fn rows_of(columns: &[String], rows: &[Vec<String>], is_right: bool) -> String {
@@ -79,6 +76,11 @@ fn rows_of(columns: &[String], rows: &[Vec<String>], is_right: bool) -> String {
         text.push_str(&line(row));
     }
     text
+}
+
+/// A command line that stays within its backticks.
+fn code(command_line: &[String]) -> String {
+    page::command_line(command_line).replace('`', "'").replace(['\n', '\r'], " ")
 }
 
 /// Text that is only text in Markdown, in a cell of a table too.
@@ -102,6 +104,11 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_lines_stay_code() {
+        assert_eq!(code(&["a`b".to_owned(), "c\n\n# d".to_owned()]), "'a'b' 'c  # d'");
+    }
 
     #[test]
     fn cells_stay_cells() {

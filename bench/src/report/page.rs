@@ -80,6 +80,7 @@ fn doubts() -> Markup {
                 li { "A " strong { "ratio" } " is of two medians; its range is that of the single rounds, in which both brokers met the machine in the same state." }
                 li { "Brokers and the load generator share one machine and speak over loopback. The absolute figures are this machine's; a network, other disks or more cores give others. CPU time is the broker's own, user and system, its kernel workers included." }
                 li { "A closed loop sends as fast as it is answered, so its latencies say how long its queue is and little else. An open loop (" code { "--rate" } ") counts latency from when a record should have been sent, so that a stall is seen by everything that should have been sent in it." }
+                li { "Where figures lie far apart, charts show dots on an axis by powers of ten instead of bars; whiskers go from the least to the most run." }
                 li { "Where the load generator may have been the bottleneck, a note says so: that figure is a lower bound of the broker." }
                 li { "MB are 10" sup { "6" } " bytes, GB 10" sup { "9" } ", MiB 2" sup { "20" } "." }
             }

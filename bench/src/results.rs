@@ -186,8 +186,10 @@ pub struct Compare {
     pub rounds: u32,
     /// In the order of the table; ratios are of the first to each other.
     pub brokers: Vec<ComparedBroker>,
-    /// How much of a clean file the page cache was filled with so that little memory was free; 0: it was not.
+    /// How much of a clean file was read in all, so that the page cache took what memory was free.
     pub filled_bytes: u64,
+    /// The most memory that was still free after a filling; 0: the page cache was not filled.
+    pub free_bytes_max: u64,
     /// In the order in which they ran.
     pub workloads: Vec<ComparedWorkload>,
     /// Why it ended early, where it did; what was measured until then is here.

@@ -64,7 +64,7 @@ impl Scene {
             "--no-fill",
             "--quiet",
             "--generator",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake/generator"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-generator"),
         ]);
         command.arg(spec).arg("--out").arg(self.out());
         for broker in brokers {

@@ -104,6 +104,7 @@ fn compare() -> Compare {
         rounds: 2,
         brokers: vec![broker("ringlog"), broker(EVIL)],
         filled_bytes: 16 << 30,
+        free_bytes_max: 1 << 29,
         workloads: vec![ComparedWorkload {
             name: format!("w {EVIL}"),
             about: EVIL.to_owned(),

@@ -154,7 +154,8 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
     let outcome = comparison.run(&spec);
     comparison.bar.finish_and_clear();
     let mut result = comparison.result;
-    result.filled_bytes = comparison.filler.as_ref().map_or(0, Filler::largest_bytes);
+    result.filled_bytes = comparison.filler.as_ref().map_or(0, Filler::read_bytes);
+    result.free_bytes_max = comparison.filler.as_ref().map_or(0, Filler::free_bytes_max);
     if let Err(error) = outcome {
         if result.workloads.iter().all(|workload| workload.runs.is_empty()) {
             return Err(if stop::requested() { Error::Failed("stopped before anything was measured".to_owned()) } else { error });

@@ -3,7 +3,7 @@
 //! every contestant. And the opposite for cold reads: what the page cache holds of a directory is dropped.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -17,56 +17,80 @@ const LEFT_FREE_BYTES: u64 = 512 << 20;
 
 const READ_BYTES: usize = 16 << 20;
 
+/// Free memory that has not become less by [`LESS_BYTES`] over so much reading is all that the kernel lets the page cache have.
+const PLATEAU_BYTES: u64 = 1 << 30;
+const LESS_BYTES: u64 = 32 << 20;
+
 /// A clean file that fills the page cache: a hole, which takes no space on the device, only pages in memory. The file is in the
 /// directory of work and goes with it.
 #[derive(Debug)]
 pub(super) struct Filler {
     path: PathBuf,
-    largest_bytes: u64,
+    /// Where the next filling goes on: what was read before may still be cached, and takes no memory when it is read again.
+    position: u64,
+    free_bytes_max: u64,
 }
 
 impl Filler {
     /// With its file in this directory.
     #[must_use]
     pub(super) fn new(directory: &Path) -> Self {
-        Self { path: directory.join("filler"), largest_bytes: 0 }
+        Self { path: directory.join("filler"), position: 0, free_bytes_max: 0 }
     }
 
-    /// Reads the file until little memory is free, or all of it is read, or the user stops.
+    /// Reads on in the file until little memory is free, or what is free does not become less, or the user stops.
     ///
     /// # Errors
     /// The file cannot be made or read.
     pub(super) fn fill(&mut self, bar: &ProgressBar) -> Result<(), Error> {
         let memory = Memory::read()?;
-        if memory.free_bytes <= LEFT_FREE_BYTES {
-            return Ok(());
-        }
-        // What it holds already may have been reclaimed from its beginning: all that could be cached is read.
-        let bytes = self.largest_bytes.max(memory.free_bytes + memory.cached_bytes);
-        let file = File::options().create(true).truncate(false).write(true).open(&self.path).map_err(Error::io(&self.path))?;
-        file.set_len(bytes).map_err(Error::io(&self.path))?;
-        self.largest_bytes = bytes;
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let io = |error| Error::Io { path: self.path.clone(), source: error };
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .map_err(Error::io(&self.path))?;
+        file.set_len(self.position + memory.total_bytes).map_err(io)?;
+        file.seek(SeekFrom::Start(self.position)).map_err(io)?;
         let mut buffer = vec![0; READ_BYTES];
-        while !stop::requested() && Memory::read()?.free_bytes > LEFT_FREE_BYTES {
-            bar.tick();
-            if file.read(&mut buffer).map_err(Error::io(&self.path))? == 0 {
+        let (mut lowest, mut at_lowest) = (memory.free_bytes, self.position);
+        let mut position = self.position;
+        let mut free_bytes = memory.free_bytes;
+        while free_bytes > LEFT_FREE_BYTES && position - at_lowest < PLATEAU_BYTES && !stop::requested() {
+            let read = file.read(&mut buffer).map_err(io)?;
+            if read == 0 {
                 break;
             }
+            position += read as u64;
+            bar.tick();
+            free_bytes = Memory::read()?.free_bytes;
+            if free_bytes + LESS_BYTES < lowest {
+                (lowest, at_lowest) = (free_bytes, position);
+            }
         }
+        self.position = position;
+        self.free_bytes_max = self.free_bytes_max.max(free_bytes);
         Ok(())
     }
 
-    /// How large it became.
+    /// How much was read in all.
     #[must_use]
-    pub(super) fn largest_bytes(&self) -> u64 {
-        self.largest_bytes
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.position
+    }
+
+    /// The most memory that was free after filling.
+    #[must_use]
+    pub(super) fn free_bytes_max(&self) -> u64 {
+        self.free_bytes_max
     }
 }
 
 struct Memory {
+    total_bytes: u64,
     free_bytes: u64,
-    cached_bytes: u64,
 }
 
 impl Memory {
@@ -77,7 +101,7 @@ impl Memory {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
         };
-        Ok(Self { free_bytes: field("MemFree"), cached_bytes: field("Cached") })
+        Ok(Self { total_bytes: field("MemTotal"), free_bytes: field("MemFree") })
     }
 }
 
@@ -146,6 +170,6 @@ mod tests {
     #[test]
     fn memory_is_read() {
         let memory = Memory::read().unwrap();
-        assert!(memory.free_bytes > 0 && memory.cached_bytes > 0);
+        assert!(memory.free_bytes > 0 && memory.total_bytes > memory.free_bytes);
     }
 }

@@ -16,6 +16,9 @@ pub fn render(compare: &Compare) -> String {
     for broker in &compare.brokers {
         let _ = writeln!(text, "{}: {} ({})", broker.name, broker.about, broker.version);
     }
+    if compare.free_bytes_max == 0 {
+        let _ = writeln!(text, "warning: the page cache was not filled before the runs; fresh memory may be what was measured");
+    }
     for workload in &compare.workloads {
         let _ = writeln!(text, "\n{} ({})", workload.name, runs(compare, workload));
         if !workload.about.is_empty() {

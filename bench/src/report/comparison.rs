@@ -41,10 +41,11 @@ pub(super) fn section(compare: &Compare, base: &str) -> Result<Markup, Error> {
         p { (compare.about) }
         @if let Some(why) = &compare.failed { p.warning { "Ended early: " (why) ". What was measured until then is here." } }
         p {
-            @if compare.filled_bytes > 0 {
-                "Before each run the page cache was filled from a clean file of " (show_bytes(compare.filled_bytes)) "."
+            @if compare.free_bytes_max > 0 {
+                "Before each run the page cache was filled from a clean file, " (show_bytes(compare.filled_bytes))
+                " in all; no more than " (show_bytes(compare.free_bytes_max)) " of memory stayed free."
             } @else {
-                span.warning { "The page cache was not filled before the runs, or memory was not free to fill: on a virtual machine fresh memory may be what was measured." }
+                span.warning { "The page cache was not filled before the runs: on a virtual machine fresh memory may be what was measured." }
             }
         }
         (brokers(compare))

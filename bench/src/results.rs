@@ -189,6 +189,7 @@ pub struct Compare {
     /// How much of a clean file was read in all, so that the page cache took what memory was free.
     pub filled_bytes: u64,
     /// The most memory that was still free after a filling; 0: the page cache was not filled.
+    #[serde(default)]
     pub free_bytes_max: u64,
     /// In the order in which they ran.
     pub workloads: Vec<ComparedWorkload>,

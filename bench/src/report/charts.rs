@@ -182,6 +182,7 @@ pub fn percentiles(lines: &[Line]) -> Result<String, Failed> {
     drawn((WIDTH, 320), |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_right(36)
             .x_label_area_size(42)
             .y_label_area_size(72)
             .build_cartesian_2d(0.0..right, range.log_scale())?;
@@ -238,7 +239,7 @@ pub fn seconds(lines: &[Line], unit: &str, scale: Scale) -> Result<String, Faile
     let range = decades(heights(&lines));
     drawn((WIDTH, 210), |area| {
         let mut builder = ChartBuilder::on(area);
-        builder.margin(8).x_label_area_size(40).y_label_area_size(72);
+        builder.margin(8).margin_right(36).x_label_area_size(40).y_label_area_size(72);
         // The two scales are different types all the way down.
         macro_rules! draw {
             ($range:expr) => {{

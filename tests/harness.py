@@ -1,6 +1,6 @@
 """Starts, stops, kills and restarts the broker that the client suites talk to.
 
-For the suites of this folder and for bench/compare: a real `ringlog` binary, or a real Kafka from the jars on the class
+For the suites of this folder: a real `ringlog` binary, or a real Kafka from the jars on the class
 path that tests/java resolves (what passes there is what has to pass here). One broker is one process and one data
 directory; the process dies with its parent, whatever happens. It never decides whether a test passed.
 

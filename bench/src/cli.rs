@@ -43,4 +43,11 @@ pub enum Command {
     Engine(crate::engine::Settings),
     /// Loads a broker that speaks Kafka's protocol, and measures what it does.
     Load(Box<LoadArgs>),
+    /// Brokers beside each other: started, loaded in turn, held against each other.
+    Compare(Box<crate::compare::CompareCommand>),
+    /// One page from stored runs: charts, tables, every command line, links to the raw files.
+    Report(crate::report::ReportCommand),
+    /// Cleans up after a `compare` that is killed; nobody calls it.
+    #[command(name = crate::compare::guard::COMMAND, hide = true)]
+    Guard,
 }

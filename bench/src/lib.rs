@@ -5,6 +5,7 @@
 //! the user named.
 
 pub mod cli;
+pub mod compare;
 pub mod disk;
 pub mod engine;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod load;
 pub mod machine;
 pub mod process;
 pub mod progress;
+pub mod report;
 pub mod results;
 pub mod stop;
 pub mod store;

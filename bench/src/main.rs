@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{disk, engine, load, stop, store};
+use ringlog_bench::{compare, disk, engine, load, report, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,15 +22,31 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    match &cli.command {
+        Command::Guard => {
+            compare::guard::serve(std::io::stdin().lock());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Compare(command) if command.show => {
+            print!("{}", command.shown()?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Report(command) => {
+            report::run(command)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     stop::listen().map_err(|error| Error::Failed(format!("signals cannot be handled: {error}")))?;
     let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let start = Instant::now();
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
-        Command::Machine => Outcome::Machine,
+        Command::Machine | Command::Report(_) | Command::Guard => Outcome::Machine,
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
         Command::Engine(settings) => engine::run(settings, &cli.shared)?,
         Command::Load(args) => Outcome::Load(Box::new(load::run(args, &cli.shared, started_ms)?)),
+        Command::Compare(command) => Outcome::Compare(Box::new(compare::run(command, &cli.shared)?)),
     };
     let run = Run {
         format: FORMAT,
@@ -45,14 +61,18 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     print(&cli.shared, &run)?;
     let path = store::save(&cli.shared.out, &run)?;
     eprintln!("stored in {}", path.display());
-    if let Outcome::Disk(grid) = &run.outcome {
-        disk::draw(grid, &run.machine, &path)?;
+    match &run.outcome {
+        _ if run.interrupted => return Ok(ExitCode::from(130)),
+        Outcome::Disk(grid) => disk::draw(grid, &run.machine, &path)?,
+        Outcome::Load(load) if load.verify.as_ref().is_some_and(|verified| !verified.is_sound()) => return Ok(ExitCode::FAILURE),
+        Outcome::Compare(compare) => {
+            if let Some(why) = &compare.failed {
+                return Err(Error::Failed(format!("ended early: {why}")));
+            }
+        }
+        _ => {}
     }
-    Ok(match &run.outcome {
-        _ if run.interrupted => ExitCode::from(130),
-        Outcome::Load(load) if load.verify.as_ref().is_some_and(|verified| !verified.is_sound()) => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    })
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
@@ -66,6 +86,7 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
         Outcome::Disk(grid) => disk::print(grid),
         Outcome::Engine(measured) => engine::print(measured),
         Outcome::Load(load) => load::print(load),
+        Outcome::Compare(compare) => print!("{}", compare::table::render(compare)),
         Outcome::Machine => {}
     }
     Ok(())

@@ -64,5 +64,6 @@ fn command_name(outcome: &Outcome) -> &'static str {
         Outcome::Disk(_) => "disk",
         Outcome::Engine(_) => "engine",
         Outcome::Load(_) => "load",
+        Outcome::Compare(_) => "compare",
     }
 }

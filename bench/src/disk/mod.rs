@@ -32,7 +32,7 @@ use cells::Measured;
 use file::TestFile;
 
 pub(crate) use cells::median;
-pub use table::print;
+pub use table::{print, tables};
 
 /// The smallest file: below it a cell is over before it has begun.
 const SIZE_BYTES_MIN: u64 = 64 << 20;
@@ -283,6 +283,14 @@ fn notes(plan: &Plan, fio: Option<&fio::Fio>, fio_unwanted: bool) -> Vec<String>
         None => "not held against fio: it is not installed".to_owned(),
     });
     notes
+}
+
+/// The chart, as SVG; empty where nothing was measured.
+///
+/// # Errors
+/// It cannot be drawn.
+pub fn chart(grid: &Grid, machine: &Machine) -> Result<String, String> {
+    if grid.cells.is_empty() { Ok(String::new()) } else { chart::svg(grid, machine) }
 }
 
 /// Draws the chart beside a stored run; nothing where nothing was measured.

@@ -13,15 +13,23 @@ pub fn print(grid: &Grid) {
         println!("nothing was measured");
         return;
     }
-    println!("\nvalues of 4 bytes per second\n{}", published(grid));
-    println!("\nall cells\n{}", all(grid));
-    if !grid.claims.is_empty() {
-        println!("\nclaims\n{}", verdicts(grid));
+    for (title, table) in tables(grid) {
+        println!("\n{title}\n{table}");
     }
     println!("{}", settings_line(&grid.settings));
     for note in &grid.notes {
         println!("- {note}");
     }
+}
+
+/// What was measured, each table with its title.
+#[must_use]
+pub fn tables(grid: &Grid) -> Vec<(String, Table)> {
+    let mut tables = vec![("values of 4 bytes per second".to_owned(), published(grid)), ("all cells".to_owned(), all(grid))];
+    if !grid.claims.is_empty() {
+        tables.push(("claims".to_owned(), verdicts(grid)));
+    }
+    tables
 }
 
 fn table(header: &[&str]) -> Table {

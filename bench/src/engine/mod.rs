@@ -29,7 +29,7 @@ use crate::stop;
 use crate::units::{bytes, count, duration, show_bytes, show_count};
 use meter::Figures;
 
-pub use table::print;
+pub use table::{print, tables};
 
 /// A round of more than this is left out: it is another kind of load.
 const ROUND_BYTES_MAX: u64 = 64 << 20;

@@ -232,9 +232,10 @@ async fn engine(core: &Core, partition: &Published, from: u64, to: u64, passes: 
             for range in &plan.ranges {
                 match &range.source {
                     Source::Tail(slice) => sink.socket.write_all(slice.bytes()).map_err(socket)?,
-                    Source::File(_) if in_tail => {
+                    Source::Memory(_) | Source::File(_) if in_tail => {
                         return Err(Error::Failed(format!("batch {offset} should be in the tail and is in a file")));
                     }
+                    Source::Memory(bytes) => sink.socket.write_all(bytes).map_err(socket)?,
                     Source::File(file) => match file.descriptor() {
                         Some(descriptor) => sink.send_file(descriptor, range.position, range.len).map_err(socket)?,
                         None => return Err(Error::Failed("a file without a descriptor".to_owned())),

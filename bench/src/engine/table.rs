@@ -12,22 +12,30 @@ pub fn print(engine: &Engine) {
         println!("nothing was measured");
         return;
     }
+    for (title, table) in tables(engine) {
+        println!("\n{title}\n{table}");
+    }
+    println!("{}", settings_line(&engine.settings));
+    for note in &engine.notes {
+        println!("- {note}");
+    }
+}
+
+/// What was measured, each table with its title.
+#[must_use]
+pub fn tables(engine: &Engine) -> Vec<(String, Table)> {
     let mut cadences: Vec<u64> = Vec::new();
     for appends in &engine.appends {
         if !cadences.contains(&appends.sync_rounds) {
             cadences.push(appends.sync_rounds);
         }
     }
-    for sync_rounds in cadences {
-        println!("\nappends, {}: MB/s (CPU s/GB)\n{}", cadence(sync_rounds), appends(engine, sync_rounds));
-    }
+    let titled = |sync_rounds| (format!("appends, {}: MB/s (CPU s/GB)", cadence(sync_rounds)), appends(engine, sync_rounds));
+    let mut tables: Vec<_> = cadences.into_iter().map(titled).collect();
     if !engine.reads.is_empty() {
-        println!("\nreads, sent to a socket: MB/s (CPU s/GB)\n{}", reads(engine));
+        tables.push(("reads, sent to a socket: MB/s (CPU s/GB)".to_owned(), reads(engine)));
     }
-    println!("{}", settings_line(&engine.settings));
-    for note in &engine.notes {
-        println!("- {note}");
-    }
+    tables
 }
 
 fn table(header: &[&str]) -> Table {

@@ -10,10 +10,10 @@ use crate::disk::Disk;
 use crate::disk::cache::Purpose;
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
-use crate::log::{flush, side_files};
 use crate::log::journaling::Replies;
 use crate::log::open::{self, OpenParams};
 use crate::log::retention::{OutsideLog, Removed};
+use crate::log::{flush, side_files};
 use crate::segment::names::{FolderRole, PARTITION_METADATA_FILE, PartitionFolder};
 use crate::types::{LeaderEpoch, Offset, PartitionId};
 

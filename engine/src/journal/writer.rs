@@ -56,8 +56,7 @@ impl Space {
 
     /// Takes the place that [`Space::place`] gave, for a round that carries so many bytes.
     pub(crate) fn take(&mut self, position: u64, len: u64, payload_bytes: u64) -> LiveRound {
-        let round =
-            LiveRound { sequence: self.next_sequence, previous: self.last_sequence, position, len, payload_bytes };
+        let round = LiveRound { sequence: self.next_sequence, previous: self.last_sequence, position, len, payload_bytes };
         self.payload_bytes += payload_bytes;
         self.next_sequence += 1;
         self.last_sequence = round.sequence;

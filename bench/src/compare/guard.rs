@@ -1,0 +1,173 @@
+//! A second process that outlives `compare` for a moment: it ends the brokers and removes the directories that a comparison left
+//! behind because it was killed. It is told on its standard input what there is; that input's end is the sign to clean up.
+//! Nobody but `compare` starts it. It never touches what it was not told of.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The hidden command of `ringlog-bench` that runs [`serve`].
+pub const COMMAND: &str = "guard";
+
+/// What the guard is told, one JSON value a line.
+#[derive(Debug, Serialize, Deserialize)]
+enum Notice {
+    GroupStarted(i32),
+    GroupEnded(i32),
+    DirectoryMade(PathBuf),
+    DirectoryRemoved(PathBuf),
+}
+
+/// The guard as `compare` sees it.
+#[derive(Debug)]
+pub struct Guard {
+    process: Child,
+}
+
+impl Guard {
+    /// Starts it: `executable` is `ringlog-bench`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(executable: &Path) -> Result<Self, Error> {
+        // A group of its own, so that a terminal's Ctrl-C does not end it together with us.
+        let process = Command::new(executable)
+            .arg(COMMAND)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(Error::io(executable))?;
+        Ok(Self { process })
+    }
+
+    /// A process group that must not outlive us.
+    ///
+    /// # Errors
+    /// The guard has ended.
+    pub fn group_started(&self, group: Pid) -> Result<(), Error> {
+        self.tell(&Notice::GroupStarted(group.as_raw_nonzero().get()))
+    }
+
+    /// The group has ended: its number may soon be somebody else's.
+    ///
+    /// # Errors
+    /// The guard has ended.
+    pub fn group_ended(&self, group: Pid) -> Result<(), Error> {
+        self.tell(&Notice::GroupEnded(group.as_raw_nonzero().get()))
+    }
+
+    /// A directory that must not outlive us.
+    ///
+    /// # Errors
+    /// The guard has ended.
+    pub fn directory_made(&self, path: &Path) -> Result<(), Error> {
+        self.tell(&Notice::DirectoryMade(absolute(path)?))
+    }
+
+    /// The directory is gone.
+    ///
+    /// # Errors
+    /// The guard has ended.
+    pub fn directory_removed(&self, path: &Path) -> Result<(), Error> {
+        self.tell(&Notice::DirectoryRemoved(absolute(path)?))
+    }
+
+    fn tell(&self, notice: &Notice) -> Result<(), Error> {
+        let lost =
+            |error: &dyn std::fmt::Display| Error::Failed(format!("the process that cleans up after a kill is gone: {error}"));
+        let mut line = serde_json::to_string(notice).map_err(|error| lost(&error))?;
+        line.push('\n');
+        let Some(mut input) = self.process.stdin.as_ref() else { return Err(lost(&"it has no input")) };
+        input.write_all(line.as_bytes()).map_err(|error| lost(&error))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::io(path))
+}
+
+/// The guard's own life: listens until the input ends, then cleans up what is still there.
+pub fn serve(input: impl BufRead) {
+    let mut groups = BTreeSet::new();
+    let mut directories = BTreeSet::new();
+    for line in input.lines() {
+        let Ok(line) = line else { break };
+        match serde_json::from_str(&line) {
+            Ok(Notice::GroupStarted(group)) => {
+                groups.insert(group);
+            }
+            Ok(Notice::GroupEnded(group)) => {
+                groups.remove(&group);
+            }
+            Ok(Notice::DirectoryMade(path)) => {
+                directories.insert(path);
+            }
+            Ok(Notice::DirectoryRemoved(path)) => {
+                directories.remove(&path);
+            }
+            // Half a line, cut off by the kill.
+            Err(_) => break,
+        }
+    }
+    for group in groups.into_iter().filter_map(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    for path in directories {
+        // The killed may still be writing for a moment.
+        for _ in 0..100 {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_cleaned_up_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (left, gone) = (directory.path().join("left"), directory.path().join("gone"));
+        fs::create_dir_all(left.join("deep")).unwrap();
+        fs::create_dir_all(&gone).unwrap();
+        let sleep = || Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let (mut left_over, mut ended) = (sleep(), sleep());
+        let (first, second) = (left_over.id() as i32, ended.id() as i32);
+        let told = [
+            Notice::GroupStarted(first),
+            Notice::GroupStarted(second),
+            Notice::DirectoryMade(left.clone()),
+            Notice::DirectoryMade(gone.clone()),
+            Notice::GroupEnded(second),
+            Notice::DirectoryRemoved(gone.clone()),
+        ];
+        let mut input: String = told.iter().map(|notice| serde_json::to_string(notice).unwrap() + "\n").collect();
+        input.push_str("{\"DirectoryMade\":\"/ha"); // a line that a kill cut off
+        serve(input.as_bytes());
+        assert!(!left.exists() && gone.exists());
+        assert!(!left_over.wait().unwrap().success());
+        assert!(ended.try_wait().unwrap().is_none(), "a group that ended is nobody of ours");
+        ended.kill().unwrap();
+        ended.wait().unwrap();
+    }
+}

@@ -1,0 +1,240 @@
+//! The figures by which brokers are held beside each other, and where in a run each is found. Pure.
+
+use crate::results::{Latency, Load, ProcessUse, Side, StartStop, StepOutcome};
+
+/// Which way a figure is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// More is better.
+    More,
+    /// Less is better.
+    Less,
+}
+
+/// How a figure is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 10^6 bytes per second.
+    MbPerS,
+    /// Records per second.
+    RecordsPerS,
+    /// Events per second.
+    PerS,
+    /// Microseconds.
+    Us,
+    /// Milliseconds.
+    Ms,
+    /// CPU seconds per 10^9 bytes.
+    SPerGb,
+    /// Bytes.
+    Bytes,
+    /// Per cent of one core.
+    PercentOfCore,
+}
+
+/// A figure.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in results and specs.
+    pub key: &'static str,
+    /// For a reader.
+    pub title: &'static str,
+    /// How it is written.
+    pub unit: Unit,
+    /// Which way it is good.
+    pub better: Better,
+    find: fn(&StepOutcome) -> Option<f64>,
+}
+
+const fn more(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepOutcome) -> Option<f64>) -> Metric {
+    Metric { key, title, unit, better: Better::More, find }
+}
+
+const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepOutcome) -> Option<f64>) -> Metric {
+    Metric { key, title, unit, better: Better::Less, find }
+}
+
+/// All of them, in the order of tables.
+pub const METRICS: [Metric; 22] = [
+    more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
+    more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
+    less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
+    less("produce_p99_us", "produce p99", Unit::Us, |step| Some(produce_latency(step)?.p99_us as f64)),
+    less("produce_p99_9_us", "produce p99.9", Unit::Us, |step| Some(produce_latency(step)?.p99_9_us as f64)),
+    less("produce_max_us", "produce max", Unit::Us, |step| Some(produce_latency(step)?.max_us as f64)),
+    more("consume_mb_per_s", "consume", Unit::MbPerS, |step| Some(consume(step)?.mb_per_s)),
+    more("consume_records_per_s", "consume", Unit::RecordsPerS, |step| Some(consume(step)?.records_per_s)),
+    less("consume_p50_us", "consume p50", Unit::Us, |step| Some(consume_latency(step)?.p50_us as f64)),
+    less("consume_p99_us", "consume p99", Unit::Us, |step| Some(consume_latency(step)?.p99_us as f64)),
+    less("consume_p99_9_us", "consume p99.9", Unit::Us, |step| Some(consume_latency(step)?.p99_9_us as f64)),
+    less("consume_max_us", "consume max", Unit::Us, |step| Some(consume_latency(step)?.max_us as f64)),
+    less("cpu_s_per_gb", "broker CPU", Unit::SPerGb, |step| Some(broker(step)?.cpu_s_per_gb)),
+    less("rss_peak_bytes", "broker peak RSS", Unit::Bytes, |step| Some(broker(step)?.rss_peak_bytes as f64)),
+    less("ready_ms", "start on an empty directory to the first answer", Unit::Ms, |step| Some(start_stop(step)?.ready_ms)),
+    less("first_ack_ms", "start on an empty directory to the first acknowledged record", Unit::Ms, |step| {
+        Some(start_stop(step)?.first_ack_ms)
+    }),
+    less("stop_ms", "clean stop", Unit::Ms, |step| Some(start_stop(step)?.stop_ms)),
+    less("restart_clean_ms", "start after a clean stop to the first acknowledged record", Unit::Ms, |step| {
+        Some(start_stop(step)?.restart_clean_ms)
+    }),
+    less("restart_killed_ms", "start after kill -9 to the first acknowledged record", Unit::Ms, |step| {
+        Some(start_stop(step)?.restart_killed_ms)
+    }),
+    less("idle_cpu_percent", "idle CPU", Unit::PercentOfCore, |step| Some(start_stop(step)?.idle_cpu_percent)),
+    less("idle_rss_bytes", "idle RSS", Unit::Bytes, |step| Some(start_stop(step)?.idle_rss_bytes as f64)),
+    less("idle_switches_per_s", "idle wake-ups", Unit::PerS, |step| Some(start_stop(step)?.idle_switches_per_s)),
+];
+
+fn load(step: &StepOutcome) -> Option<&Load> {
+    match step {
+        StepOutcome::Load(load) => Some(load),
+        StepOutcome::StartStop(_) => None,
+    }
+}
+
+fn start_stop(step: &StepOutcome) -> Option<&StartStop> {
+    match step {
+        StepOutcome::StartStop(start_stop) => Some(start_stop),
+        StepOutcome::Load(_) => None,
+    }
+}
+
+fn produce(step: &StepOutcome) -> Option<&Side> {
+    load(step)?.produce.as_ref()
+}
+
+fn consume(step: &StepOutcome) -> Option<&Side> {
+    load(step)?.consume.as_ref()
+}
+
+fn produce_latency(step: &StepOutcome) -> Option<&Latency> {
+    produce(step)?.latency.as_ref()
+}
+
+fn consume_latency(step: &StepOutcome) -> Option<&Latency> {
+    consume(step)?.latency.as_ref()
+}
+
+fn broker(step: &StepOutcome) -> Option<&ProcessUse> {
+    load(step)?.broker.as_ref()
+}
+
+/// The metric of that name.
+#[must_use]
+pub fn by_key(key: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.key == key)
+}
+
+impl Metric {
+    /// Its figure in a step, where the step has it.
+    #[must_use]
+    pub fn find(&self, step: &StepOutcome) -> Option<f64> {
+        (self.find)(step)
+    }
+
+    /// Its name with the unit and, as an arrow, the way that is better.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let arrow = match self.better {
+            Better::More => '↑',
+            Better::Less => '↓',
+        };
+        format!("{}, {} {arrow}", self.title, self.unit.name())
+    }
+}
+
+impl Unit {
+    /// As tables name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MbPerS => "MB/s",
+            Self::RecordsPerS => "records/s",
+            Self::PerS => "per s",
+            Self::Us | Self::Ms => "ms",
+            Self::SPerGb => "s/GB",
+            Self::Bytes => "MiB",
+            Self::PercentOfCore => "% of a core",
+        }
+    }
+
+    /// A value in the unit that [`Unit::name`] gives.
+    #[must_use]
+    pub fn scaled(self, value: f64) -> f64 {
+        match self {
+            Self::Us => value / 1e3,
+            Self::Bytes => value / f64::from(1 << 20),
+            Self::MbPerS | Self::RecordsPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore => value,
+        }
+    }
+
+    /// A value with three significant digits or more, thousands apart.
+    #[must_use]
+    pub fn show(self, value: f64) -> String {
+        show(self.scaled(value))
+    }
+}
+
+/// A number with two significant digits or more; whole ones from 100 on, thousands apart.
+#[must_use]
+pub fn show(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 99.95 => crate::units::show_count(value.round().max(0.0) as u64),
+        size if size >= 9.995 => format!("{value:.1}"),
+        size if size >= 0.0995 => format!("{value:.2}"),
+        // Two digits behind the zeros.
+        size => format!("{value:.0$}", (1.0 - size.log10().floor()).clamp(2.0, 9.0) as usize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_unique_and_found() {
+        for metric in &METRICS {
+            assert_eq!(METRICS.iter().filter(|other| other.key == metric.key).count(), 1, "{}", metric.key);
+            assert!(by_key(metric.key).is_some());
+        }
+        assert!(by_key("joy").is_none());
+    }
+
+    #[test]
+    fn figures_are_found_where_they_are() {
+        let step = StepOutcome::Load(Box::new(Load {
+            produce: Some(Side {
+                mb_per_s: 5.0,
+                latency: Some(Latency { p99_us: 1500, ..Latency::default() }),
+                ..Side::default()
+            }),
+            ..Load::default()
+        }));
+        let found: Vec<_> = METRICS.iter().filter(|metric| metric.find(&step).is_some()).map(|metric| metric.key).collect();
+        assert_eq!(
+            found,
+            [
+                "produce_mb_per_s",
+                "produce_records_per_s",
+                "produce_p50_us",
+                "produce_p99_us",
+                "produce_p99_9_us",
+                "produce_max_us"
+            ]
+        );
+        let p99 = by_key("produce_p99_us").unwrap();
+        assert_eq!(p99.unit.show(p99.find(&step).unwrap()), "1.50");
+        assert_eq!(p99.label(), "produce p99, ms ↓");
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        let shown = [0.0, 0.0000412, 0.00466, 0.0123, 0.5, 9.994, 9.996, 99.94, 99.96, 1234567.8, f64::NAN].map(show);
+        assert_eq!(shown, ["0", "0.000041", "0.0047", "0.012", "0.50", "9.99", "10.0", "99.9", "100", "1,234,568", "–"]);
+    }
+}

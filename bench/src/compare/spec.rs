@@ -1,0 +1,610 @@
+//! What is compared: brokers, workloads, rounds, in TOML. Reads, checks and expands specs; runs nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Value;
+
+use super::broker::{Broker, in_one_line};
+use crate::error::Error;
+use crate::units;
+
+/// The specs that come with the binary: name and text.
+pub(super) const READY_MADE: [(&str, &str); 6] = [
+    ("throughput", include_str!("specs/throughput.toml")),
+    ("latency", include_str!("specs/latency.toml")),
+    ("small-batches", include_str!("specs/small-batches.toml")),
+    ("many-partitions", include_str!("specs/many-partitions.toml")),
+    ("start-stop", include_str!("specs/start-stop.toml")),
+    ("linkedin-2014", include_str!("specs/linkedin-2014.toml")),
+];
+
+/// Options of `load` that `compare` itself gives.
+const OURS: [&str; 8] = ["bootstrap", "topic_config", "pid", "keep_topic", "allow_remote", "out", "json", "quiet"];
+/// Options of `load` for every action.
+const OF_ALL: [&str; 6] = ["topic", "partitions", "client", "threads", "timeout", "warm_up"];
+/// How much; a step of consumers takes what the topic holds, unless it says otherwise itself.
+const OF_AMOUNT: [&str; 3] = ["records", "bytes", "duration"];
+/// Options of `load` where there are producers.
+const OF_PRODUCERS: [&str; 14] = [
+    "producers",
+    "record_bytes",
+    "batch_bytes",
+    "batch_records",
+    "linger",
+    "keys",
+    "key_skew",
+    "compression",
+    "acks",
+    "idempotent",
+    "in_flight",
+    "rate",
+    "verify",
+    "retry_for",
+];
+/// Options of `load` where there are consumers.
+const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
+
+/// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
+const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
+
+/// A spec.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spec {
+    /// Its name.
+    pub name: String,
+    /// What it is for, and what a reader must know.
+    #[serde(default)]
+    pub about: String,
+    /// How often each broker runs each workload.
+    #[serde(default = "three")]
+    pub rounds: u32,
+    /// Which brokers, in the order of the table; ratios are of the first to each other.
+    #[serde(default = "both")]
+    pub brokers: Vec<String>,
+    /// Descriptions of brokers that are not ready-made.
+    #[serde(default)]
+    pub broker: Vec<Broker>,
+    /// The workloads, in their order.
+    pub workload: Vec<Workload>,
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn both() -> Vec<String> {
+    vec!["ringlog".to_owned(), "kafka".to_owned()]
+}
+
+/// What one broker does on one empty data directory, from start to stop.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Workload {
+    /// Its name; `{option}` stands for a value of `sweep`.
+    pub name: String,
+    /// What a reader must know.
+    #[serde(default)]
+    pub about: String,
+    /// Which of the broker's topic configs it takes: `durable` or `page_cache`.
+    #[serde(default = "durable")]
+    pub mode: String,
+    /// Options of `load` for all its steps that do not say otherwise; names with underscores.
+    #[serde(default)]
+    pub options: toml::Table,
+    /// Makes a workload of each combination of these values.
+    #[serde(default)]
+    pub sweep: Vec<Sweep>,
+    /// Run first, measured by nobody.
+    #[serde(default)]
+    pub warm_up: Vec<Step>,
+    /// Measured, in this order.
+    pub step: Vec<Step>,
+    /// What others published for it.
+    #[serde(default)]
+    pub published: Vec<Published>,
+}
+
+fn durable() -> String {
+    "durable".to_owned()
+}
+
+/// Values that an option takes one after the other.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sweep {
+    /// The option, with underscores.
+    pub option: String,
+    /// Its values.
+    pub values: Vec<Value>,
+}
+
+/// A part of a workload.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// Its name.
+    pub name: String,
+    /// The generator's action. A step has this or `start_stop`.
+    pub load: Option<Action>,
+    /// The generator's options, names with underscores; above the workload's.
+    #[serde(default)]
+    pub options: toml::Table,
+    /// Starts, stops and idling instead of load.
+    pub start_stop: Option<StartStop>,
+    /// What happens to the broker before it.
+    pub before: Option<Before>,
+}
+
+/// What the generator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Action {
+    /// Producers.
+    Produce,
+    /// Consumers of what is there.
+    Consume,
+    /// Producers and consumers, latency from one to the other.
+    EndToEnd,
+    /// Producers and consumers.
+    Mixed,
+}
+
+impl Action {
+    /// As `load` is told.
+    #[must_use]
+    pub(super) fn argument(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::Consume => "consume",
+            Self::EndToEnd => "end-to-end",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    fn takes(self, option: &str) -> bool {
+        let (producers, consumers) = match self {
+            Self::Produce => (true, false),
+            Self::Consume => (false, true),
+            Self::EndToEnd | Self::Mixed => (true, true),
+        };
+        OF_ALL.contains(&option)
+            || OF_AMOUNT.contains(&option)
+            || (producers && OF_PRODUCERS.contains(&option))
+            || (consumers && OF_CONSUMERS.contains(&option))
+    }
+}
+
+/// What happens to the broker before a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Before {
+    /// It is stopped, what the page cache holds of its directory is dropped, and it is started again.
+    Cold,
+    /// It is stopped and started again.
+    Restart,
+}
+
+/// Starts, stops and idling.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartStop {
+    /// How much is in the log when it is restarted: options of `load produce`, names with underscores.
+    #[serde(default)]
+    pub load: toml::Table,
+    /// How long it is left alone before idling is watched.
+    #[serde(default = "settle")]
+    pub settle: String,
+    /// How long idling is watched.
+    #[serde(default = "idle")]
+    pub idle: String,
+}
+
+fn settle() -> String {
+    "2s".to_owned()
+}
+
+fn idle() -> String {
+    "10s".to_owned()
+}
+
+/// A figure that somebody published.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Published {
+    /// The step it belongs to.
+    pub step: String,
+    /// The metric, by its key in the results.
+    pub metric: String,
+    /// The figure, in the metric's unit.
+    pub value: f64,
+    /// Where it is from and under which conditions.
+    pub source: String,
+}
+
+impl StartStop {
+    /// What fills the log, as a step that produces to `topic`.
+    #[must_use]
+    pub(super) fn load_step(&self, topic: &str) -> Step {
+        let mut options = self.load.clone();
+        options.insert("topic".to_owned(), Value::String(topic.to_owned()));
+        Step { name: "load".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None }
+    }
+}
+
+impl Spec {
+    /// A ready-made spec, or a file.
+    ///
+    /// # Errors
+    /// There is none, or it says nothing sensible.
+    pub(super) fn find(name: &str) -> Result<Self, Error> {
+        if let Some((_, text)) = READY_MADE.iter().find(|(known, _)| *known == name) {
+            return Self::parse(text, name);
+        }
+        let path = Path::new(name);
+        if !path.exists() {
+            let known: Vec<_> = READY_MADE.iter().map(|(name, _)| *name).collect();
+            return Err(Error::Usage(format!("{name} is neither a file nor one of the specs {}", known.join(", "))));
+        }
+        Self::parse(&fs::read_to_string(path).map_err(Error::io(path))?, name)
+    }
+
+    /// Reads a spec; `origin` is for errors.
+    ///
+    /// # Errors
+    /// It says nothing sensible.
+    pub(super) fn parse(text: &str, origin: &str) -> Result<Self, Error> {
+        let mut spec: Self = toml::from_str(text).map_err(|error| in_one_line(origin, &error))?;
+        let usage = |error: String| Error::Usage(format!("{origin}: {error}"));
+        spec.workload = spec.workload.iter().map(Workload::expand).collect::<Result<Vec<_>, _>>().map_err(usage)?.concat();
+        spec.check().map_err(usage)?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.rounds == 0 {
+            return Err("rounds: at least 1".to_owned());
+        }
+        if self.workload.is_empty() {
+            return Err("there is no workload".to_owned());
+        }
+        self.broker.iter().try_for_each(Broker::check)?;
+        check_brokers(&self.brokers)?;
+        let mut names = BTreeSet::new();
+        for workload in &self.workload {
+            if !names.insert(&workload.name) {
+                return Err(format!("two workloads are called {:?}", workload.name));
+            }
+            workload.check().map_err(|error| format!("workload {:?}: {error}", workload.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether these names can be compared.
+///
+/// # Errors
+/// There is none, or one twice.
+pub(super) fn check_brokers(names: &[String]) -> Result<(), String> {
+    let unique: BTreeSet<_> = names.iter().collect();
+    if names.is_empty() || unique.len() != names.len() {
+        return Err("brokers: at least one, and none twice".to_owned());
+    }
+    Ok(())
+}
+
+impl Workload {
+    /// One workload for each combination of the sweeps' values, the last sweep's values changing fastest.
+    fn expand(&self) -> Result<Vec<Self>, String> {
+        let mut expanded = vec![Self { sweep: Vec::new(), ..self.clone() }];
+        for sweep in &self.sweep {
+            if sweep.values.is_empty() {
+                return Err(format!("workload {:?}: the sweep over {} has no values", self.name, sweep.option));
+            }
+            let placeholder = format!("{{{}}}", sweep.option);
+            if !self.name.contains(&placeholder) {
+                return Err(format!(
+                    "workload {:?}: its name needs {placeholder}, so that its variants can be told apart",
+                    self.name
+                ));
+            }
+            let with = |workload: &Self, value: &Value| {
+                let mut one = workload.clone();
+                one.name = one.name.replace(&placeholder, &shown(value));
+                one.options.insert(sweep.option.clone(), value.clone());
+                one
+            };
+            expanded = expanded.iter().flat_map(|workload| sweep.values.iter().map(move |value| with(workload, value))).collect();
+        }
+        Ok(expanded)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.step.is_empty() {
+            return Err("there is no step".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for step in &self.step {
+            if !names.insert(&step.name) {
+                return Err(format!("two steps are called {:?}", step.name));
+            }
+        }
+        for step in self.warm_up.iter().chain(&self.step) {
+            self.check_step(step).map_err(|error| format!("step {:?}: {error}", step.name))?;
+        }
+        for published in &self.published {
+            if !names.contains(&published.step) {
+                return Err(format!("published: there is no step {:?}", published.step));
+            }
+            if super::metrics::by_key(&published.metric).is_none() {
+                return Err(format!("published: there is no metric {:?}", published.metric));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_step(&self, step: &Step) -> Result<(), String> {
+        match (&step.load, &step.start_stop) {
+            (Some(action), None) => {
+                if let Some(option) = step.options.keys().find(|option| is_known(option) && !action.takes(option)) {
+                    return Err(format!("{option} is no option of load {}", action.argument()));
+                }
+                // The workload's are checked whether this step takes them or not.
+                arguments(&self.options)?;
+                arguments(&self.options_of(step)).map(drop)
+            }
+            (None, Some(start_stop)) => {
+                units::duration(&start_stop.idle).map_err(|error| format!("idle: {error}"))?;
+                units::duration(&start_stop.settle).map_err(|error| format!("settle: {error}"))?;
+                if !step.options.is_empty() {
+                    return Err("options are for load; what is loaded before a restart is start_stop.load".to_owned());
+                }
+                if let Some(option) = start_stop.load.keys().find(|option| !Action::Produce.takes(option) || *option == "topic") {
+                    return Err(format!("start_stop.load: {option} is no option of load produce, or not free here"));
+                }
+                arguments(&start_stop.load).map(drop)
+            }
+            _ => Err("it has either load or start_stop".to_owned()),
+        }
+    }
+
+    /// A step's options over those of the workload's that its action takes.
+    #[must_use]
+    pub(super) fn options_of(&self, step: &Step) -> toml::Table {
+        let mut options = self.options.clone();
+        if let Some(action) = step.load {
+            options.retain(|option, _| action.takes(option));
+            let has_amount = OF_AMOUNT.iter().any(|option| step.options.contains_key(*option));
+            if action == Action::Consume || has_amount {
+                options.retain(|option, _| !OF_AMOUNT.contains(&option));
+            }
+        }
+        if step.options.contains_key("batch_bytes") || step.options.contains_key("batch_records") {
+            options.retain(|option, _| option != "batch_bytes" && option != "batch_records");
+        }
+        options.extend(step.options.clone());
+        options
+    }
+
+    /// Makes every measured step that ends after records or bytes end after `bytes`, and what is loaded before a restart as well.
+    pub(super) fn resize(&mut self, bytes: u64) {
+        let resize = |options: &mut toml::Table| {
+            let had = [options.remove("bytes"), options.remove("records")].into_iter().flatten().count() > 0;
+            if had {
+                options.insert("bytes".to_owned(), Value::String(bytes.to_string()));
+            }
+        };
+        resize(&mut self.options);
+        for step in &mut self.step {
+            resize(&mut step.options);
+            if let Some(start_stop) = &mut step.start_stop {
+                resize(&mut start_stop.load);
+            }
+        }
+    }
+
+    /// Makes every measured step that ends after a time end after this one.
+    pub(super) fn retime(&mut self, duration: Duration) {
+        let retime = |options: &mut toml::Table| {
+            if let Some(value) = options.get_mut("duration") {
+                *value = Value::String(format!("{}ms", duration.as_millis()));
+            }
+        };
+        retime(&mut self.options);
+        self.step.iter_mut().for_each(|step| retime(&mut step.options));
+    }
+
+    /// How much one run writes, about.
+    #[must_use]
+    pub(super) fn bytes_written(&self) -> u64 {
+        let of = |step: &Step| match (&step.load, &step.start_stop) {
+            (Some(Action::Consume), _) => 0,
+            (Some(_), _) => size_of(&self.options_of(step)),
+            // Loaded twice: before the clean restart, and before the kill.
+            (None, Some(start_stop)) => 2 * size_of(&start_stop.load),
+            (None, None) => 0,
+        };
+        self.warm_up.iter().chain(&self.step).map(of).sum()
+    }
+}
+
+fn size_of(options: &toml::Table) -> u64 {
+    let read = |name: &str, parse: fn(&str) -> Result<u64, String>| options.get(name).and_then(|value| parse(&shown(value)).ok());
+    let record_bytes = read("record_bytes", units::bytes).unwrap_or(1000);
+    if let Some(bytes) = read("bytes", units::bytes) {
+        return bytes;
+    }
+    if let Some(records) = read("records", units::count) {
+        return records.saturating_mul(record_bytes);
+    }
+    let seconds = options.get("duration").and_then(|value| units::duration(&shown(value)).ok()).map_or(10.0, |d| d.as_secs_f64());
+    match read("rate", units::count) {
+        Some(rate) => (rate.saturating_mul(record_bytes) as f64 * seconds) as u64,
+        None => (ASSUMED_BYTES_PER_S * seconds) as u64,
+    }
+}
+
+/// A value as an argument.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Options as arguments of the generator: `record_bytes = 100` is `--record-bytes 100`, `verify = true` is `--verify`.
+///
+/// # Errors
+/// An option is `compare`'s own, or its value is no scalar.
+pub(super) fn arguments(options: &toml::Table) -> Result<Vec<String>, String> {
+    let mut arguments = Vec::new();
+    for (name, value) in options {
+        if OURS.contains(&name.as_str()) {
+            return Err(format!("{name} is given by compare itself"));
+        }
+        if !is_known(name) {
+            return Err(format!("{name:?} is no option of load (they are written in lower case with underscores)"));
+        }
+        let option = format!("--{}", name.replace('_', "-"));
+        match value {
+            Value::Boolean(true) => arguments.push(option),
+            Value::Boolean(false) => {}
+            // One argument each, so that a value may begin with a dash.
+            Value::String(_) | Value::Integer(_) | Value::Float(_) => arguments.push(format!("{option}={}", shown(value))),
+            Value::Array(_) | Value::Table(_) | Value::Datetime(_) => {
+                return Err(format!("{name} is a text, a number or true"));
+            }
+        }
+    }
+    check_sizes(options)?;
+    Ok(arguments)
+}
+
+fn is_known(option: &str) -> bool {
+    [&OF_ALL[..], &OF_AMOUNT, &OF_PRODUCERS, &OF_CONSUMERS].concat().contains(&option)
+}
+
+/// Sizes are read here too, so that nonsense is told before the first broker is started.
+fn check_sizes(options: &toml::Table) -> Result<(), String> {
+    for (name, value) in options {
+        let text = shown(value);
+        let read = match name.as_str() {
+            "bytes" | "record_bytes" | "batch_bytes" => units::bytes(&text),
+            "records" | "rate" | "batch_records" | "producers" | "consumers" | "partitions" | "in_flight" | "threads" => {
+                units::count(&text)
+            }
+            "duration" => units::duration(&text).map(|duration| duration.as_micros() as u64),
+            _ => continue,
+        };
+        if read.map_err(|error| format!("{name}: {error}"))? == 0 {
+            return Err(format!("{name}: more than 0"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "name = 'x'\n[[workload]]\nname = 'w'\n[[workload.step]]\nname = 's'\nload = 'produce'\n";
+
+    fn refusal(text: &str) -> String {
+        let error = Spec::parse(text, "file").unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+
+    #[test]
+    fn ready_made_ones_are_sound() {
+        for (name, _) in READY_MADE {
+            let spec = Spec::find(name).unwrap();
+            assert_eq!(spec.name, name);
+            assert!(!spec.about.is_empty());
+            assert_eq!(spec.brokers, ["ringlog", "kafka"]);
+            for workload in &spec.workload {
+                for broker in &spec.brokers {
+                    Broker::ready_made(broker).unwrap().topic_configs(&workload.mode).unwrap();
+                }
+                assert!(workload.bytes_written() > 0 || name == "start-stop", "{name}: {}", workload.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_is_enough() {
+        let spec = Spec::parse(LEAST, "file").unwrap();
+        assert_eq!((spec.rounds, spec.brokers), (3, both()));
+        assert_eq!(spec.workload[0].mode, "durable");
+    }
+
+    #[test]
+    fn sweeps_become_workloads_the_last_one_fastest() {
+        let text = LEAST
+            .replace("name = 'w'", "name = '{batch_records} by {producers}'\noptions = { producers = 9, acks = 'all' }")
+            + "[[workload.sweep]]\noption = 'batch_records'\nvalues = [1, '10']\n\
+               [[workload.sweep]]\noption = 'producers'\nvalues = [1, 64]\n";
+        let spec = Spec::parse(&text, "file").unwrap();
+        let names: Vec<_> = spec.workload.iter().map(|workload| workload.name.as_str()).collect();
+        assert_eq!(names, ["1 by 1", "1 by 64", "10 by 1", "10 by 64"]);
+        let last = &spec.workload[3];
+        assert_eq!(arguments(&last.options_of(&last.step[0])).unwrap(), ["--acks=all", "--batch-records=10", "--producers=64"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_place() {
+        assert!(refusal("name = 'x'\nworkload = []").contains("no workload"));
+        assert!(refusal(&format!("rounds = 0\n{LEAST}")).contains("rounds"));
+        assert!(refusal(&format!("rouds = 1\n{LEAST}")).contains("unknown field `rouds`"));
+        assert!(refusal(&format!("brokers = []\n{LEAST}")).contains("at least one"));
+        assert!(refusal(&format!("brokers = ['a', 'a']\n{LEAST}")).contains("none twice"));
+        assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("either load or start_stop"));
+        assert!(refusal(&LEAST.replace("'produce'", "'juggle'")).contains("unknown variant"));
+        assert!(refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("bytes: \"many\" is not a number"));
+        assert!(refusal(&format!("{LEAST}options = {{ producers = 0 }}")).contains("producers: more than 0"));
+        assert!(refusal(&format!("{LEAST}options = {{ bootstrap = 'x' }}")).contains("given by compare"));
+        assert!(refusal(&format!("{LEAST}options = {{ rate = [1] }}")).contains("a text, a number or true"));
+        assert!(refusal(&format!("{LEAST}options = {{ 'Rate x' = 1 }}")).contains("no option of load"));
+        assert!(refusal(&format!("{LEAST}options = {{ fan_out = true }}")).contains("fan_out is no option of load produce"));
+        assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
+        assert!(refusal(&format!("{LEAST}[[workload.sweep]]\noption = 'rate'\nvalues = [1]")).contains("needs {rate}"));
+        let published = "[[workload.published]]\nmetric = 'mb_per_s'\nvalue = 1\nsource = 'x'\n";
+        assert!(refusal(&format!("{LEAST}{published}step = 't'\n")).contains("no step \"t\""));
+        assert!(refusal(&format!("{LEAST}{}step = 's'\n", published.replace("mb_per_s", "joy"))).contains("no metric"));
+        assert!(Spec::find("nowhere").unwrap_err().to_string().contains("throughput, latency"));
+    }
+
+    #[test]
+    fn a_step_takes_what_its_action_has() {
+        let text = LEAST.replace(
+            "name = 'w'",
+            "name = 'w'\noptions = { bytes = '1GB', batch_bytes = '16KiB', consumers = 2, partitions = 3 }",
+        ) + "options = { records = 5, batch_records = 1 }\n[[workload.step]]\nname = 't'\nload = 'consume'\n\
+               [[workload.step]]\nname = 'u'\nload = 'mixed'\n";
+        let workload = Spec::parse(&text, "file").unwrap().workload.remove(0);
+        let of = |step: usize| arguments(&workload.options_of(&workload.step[step])).unwrap();
+        assert_eq!(of(0), ["--batch-records=1", "--partitions=3", "--records=5"]);
+        assert_eq!(of(1), ["--consumers=2", "--partitions=3"]);
+        assert_eq!(of(2), ["--batch-bytes=16KiB", "--bytes=1GB", "--consumers=2", "--partitions=3"]);
+    }
+
+    #[test]
+    fn sizes_are_replaced_and_added_up() {
+        let text = LEAST.to_owned() + "options = { records = 1000, record_bytes = 100 }\n";
+        let mut workload = Spec::parse(&text, "file").unwrap().workload.remove(0);
+        assert_eq!(workload.bytes_written(), 100_000);
+        workload.resize(5_000_000);
+        assert_eq!(workload.bytes_written(), 5_000_000);
+        assert_eq!(arguments(&workload.step[0].options).unwrap(), ["--bytes=5000000", "--record-bytes=100"]);
+        let text = LEAST.to_owned() + "options = { rate = '20k', duration = '30s' }\n";
+        let mut workload = Spec::parse(&text, "file").unwrap().workload.remove(0);
+        workload.resize(5);
+        assert_eq!(workload.bytes_written(), 600_000_000);
+        workload.retime(Duration::from_secs(1));
+        assert_eq!(workload.bytes_written(), 20_000_000);
+    }
+}

@@ -1,0 +1,243 @@
+//! `report` as its users run it, over runs made here: what the page and the tables hold, that nothing from a file becomes markup,
+//! and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use ringlog_bench::machine::Machine;
+use ringlog_bench::results::{
+    Compare, ComparedBroker, ComparedRun, ComparedWorkload, FORMAT, Figure, Latency, Load, Outcome, ProcessUse, PublishedFigure,
+    Ratio, Run, Second, Side, Spread, StepOutcome, StepRun, Verified,
+};
+use ringlog_bench::store;
+
+/// What would be markup if a page took it as it is.
+const EVIL: &str = "<script>alert(1)</script>\"'&";
+
+fn report(arguments: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringlog-bench")).arg("report").args(arguments).output().unwrap()
+}
+
+fn results() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn side(factor: f64) -> Side {
+    let second = |second: u32| Second {
+        second,
+        records: 100,
+        bytes: 5_000_000,
+        p50_us: 100,
+        p99_us: 900 + u64::from(second),
+        max_us: 950,
+    };
+    Side {
+        records: 1_234_567,
+        bytes: 1_000_000_000,
+        elapsed_s: 10.0,
+        records_per_s: 123_456.7 * factor,
+        mb_per_s: 100.0 * factor,
+        latency: Some(Latency {
+            count: 1000,
+            p50_us: 150,
+            p99_us: 900,
+            max_us: 42_000,
+            curve: vec![(0.0, 80), (50.0, 150), (90.0, 300), (99.0, 900), (99.9, 2000), (100.0, 42_000)],
+            hlog: Some("a <b>.hlog".to_owned()),
+            ..Latency::default()
+        }),
+        seconds: (0..10).map(second).collect(),
+        errors: vec![(EVIL.to_owned(), 3)],
+    }
+}
+
+fn load(factor: f64) -> Load {
+    Load {
+        settings: vec![("run".to_owned(), "produce".to_owned()), ("topic".to_owned(), EVIL.to_owned())],
+        produce: Some(side(factor)),
+        consume: None,
+        broker: Some(ProcessUse { cpu_s: 2.0, cpu_s_per_gb: 2.0 / factor, rss_peak_bytes: 1 << 30, ..ProcessUse::default() }),
+        generator: ProcessUse::default(),
+        generator_bound: Some(format!("it was busy {EVIL}")),
+        verify: Some(Verified { acknowledged: 10, received: 9, lost: 1, findings: vec![EVIL.to_owned()], ..Verified::default() }),
+    }
+}
+
+fn compare() -> Compare {
+    let broker = |name: &str| ComparedBroker {
+        name: name.to_owned(),
+        about: format!("about {EVIL}"),
+        version: EVIL.to_owned(),
+        command: vec!["serve".to_owned(), EVIL.to_owned()],
+        files: vec![(EVIL.to_owned(), EVIL.to_owned())],
+    };
+    let run = |broker: &str, round: u32, factor: f64| ComparedRun {
+        broker: broker.to_owned(),
+        round,
+        started_s: f64::from(round),
+        steps: vec![StepRun {
+            name: "produce".to_owned(),
+            command_line: vec!["ringlog-bench".to_owned(), "load".to_owned(), EVIL.to_owned()],
+            raw: Some("raw/1-load.json".to_owned()),
+            outcome: StepOutcome::Load(Box::new(load(factor))),
+        }],
+    };
+    let spread =
+        |broker: &str, median: f64| Spread { broker: broker.to_owned(), median, min: median * 0.9, max: median * 1.1, count: 2 };
+    let figure = Figure {
+        step: "produce".to_owned(),
+        metric: "produce_mb_per_s".to_owned(),
+        brokers: vec![spread("ringlog", 300.0), spread(EVIL, 100.0)],
+        ratios: vec![Ratio { of: "ringlog".to_owned(), to: EVIL.to_owned(), median: 3.0, min: 2.5, max: 3.5 }],
+        published: Some(PublishedFigure { value: 78.3, source: EVIL.to_owned() }),
+    };
+    Compare {
+        spec: EVIL.to_owned(),
+        about: EVIL.to_owned(),
+        rounds: 2,
+        brokers: vec![broker("ringlog"), broker(EVIL)],
+        filled_bytes: 16 << 30,
+        free_bytes_max: 1 << 29,
+        workloads: vec![ComparedWorkload {
+            name: format!("w {EVIL}"),
+            about: EVIL.to_owned(),
+            mode: "durable".to_owned(),
+            runs: vec![run("ringlog", 1, 3.0), run(EVIL, 1, 1.0), run("ringlog", 2, 3.0), run(EVIL, 2, 1.0)],
+            figures: vec![figure],
+        }],
+        failed: Some(EVIL.to_owned()),
+    }
+}
+
+fn save(directory: &Path, started_ms: u64, outcome: Outcome) -> PathBuf {
+    let run = Run {
+        format: FORMAT,
+        version: "0.1.0".to_owned(),
+        command_line: vec!["ringlog-bench".to_owned(), "x".to_owned(), EVIL.to_owned()],
+        started_ms,
+        elapsed_s: 12.0,
+        interrupted: started_ms == 1_000,
+        machine: Machine { facts: vec![("CPU".to_owned(), EVIL.to_owned())], warnings: vec![format!("other load {EVIL}")] },
+        outcome,
+    };
+    store::save(directory, &run).unwrap()
+}
+
+/// Every address that a page leads to.
+fn links(page: &str) -> Vec<String> {
+    page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
+    let directory = results();
+    save(directory.path(), 1_000, Outcome::Load(Box::new(load(1.0))));
+    save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
+    save(directory.path(), 3_000, Outcome::Machine);
+    let output = report(&[directory.path()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>"));
+    assert!(!page.contains("<script"), "nothing from a file is markup");
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+    // It stands alone: nothing is loaded from anywhere.
+    for loading in ["src=", "@import", "url(", "<link", "<iframe"] {
+        assert!(!page.contains(loading), "{loading}");
+    }
+    for link in links(&page) {
+        assert!(link.starts_with('#') || !link.contains(':'), "{link} leads away");
+    }
+    for run in ["1000-load.json", "2000-compare.json", "3000-machine.json", "raw/1-load.json", "a%20%3Cb%3E.hlog"] {
+        assert!(links(&page).iter().any(|link| link == run), "{run} is not linked");
+    }
+    for told in [
+        "ringlog-bench x",
+        "Interrupted",
+        "other load",
+        "1,234,567",
+        "1 were lost",
+        "The load generator may be what was measured: it was busy",
+        "Ended early",
+        "16 GiB",
+        "99.9 %",
+        "2 rounds, medians",
+        "(2.50–3.50)",
+        "78.3",
+        "all 4 runs, in their order",
+        "Brokers took turns",
+    ] {
+        assert!(page.contains(told), "{told} is missing");
+    }
+    // The load's percentiles, throughput and latency; the comparison's overviews, and the same three for its step.
+    assert!(page.matches("<svg").count() >= 7, "{}", page.matches("<svg").count());
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+}
+
+#[test]
+fn tables_for_docs_hold_the_same_figures() {
+    let directory = results();
+    save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
+    save(directory.path(), 4_000, Outcome::Load(Box::new(load(1.0))));
+    let output = report(&[directory.path(), Path::new("--markdown")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let markdown = text(&output.stdout);
+    let is_code = |line: &str| line.starts_with('`');
+    assert!(!markdown.lines().any(|line| line.contains("<script") && !is_code(line)), "{markdown}");
+    assert!(markdown.contains("| MB/s | 100 |"), "{markdown}");
+    assert!(markdown.contains("300 (270–330)") && markdown.contains("3.00 (2.50–3.50)"), "{markdown}");
+    for line in markdown.lines().filter(|line| line.starts_with('|')) {
+        assert!(line.ends_with('|'), "{line}");
+    }
+    assert!(!directory.path().join("report.html").exists());
+    let to = directory.path().join("tables.md");
+    let output = report(&[directory.path(), Path::new("--markdown"), Path::new("--to"), &to]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert_eq!(fs::read_to_string(to).unwrap(), markdown);
+}
+
+#[test]
+fn links_lead_back_from_another_directory() {
+    let directory = results();
+    let (inner, docs) = (directory.path().join("the results"), directory.path().join("docs"));
+    fs::create_dir_all(&docs).unwrap();
+    save(&inner, 1_000, Outcome::Machine);
+    let output = report(&[&inner, Path::new("--to"), &docs.join("page.html")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(docs.join("page.html")).unwrap();
+    assert!(links(&page).contains(&"../the%20results/1000-machine.json".to_owned()), "{:?}", links(&page));
+}
+
+#[test]
+fn what_is_no_result_is_refused_and_nothing_written() {
+    let directory = results();
+    let refused = |arguments: &[&Path], expected: &str| {
+        let output = report(arguments);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+        assert!(!directory.path().join("report.html").exists());
+    };
+    let path = directory.path();
+    refused(&[path], "holds no run");
+    refused(&[&path.join("none")], "No such file");
+    let run = save(path, 1_000, Outcome::Machine);
+    let to = Path::new("--to");
+    refused(&[path, to, &path.join("none/report.html")], "none");
+    refused(&[path, to, path], "directory");
+    let whole = fs::read_to_string(&run).unwrap();
+    fs::write(&run, whole.replace("\"format\": 1", "\"format\": 99")).unwrap();
+    refused(&[path], "has format 99");
+    fs::write(&run, &whole[..whole.len() / 2]).unwrap();
+    refused(&[path], "is not a run of ringlog-bench");
+    fs::write(&run, [0xff, 0xfe]).unwrap();
+    refused(&[path], "1000-machine.json");
+    let left: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["1000-machine.json"], "no partial report is left");
+}

@@ -30,6 +30,12 @@ struct Opened {
 
 /// Five batches of one record in one segment, a byte of batch `damaged` flipped, opened.
 fn opened(damaged: i64, recovery_point: i64, clean: bool) -> Opened {
+    // In the records.
+    opened_with(damaged, 100, recovery_point, clean)
+}
+
+/// The same, with the byte to be flipped.
+fn opened_with(damaged: i64, byte: usize, recovery_point: i64, clean: bool) -> Opened {
     let simulation = Simulation::new(1);
     let device = SimDisk::new(&simulation, 1);
     let disk: Rc<dyn Disk> = device.mount();
@@ -40,7 +46,7 @@ fn opened(damaged: i64, recovery_point: i64, clean: bool) -> Opened {
         let batch = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
         bytes.extend(batch.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build());
         if offset == damaged {
-            bytes[start + 100] ^= 1;
+            bytes[start + byte] ^= 1;
         }
     }
     let (log, names) = simulation.block_on({
@@ -108,4 +114,22 @@ fn damage_above_the_recovery_point_cuts_and_keeps_what_is_sound() {
     let last = opened(BATCHES - 1, 1, false);
     assert_eq!(last.log.published().log_end(), Offset(BATCHES - 1));
     assert!(!last.names.iter().any(|name| name.ends_with(".cut")), "nothing sound lay behind: {:?}", last.names);
+}
+
+#[test]
+fn a_wrong_length_neither_sends_what_lies_behind_nor_skips_it() {
+    for clean in [false, true] {
+        for damaged in 0..BATCHES {
+            // The second highest byte of the length: 64 KiB more than there is.
+            let opened = opened_with(damaged, 9, BATCHES, clean);
+            for offset in 0..damaged {
+                assert!(opened.read(offset).unwrap() > 0, "what is sound before the damage is served");
+            }
+            for offset in damaged..BATCHES {
+                let read = opened.read(offset);
+                assert!(offset > damaged || read == Err(()), "the damage is not served: {read:?}");
+                assert_ne!(read, Ok(0), "an offset below the high watermark has a batch, or an error");
+            }
+        }
+    }
 }

@@ -170,11 +170,16 @@ impl Core {
     async fn apply_log_start(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
         let starts: Vec<_> = slots.iter().map(|slot| slot.log.borrow().next_log_start()).collect();
         self.free_journal().await?;
+        let mut failed = Ok(());
         for (slot, start) in slots.iter().zip(starts) {
             slot.log.borrow_mut().publish_log_start(start);
             let _files = slot.files_lock.lock().await;
             if slot.deleted.get() {
                 continue;
+            }
+            // On a full disk this is what makes room, so it does not wait for the next settling.
+            if let Err(error) = side_files::save_due_snapshots(&self.flush_io(), &slot.log).await {
+                failed = Err(error);
             }
             let removed = slot.log.borrow_mut().remove_segments();
             for Removed { id, path } in removed {
@@ -187,7 +192,7 @@ impl Core {
                 }
             }
         }
-        Ok(())
+        failed
     }
 
     fn close_files(&self, segment_id: u64) {

@@ -106,7 +106,10 @@ impl Core {
                     self.may_release(slot);
                 }
                 Some(error) => {
-                    self.note_flush_error(slot, &error);
+                    // Whatever it says, a failed sync is believed by nobody: a full disk too.
+                    if !slot.deleted.get() && slot.log.borrow().offline_reason().is_none() {
+                        slot.log.borrow_mut().flush_failed(&error);
+                    }
                     failed = Some(error);
                 }
             }
@@ -189,6 +192,12 @@ impl Core {
         }
     }
 
+    /// Tells those who wait for space whether a full disk is why there is none.
+    fn note_full(&self, settled: &io::Result<()>) {
+        let full = settled.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
+        *self.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+    }
+
     /// The partitions in service of which `look` is true.
     fn slots_where(&self, look: impl Fn(&Log) -> bool) -> Vec<Rc<Slot>> {
         let wanted = |slot: &&Rc<Slot>| {
@@ -247,19 +256,18 @@ pub(crate) async fn run(core: Rc<Core>) {
         let middle = core.journal.borrow().space.middle();
         let old = |log: &Log| log.oldest_round().is_some_and(|oldest| oldest < middle);
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
+        core.note_full(&result);
         core.retry_waiting();
-        if !core.waiting.borrow().is_empty() {
+        if result.is_ok() && !core.waiting.borrow().is_empty() {
             // Memory is short all the same: everything is settled, and nobody keeps what is.
-            let rest = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
-            result = result.and(rest);
+            result = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
+            core.note_full(&result);
             core.retry_waiting();
-            if !core.waiting.borrow().is_empty() {
-                core.release_settled();
-                core.retry_waiting();
-            }
         }
-        let full = result.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        *core.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+        if !core.waiting.borrow().is_empty() {
+            core.release_settled();
+            core.retry_waiting();
+        }
         if let Err(error) = result {
             core.space_changed.notify_waiters();
             if core.full.borrow().is_some() {

@@ -162,7 +162,8 @@ impl Log {
                 live.changes += 1;
             }
         }
-        self.flush_failures += 1;
+        // A full disk is waited for, as long as it takes.
+        self.flush_failures += u32::from(error.kind() != io::ErrorKind::StorageFull);
         self.flush_failures_ever += 1;
         if self.flush_failures >= FLUSH_FAILURES_MAX {
             self.set_offline(&format!("its segment cannot be written: {error}"));

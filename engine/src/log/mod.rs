@@ -122,6 +122,8 @@ pub struct Log {
     snapshot_files: VecDeque<Offset>,
     /// [`ProducerStates::changes`] of what the newest of them holds, where that is known.
     snapshot_changes_saved: Option<u64>,
+    /// The newest of them that a loss of power cannot take.
+    snapshot_synced: Option<Offset>,
     /// The stream position up to which index entries were saved when that was due last.
     indexed_stream: u64,
 

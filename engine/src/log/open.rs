@@ -50,9 +50,13 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     let names = tidy(disk, &params.directory).await?;
     let mut opening = Opening { disk, pool, params: &params, now, changed: false };
     let mut bases = segment_files(&names);
+    let (mut producers, mut snapshot_files) = opening.producers(&names).await?;
     // A removal that a crash interrupted, or that the journal's replay has undone in part.
     while bases.len() > 1 && bases[1].0 <= params.log_start {
-        let (base, _) = bases.remove(0);
+        let (base, file_bytes) = bases.remove(0);
+        if snapshot_files.back().is_none_or(|&saved| saved < bases[0].0) {
+            opening.save_producers_of(base, file_bytes, bases[0].0, &mut producers, &mut snapshot_files).await?;
+        }
         opening.remove_segment(base).await?;
     }
     if bases.is_empty() {
@@ -61,7 +65,6 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         opening.changed = true;
         bases.push((params.log_start, 0));
     }
-    let (producers, mut snapshot_files) = opening.producers(&names).await?;
     let producers_changes = producers.changes();
     let producers_saved = snapshot_files.back().copied().unwrap_or(Offset(-1));
     let mut recovered = opening.segments(bases, producers, producers_saved).await?;
@@ -132,6 +135,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         producers: recovered.producers,
         snapshots_due: Vec::new(),
         snapshot_stream: end,
+        snapshot_synced: snapshot_files.back().copied(),
         snapshot_files,
         snapshot_changes_saved: None,
         indexed_stream: end,
@@ -219,7 +223,15 @@ impl Opening<'_> {
             let path = self.params.directory.join(names::snapshot_file_name(offset));
             let bytes = crate::disk::read_file(self.disk, &path).await?;
             match ProducerStates::from_snapshot(&bytes, expiration_ms, self.now) {
-                Ok(producers) => return Ok((producers, snapshots.into())),
+                Ok(producers) => {
+                    if !self.params.clean && !producers.is_empty() {
+                        // It is what is left of segments that are gone, and may never have been synced.
+                        let options = OpenOptions { create: Create::Never, ..OpenOptions::WRITE };
+                        self.disk.open(&path, options).await?.sync_data().await?;
+                        self.changed = true;
+                    }
+                    return Ok((producers, snapshots.into()));
+                }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "a producer snapshot is damaged: an older one or the log is read");
                     self.disk.remove_file(&path).await?;
@@ -229,6 +241,32 @@ impl Opening<'_> {
             }
         }
         Ok((ProducerStates::new(expiration_ms), VecDeque::new()))
+    }
+
+    /// ProducersOutliveSegments: what producers wrote to a segment that is about to go, up to where it is sound.
+    async fn save_producers_of(
+        &self,
+        base: Offset,
+        file_bytes: u64,
+        next_base: Offset,
+        producers: &mut ProducerStates,
+        snapshot_files: &mut VecDeque<Offset>,
+    ) -> io::Result<()> {
+        let direct = OpenOptions { create: Create::Never, write: false, direct: true };
+        let file = self.disk.open(&self.params.directory.join(names::log_file_name(base)), direct).await?;
+        let mut scanner = Scanner::new(file, self.pool, file_bytes, 0, base, true);
+        let changes = producers.changes();
+        while let Ok((header, _)) = scanner.next().await? {
+            if header.base_offset >= snapshot_files.back().copied().unwrap_or(Offset(-1)).max(producers.end()) {
+                producers.update(&header, self.now);
+            }
+        }
+        if producers.changes() != changes {
+            let path = self.params.directory.join(names::snapshot_file_name(next_base));
+            crate::disk::replace_file(self.disk, &path, producers.encode_snapshot()).await?;
+            snapshot_files.push_back(next_base);
+        }
+        Ok(())
     }
 
     async fn epochs(&self, names: &[DirEntry]) -> io::Result<LeaderEpochs> {

@@ -90,10 +90,16 @@ impl Segment {
         }
     }
 
-    /// Notes that the disk was read at `position`.
-    pub(crate) fn note_cold_read(&self, position: u64) {
-        if let Some((word, bit)) = self.cold_region(position) {
-            word.fetch_or(bit, Ordering::Relaxed);
+    /// Notes that the disk was read from `position` to `end`. The region in which that ends is left to whoever reads on, unless
+    /// nothing follows.
+    pub(crate) fn note_cold_read(&self, position: u64, end: u64) {
+        let end = if end >= self.file_bytes() { end } else { end.saturating_sub(end % COLD_REGION_BYTES) };
+        let mut at = position;
+        while at < end {
+            if let Some((word, bit)) = self.cold_region(at) {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+            at = (at / COLD_REGION_BYTES + 1) * COLD_REGION_BYTES;
         }
     }
 

@@ -131,7 +131,24 @@ impl Reader {
         bytes_max: u64,
         at_least_one: bool,
     ) -> Result<Plan, ReadError> {
-        let view = partition.view.load_full();
+        loop {
+            let view = partition.view.load_full();
+            match self.plan_in(partition, &view, offset, bytes_max, at_least_one).await {
+                // What is visible had grown beyond the view that was loaded before.
+                Err(ReadError::Damaged { .. }) if !Arc::ptr_eq(&view, &partition.view.load()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn plan_in(
+        &self,
+        partition: &Published,
+        view: &View,
+        offset: Offset,
+        bytes_max: u64,
+        at_least_one: bool,
+    ) -> Result<Plan, ReadError> {
         let mut plan = Plan {
             ranges: SmallVec::new(),
             bytes: 0,
@@ -147,7 +164,7 @@ impl Reader {
         let mut at = view.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
         while let Some(segment) = view.segments.get(at) {
             let visible = segment.visible_bytes();
-            if let Some((start, header)) = self.locate(&view, segment, offset, visible).await? {
+            if let Some((start, header)) = self.locate(view, segment, offset, visible).await? {
                 let first = header.size_bytes() as u64;
                 let end = if first > bytes_max {
                     if !at_least_one {
@@ -157,7 +174,7 @@ impl Reader {
                 } else {
                     visible.min(start + bytes_max)
                 };
-                self.ranges(&view, segment, start, end.min(visible), &mut plan).await?;
+                self.ranges(view, segment, start, end.min(visible), &mut plan).await?;
                 break;
             }
             at += 1;
@@ -176,7 +193,8 @@ impl Reader {
         visible: u64,
     ) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let floor = self.floor(segment, offset).await?;
-        let mut walk = Walk::new(self, view, segment, floor.map_or(0, |entry| entry.position), visible);
+        let start = floor.map_or(0, |entry| entry.position);
+        let mut walk = Walk { wants_batches: true, ..Walk::new(self, view, segment, start, visible) };
         while let Some((position, header)) = walk.next().await? {
             if header.last_offset() >= offset {
                 return Ok(Some((position, header)));
@@ -227,7 +245,12 @@ impl Reader {
         if at < tail_start {
             let file_end = end.min(tail_start);
             while at < file_end {
-                let (source, len) = self.file_range(segment, at, file_end).await?;
+                let found = self.file_range(segment, at, file_end, file_end == tail_start).await;
+                let (source, len) = match found {
+                    // What was found before it is sent; who reads on meets it.
+                    Err(_) if at > start => return Ok(()),
+                    found => found?,
+                };
                 if len == 0 {
                     return Ok(());
                 }
@@ -256,7 +279,14 @@ impl Reader {
     }
 
     /// A source of what a segment's file has from `position` on, up to `end`, and how much of it: nothing where a batch does not fit.
-    async fn file_range(&self, segment: &Arc<Segment>, position: u64, end: u64) -> Result<(Source, u64), ReadError> {
+    /// With `goes_on` the tail has what follows, and a batch may begin in the file and end there.
+    async fn file_range(
+        &self,
+        segment: &Arc<Segment>,
+        position: u64,
+        end: u64,
+        goes_on: bool,
+    ) -> Result<(Source, u64), ReadError> {
         let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
         let len = end - position;
         if self.is_cached(&file, position, len) {
@@ -267,12 +297,12 @@ impl Reader {
                 let len = bytes.len() as u64;
                 Ok((Source::Memory(bytes), len))
             }
-            Ok(None) => {
-                let len = self.warm(&file, segment, position, len).await?;
+            // An error of the disk too: a segment that is being removed may still be open the other way.
+            Ok(None) | Err(ColdError::Io) => {
+                let len = self.warm(&file, segment, position, len, goes_on).await?;
                 Ok((Source::File(file), len))
             }
             Err(ColdError::Damaged(position, reason)) => Err(self.damaged(segment, position, &reason)),
-            Err(ColdError::Io(error)) => Err(error.into()),
         }
     }
 
@@ -282,7 +312,14 @@ impl Reader {
 
     /// Makes sure that a file range can be sent without waiting for the disk and that what comes from the disk now is sound.
     /// Returns how much of it may be sent: whole batches up to where it stops being warm or sound.
-    async fn warm(&self, file: &Rc<dyn File>, segment: &Segment, position: u64, len: u64) -> Result<u64, ReadError> {
+    async fn warm(
+        &self,
+        file: &Rc<dyn File>,
+        segment: &Segment,
+        position: u64,
+        len: u64,
+        goes_on: bool,
+    ) -> Result<u64, ReadError> {
         let mut wanted = len.min(COLD_READ_BYTES);
         loop {
             let pooled = self.pool.buffer(wanted as usize);
@@ -312,11 +349,17 @@ impl Reader {
             if (read as u64) < wanted {
                 return Err(self.damaged(segment, position, "the file ends within a batch"));
             }
+            if goes_on
+                && (rest.len() < batch::HEADER_BYTES
+                    || BatchHeader::parse(rest).is_ok_and(|header| header.size_bytes() as u64 > len))
+            {
+                // The rest of it is in the tail: it cannot be checked here, and is warm now.
+                return Ok(len);
+            }
             // One batch is larger than what was read.
             let size = BatchHeader::parse(rest).map_or(0, |header| header.size_bytes() as u64);
             if size > len {
-                // The rest of it is in the tail: it cannot be checked here, and is warm now.
-                return Ok(len);
+                return Err(self.damaged(segment, position, "the batch is longer than the log"));
             }
             if size <= wanted {
                 return Ok(0);
@@ -329,27 +372,41 @@ impl Reader {
         ReadError::Damaged { path: segment.path.display().to_string(), position, reason: reason.to_owned() }
     }
 
-    /// The batch at `position`, and what follows it, from where cold data is read to: whoever looks at headers will want the
-    /// batches. `None` where the page cache has it, or it is not sound: that is for the reader of the batch to tell.
-    async fn cold_batch(&self, file: &Rc<dyn File>, segment: &Arc<Segment>, position: u64, len: usize) -> Option<Bytes> {
+    /// The batch at `position`, and what follows it, from where cold data is read to; with `wants_batches` it is read there now. `None`
+    /// where the page cache has it, or it is not sound: that is for the reader of the batch to tell.
+    async fn cold_batch(
+        &self,
+        file: &Rc<dyn File>,
+        segment: &Arc<Segment>,
+        position: u64,
+        len: usize,
+        wants_batches: bool,
+    ) -> Option<Bytes> {
         if let Some(have) = self.cold.peek(segment, position) {
             return Some(have);
         }
-        if self.is_cached(file, position, len as u64) {
+        if !wants_batches || self.is_cached(file, position, len as u64) {
             return None;
         }
         self.cold.read(segment, position, segment.file_bytes()).await.ok().flatten()
     }
 
     /// `len` bytes at `position` of a segment, copied out of the tail or read from the file.
-    async fn read_bytes(&self, view: &View, segment: &Arc<Segment>, position: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+    async fn read_bytes(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        position: u64,
+        len: usize,
+        wants_batches: bool,
+    ) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::with_capacity(len);
         let end = position + len as u64;
         let tail_start = pieces_of(view, segment).next().map_or(u64::MAX, |piece| piece.start);
         if position < tail_start {
             let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
             let wanted = (end.min(tail_start) - position) as usize;
-            if let Some(have) = self.cold_batch(&file, segment, position, wanted).await {
+            if let Some(have) = self.cold_batch(&file, segment, position, wanted, wants_batches).await {
                 bytes.extend_from_slice(&have[..wanted.min(have.len())]);
             }
             let (position, wanted) = (position + bytes.len() as u64, wanted - bytes.len());
@@ -439,7 +496,7 @@ impl Reader {
         header: &BatchHeader,
         wanted: impl Fn(TimestampMs, Offset) -> bool,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let bytes = self.read_bytes(view, segment, position, header.size_bytes()).await?;
+        let bytes = self.read_bytes(view, segment, position, header.size_bytes(), false).await?;
         let damaged = |error: batch::BatchError| self.damaged(segment, position, &error.to_string());
         let batch = BatchView::new(&bytes).map_err(damaged)?;
         batch.check_crc().map_err(damaged)?;
@@ -467,6 +524,8 @@ struct Walk<'a> {
     segment: &'a Arc<Segment>,
     position: u64,
     visible: u64,
+    /// Whether the batches are to be read next, so that cold ones may come whole.
+    wants_batches: bool,
     /// Bytes that were read, and where they start.
     bytes: Vec<u8>,
     start: u64,
@@ -474,7 +533,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(reader: &'a Reader, view: &'a View, segment: &'a Arc<Segment>, position: u64, visible: u64) -> Self {
-        Self { reader, view, segment, position, visible, bytes: Vec::new(), start: 0 }
+        Self { reader, view, segment, position, visible, wants_batches: false, bytes: Vec::new(), start: 0 }
     }
 
     async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
@@ -488,15 +547,22 @@ impl<'a> Walk<'a> {
                     && self.position + batch::HEADER_BYTES as u64 <= self.start + self.bytes.len() as u64;
                 if !have {
                     let len = WALK_BYTES.min((self.visible - self.position) as usize);
-                    self.bytes = self.reader.read_bytes(self.view, self.segment, self.position, len).await?;
+                    let bytes = self.reader.read_bytes(self.view, self.segment, self.position, len, self.wants_batches);
+                    self.bytes = bytes.await?;
                     self.start = self.position;
                 }
                 BatchHeader::parse(&self.bytes[(self.position - self.start) as usize..])
             }
         };
-        let header = header.map_err(|error| self.reader.damaged(self.segment, self.position, &error.to_string()))?;
+        let damaged = |reason: &str| self.reader.damaged(self.segment, self.position, reason);
+        let header = header.map_err(|error| damaged(&error.to_string()))?;
         let at = self.position;
-        self.position += header.size_bytes() as u64;
+        let next = at + header.size_bytes() as u64;
+        if next > self.visible {
+            // What is visible ends with a batch: it is the length that is wrong, and nothing may be skipped by it.
+            return Err(damaged("the batch is longer than the log"));
+        }
+        self.position = next;
         Ok(Some((at, header)))
     }
 

@@ -93,11 +93,18 @@ impl Log {
         start > self.published.log_start()
     }
 
-    /// Takes out the segments that lie below the log start and are settled. The caller has made the log start durable.
+    /// Takes out the segments that lie below the log start and are settled, as far as what producers wrote to them is saved
+    /// (ProducersOutliveSegments). The caller has made the log start durable.
     pub fn remove_segments(&mut self) -> Vec<Removed> {
         let start = self.published.log_start();
         let mut removed = Vec::new();
-        while self.segments.len() > 1 && self.segments[1].shared.base_offset <= start && self.segments[0].end() <= self.settled {
+        let unsaved =
+            self.snapshots_due.iter().filter(|due| due.synced && !self.producers.is_empty()).map(|due| due.offset).min();
+        while self.segments.len() > 1
+            && self.segments[1].shared.base_offset <= start
+            && self.segments[0].end() <= self.settled
+            && unsaved.is_none_or(|unsaved| self.segments[1].shared.base_offset < unsaved)
+        {
             let Some(segment) = self.segments.pop_front() else { break };
             while self.tail.start().is_some_and(|at| at < segment.end()) && self.tail.release_oldest(segment.end()).is_some() {}
             removed.push(Removed { id: segment.shared.id, path: segment.shared.path.clone() });

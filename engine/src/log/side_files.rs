@@ -66,7 +66,7 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
         }
     }
     save_epochs(io, log, &directory).await?;
-    save_producers(io, log, &directory, all).await?;
+    save_producers(io, log, all).await?;
     let new_names = {
         let log = log.borrow();
         log.segments.iter().any(|s| s.stream < flushed && s.live.as_ref().is_some_and(|live| !live.name_synced))
@@ -161,70 +161,91 @@ async fn save_epochs(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Path)
 }
 
 /// Producer snapshots bound what recovery has to read. They are taken at a log end and written once the files hold all up to
-/// there; those at a segment's base and at a clean stop are synced, a lost other one costs time, not truth.
-async fn save_producers(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Path, all: bool) -> io::Result<()> {
-    let due = {
+/// there. Those at a segment's base and at a clean stop are synced: the segments below may be removed. A lost other one
+/// costs time, not truth, since the newest synced one stays beside it.
+async fn save_producers(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all: bool) -> io::Result<()> {
+    {
         let mut log = log.borrow_mut();
         if all || (log.snapshots_due.is_empty() && log.end - log.snapshot_stream >= SAVE_EVERY_BYTES) {
             log.take_snapshot(all);
         }
-        let flushed = log.flushed;
-        let ready = log.snapshots_due.iter().take_while(|due| due.stream <= flushed).count();
-        log.snapshots_due.drain(..ready).collect::<Vec<_>>()
-    };
-    for snapshot in due {
-        save_snapshot(io, log, directory, snapshot).await?;
     }
-    Ok(())
+    save_due_snapshots(io, log).await
 }
 
-/// Where no idempotent producer has written since the newest file, that file is right for the new offset too, and gets its name:
-/// making and removing files is dear, and a partition does this every few megabytes.
-async fn save_snapshot(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Path, snapshot: SnapshotDue) -> io::Result<()> {
-    let path = |offset| directory.join(names::snapshot_file_name(offset));
-    let new = path(snapshot.offset);
-    let (unchanged, newest, oldest) = {
-        let mut log = log.borrow_mut();
-        // Nothing is known of the newest file while it is touched.
-        let mut unchanged = log.snapshot_changes_saved.take() == Some(snapshot.changes);
-        if log.snapshot_files.back() == Some(&snapshot.offset) {
-            if unchanged && !snapshot.synced {
-                log.snapshot_changes_saved = Some(snapshot.changes);
+/// Writes the snapshots that are due and that the files have reached. The partition's files are the caller's alone.
+///
+/// # Errors
+/// Those of the disk; the snapshot stays due.
+pub(crate) async fn save_due_snapshots(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>) -> io::Result<()> {
+    let directory = log.borrow().directory.clone();
+    loop {
+        let due = {
+            let mut log = log.borrow_mut();
+            let flushed = log.flushed;
+            if log.snapshots_due.first().is_none_or(|due| due.stream > flushed) {
                 return Ok(());
             }
-            log.snapshot_files.pop_back();
-            unchanged = false;
-        }
-        let spare = if log.snapshot_files.len() >= SNAPSHOTS_KEPT { log.snapshot_files.pop_front() } else { None };
-        (unchanged, log.snapshot_files.back().copied(), spare)
-    };
-    match newest {
-        Some(newest) if unchanged && !snapshot.synced => {
-            io.disk.rename(&path(newest), &new).await?;
+            log.snapshots_due.remove(0)
+        };
+        if let Err(error) = save_snapshot(io, log, &directory, &due).await {
+            // It stays due.
             let mut log = log.borrow_mut();
-            log.snapshot_files.pop_back();
-            if let Some(oldest) = oldest {
-                log.snapshot_files.push_front(oldest);
+            if log.snapshots_due.iter().all(|other| other.offset != due.offset) {
+                log.snapshots_due.insert(0, due);
             }
-        }
-        _ => {
-            if snapshot.synced {
-                crate::disk::replace_file(io.disk, &new, snapshot.bytes).await?;
-            } else {
-                // Not over an older one that gets the new name then: a crash may keep the name and undo the writing.
-                let file = io.disk.open(&new, OpenOptions::WRITE).await?;
-                file.set_len(0).await?;
-                file.write_at(Payload::Bytes(snapshot.bytes), 0).await?;
-            }
-            if let Some(oldest) = oldest {
-                remove_if_there(io, &path(oldest)).await?;
-            }
+            return Err(error);
         }
     }
-    let mut log = log.borrow_mut();
-    log.snapshot_files.push_back(snapshot.offset);
-    log.snapshot_changes_saved = Some(snapshot.changes);
-    Ok(())
+}
+
+/// Where no idempotent producer has written since the newest file, and that is not the one that has to stay, it is right for the
+/// new offset too, and gets its name: making and removing files is dear, and a partition does this every few megabytes.
+async fn save_snapshot(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, directory: &Path, due: &SnapshotDue) -> io::Result<()> {
+    let path = |offset| directory.join(names::snapshot_file_name(offset));
+    let new = path(due.offset);
+    let (unchanged, newest, spare) = {
+        let mut log = log.borrow_mut();
+        // Nothing is known of the newest file while it is touched.
+        let unchanged = log.snapshot_changes_saved.take() == Some(due.changes);
+        let newest = log.snapshot_files.back().copied();
+        if newest == Some(due.offset) && (log.snapshot_synced == newest || (unchanged && !due.synced)) {
+            // The file is there, and as durable as it is to be.
+            log.snapshot_changes_saved = unchanged.then_some(due.changes);
+            return Ok(());
+        }
+        // The newest synced one stays, until there is another.
+        let stays = if due.synced { None } else { log.snapshot_synced };
+        let others = log.snapshot_files.iter().filter(|&&offset| Some(offset) != stays && offset != due.offset);
+        let spare = if others.clone().count() >= SNAPSHOTS_KEPT { others.copied().next() } else { None };
+        let newest = newest.filter(|&newest| newest != due.offset && log.snapshot_synced != Some(newest));
+        (unchanged, newest, spare)
+    };
+    let renamed = newest.filter(|_| unchanged && !due.synced);
+    if let Some(newest) = renamed {
+        io.disk.rename(&path(newest), &new).await?;
+    } else if due.synced {
+        crate::disk::replace_file(io.disk, &new, due.bytes.clone()).await?;
+    } else {
+        // Not over an older one that gets the new name then: a crash may keep the name and undo the writing.
+        let file = io.disk.open(&new, OpenOptions::WRITE).await?;
+        file.set_len(0).await?;
+        file.write_at(Payload::Bytes(due.bytes.clone()), 0).await?;
+    }
+    let gone = renamed.or(spare);
+    {
+        let mut log = log.borrow_mut();
+        log.snapshot_files.retain(|&offset| offset != due.offset && Some(offset) != gone);
+        log.snapshot_files.push_back(due.offset);
+        log.snapshot_changes_saved = Some(due.changes);
+        if due.synced {
+            log.snapshot_synced = Some(due.offset);
+        }
+    }
+    match spare.filter(|_| renamed.is_none()) {
+        Some(spare) => remove_if_there(io, &path(spare)).await,
+        None => Ok(()),
+    }
 }
 
 async fn remove_if_there(io: &FlushIo<'_>, path: &Path) -> io::Result<()> {

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Poll;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use crate::disk::{File, IoFuture};
@@ -19,37 +21,57 @@ const FILESYSTEM_FROM: usize = 32;
 
 /// Syncs all; each file's own fate, in order.
 pub(super) async fn sync_all(files: Vec<Rc<dyn File>>) -> Vec<io::Result<()>> {
-    if files.len() >= FILESYSTEM_FROM
-        && let Some(filesystem) = common_filesystem(&files)
-    {
-        return match sync_filesystem(filesystem, &files[0]).await {
-            Ok(()) => files.iter().map(|_| Ok(())).collect(),
-            Err(error) => files.iter().map(|_| Err(same(&error))).collect(),
-        };
+    let (direct, rest): (Vec<_>, Vec<_>) = files.iter().cloned().enumerate().partition(|(_, file)| is_direct(file));
+    if direct.len() < FILESYSTEM_FROM {
+        return sync_each(files).await;
     }
-    sync_each(files).await
+    let Some(filesystem) = common_filesystem(&direct) else { return sync_each(files).await };
+    let together = match sync_filesystem(filesystem, &direct[0].1).await {
+        Ok(together) => together,
+        // It could not be tried: a system without a thread to spare, or without this call.
+        Err(_) => return sync_each(files).await,
+    };
+    let mut results: Vec<_> = files.iter().map(|_| Ok(())).collect();
+    for (at, _) in direct {
+        results[at] = together.as_ref().map(drop).map_err(same);
+    }
+    let (places, files): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
+    for (at, result) in places.into_iter().zip(sync_each(files).await) {
+        results[at] = result;
+    }
+    results
 }
 
-/// A descriptor of the filesystem, where all files are on one. It is a file's own and not a new one: syncfs(2) tells a
-/// descriptor of the errors since it was opened, and this one was opened before the file was written.
-fn common_filesystem(files: &[Rc<dyn File>]) -> Option<OwnedFd> {
+/// Whether a file's writes go around the page cache: then their errors are told by the writes, and a sync has only sizes,
+/// extents and the device's cache left. An error of writing pages back is told to a file's own sync for certain, and to
+/// that of its filesystem only if nobody else asked before.
+fn is_direct(file: &Rc<dyn File>) -> bool {
+    let flags = file.descriptor().and_then(|descriptor| rustix::fs::fcntl_getfl(descriptor).ok());
+    flags.is_some_and(|flags| flags.contains(OFlags::DIRECT))
+}
+
+/// A descriptor of the filesystem, where all files are on one.
+fn common_filesystem(files: &[(usize, Rc<dyn File>)]) -> Option<OwnedFd> {
     let device = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).ok().map(|stat| stat.st_dev);
-    let first = files.first()?.descriptor()?;
+    let first = files.first()?.1.descriptor()?;
     let wanted = device(first)?;
-    let together = files.iter().all(|file| file.descriptor().and_then(device) == Some(wanted));
+    let together = files.iter().all(|(_, file)| file.descriptor().and_then(device) == Some(wanted));
     together.then(|| first.try_clone_to_owned().ok()).flatten()
 }
 
-/// syncfs(2) has no opcode and may take long: it gets a thread. It writes what the filesystems hold back, extents of new blocks
+/// syncfs(2) has no opcode and may take long: it gets a thread. It writes what the filesystem holds back, extents of new blocks
 /// among it; that the device has been flushed is not promised where there was nothing of that kind (XFS), so one file
-/// is synced behind it, which flushes the device for all.
-async fn sync_filesystem(filesystem: OwnedFd, any: &Rc<dyn File>) -> io::Result<()> {
+/// is synced behind it, which flushes the device for all. The outer error: it could not be tried.
+async fn sync_filesystem(filesystem: OwnedFd, any: &Rc<dyn File>) -> io::Result<io::Result<()>> {
     let (done, is_done) = oneshot::channel();
     std::thread::Builder::new().name("syncfs".to_owned()).spawn(move || {
         let _ = done.send(rustix::fs::syncfs(filesystem.as_fd()));
     })?;
-    is_done.await.map_err(|_| io::Error::other("the thread that syncs the filesystem has ended"))??;
-    any.sync_data().await
+    match is_done.await.map_err(io::Error::other)? {
+        Err(error @ (Errno::PERM | Errno::NOSYS)) => Err(error.into()),
+        Err(error) => Ok(Err(error.into())),
+        Ok(()) => Ok(any.sync_data().await),
+    }
 }
 
 fn same(error: &io::Error) -> io::Error {

@@ -61,6 +61,7 @@ fn nonsense_is_refused() {
         (vec!["--seconds", "0"], "--seconds must be"),
         (vec!["--runs", "0"], "--runs"),
         (vec!["--journal", "1"], "--journal must be"),
+        (vec!["--tail", "1MiB"], "--tail must be"),
         (vec!["--read-size", "1"], "--read-size must be"),
     ] {
         let output = bench(out.path(), &arguments).output().unwrap();

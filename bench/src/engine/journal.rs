@@ -24,8 +24,6 @@ use crate::error::Error;
 use crate::results::Recovery;
 use crate::stop;
 
-/// What the tails may take: several of the largest rounds.
-const TAIL_BYTES: usize = 256 << 20;
 const OPEN_FILES_MAX: usize = 2048;
 /// A batch's header, and what a record has beside its value.
 const OVERHEAD_BYTES: u64 = 80;
@@ -39,12 +37,12 @@ pub(super) fn batch(bytes: u64) -> Result<(Bytes, BatchHeader), Error> {
 }
 
 /// A core with a journal, in a directory that is there.
-pub(super) async fn core(directory: &Path, journal_bytes: u64, probe: Probe) -> io::Result<Rc<Core>> {
+pub(super) async fn core(directory: &Path, plan: &Plan, probe: Probe) -> io::Result<Rc<Core>> {
     let disk: Rc<dyn Disk> = Rc::new(RingDisk::new());
     let settings = CoreSettings {
         data_directory: directory.to_owned(),
-        journal_bytes,
-        tail_bytes: TAIL_BYTES,
+        journal_bytes: plan.journal_bytes,
+        tail_bytes: usize::try_from(plan.tail_bytes).unwrap_or(usize::MAX),
         open_files_max: OPEN_FILES_MAX,
     };
     let core = Core::new(0, settings, disk, Rc::new(RealEnv::new()), probe).await?;
@@ -75,7 +73,7 @@ pub(super) async fn appends(directory: &Path, case: &Case, plan: &Plan) -> Resul
         rounds => i64::try_from(rounds).unwrap_or(i64::MAX),
     };
     let opened = async {
-        let core = core(directory, plan.journal_bytes, Box::new(|_, _, _| true)).await?;
+        let core = core(directory, plan, Box::new(|_, _, _| true)).await?;
         let mut ids = Vec::with_capacity(case.partitions as usize);
         for index in 0..case.partitions {
             ids.push(open(&core, index, flush_messages).await?.id);
@@ -123,7 +121,7 @@ pub(super) async fn recovery(directory: &Path, plan: &Plan) -> io::Result<Recove
     let start = Instant::now();
     let disk: Rc<dyn Disk> = Rc::new(RingDisk::new());
     let found = recover::recover(&disk, directory).await?;
-    let core = core(directory, plan.journal_bytes, Box::new(|_, _, _| true)).await?;
+    let core = core(directory, plan, Box::new(|_, _, _| true)).await?;
     let config = Arc::new(LogConfig::default());
     for partition in found.partitions {
         let new = NewPartition {
@@ -142,7 +140,7 @@ pub(super) async fn recovery(directory: &Path, plan: &Plan) -> io::Result<Recove
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use ringlog_engine::disk::ring::Runtime;
@@ -150,9 +148,9 @@ mod tests {
     use super::super::{Times, bare};
     use super::*;
 
-    fn plan() -> Plan {
+    pub(in super::super) fn plan() -> Plan {
         let times = Times { measure: Duration::from_millis(30), warm_up: Duration::from_millis(10) };
-        Plan { cases: Vec::new(), times, runs: 1, journal_bytes: 32 << 20, read_bytes: 0 }
+        Plan { cases: Vec::new(), times, runs: 1, journal_bytes: 32 << 20, tail_bytes: 128 << 20, read_bytes: 0 }
     }
 
     #[test]

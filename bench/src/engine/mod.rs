@@ -35,6 +35,8 @@ pub use table::print;
 const ROUND_BYTES_MAX: u64 = 64 << 20;
 /// What a way may write before its time is over.
 const WAY_BYTES_MAX: u64 = 4 << 30;
+/// Twice the largest round, and twice what is read from the tail.
+const TAIL_BYTES_MIN: u64 = 128 << 20;
 /// What stays free beside the test files.
 const SPARE_BYTES: u64 = 1 << 30;
 /// Descriptors for everything that is not a partition's file.
@@ -64,6 +66,9 @@ pub struct Settings {
     /// Size of the journal, and of the file that the raw limit is written into
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "512MiB")]
     pub journal: u64,
+    /// Memory for the tails of all partitions: with many, the less it is, the smaller are the writes to their segments
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "256MiB")]
+    pub tail: u64,
     /// How much is stored to be read; 0 measures no reads [default: 1GiB, 128MiB with --quick]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub read_size: Option<u64>,
@@ -79,6 +84,7 @@ struct Plan {
     times: Times,
     runs: u32,
     journal_bytes: u64,
+    tail_bytes: u64,
     read_bytes: u64,
 }
 
@@ -128,6 +134,9 @@ impl Settings {
                 show_bytes(self.journal)
             )));
         }
+        if !(TAIL_BYTES_MIN..=64 << 30).contains(&self.tail) {
+            return Err(Error::Usage(format!("--tail must be from 128 MiB to 64 GiB, not {}", show_bytes(self.tail))));
+        }
         let (measure_ms, warm_up_ms, runs, read) = if self.quick { (500, 1000, 1, 128 << 20) } else { (1500, 4000, 3, 1 << 30) };
         let measure = self.seconds.unwrap_or(Duration::from_millis(measure_ms));
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&measure) {
@@ -159,7 +168,7 @@ impl Settings {
             )));
         }
         let times = Times { measure, warm_up };
-        Ok(Plan { cases, times, runs: self.runs.unwrap_or(runs), journal_bytes: self.journal, read_bytes })
+        Ok(Plan { cases, times, runs: self.runs.unwrap_or(runs), journal_bytes: self.journal, tail_bytes: self.tail, read_bytes })
     }
 }
 
@@ -251,7 +260,7 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
     engine.appends = measured.iter().filter(|measured| !measured.ways.is_empty()).map(Measured::result).collect();
     if plan.read_bytes > 0 && !stop::requested() {
         let bar = progress.spinner("reads");
-        engine.reads = reads::measure(&place.empty()?, plan.read_bytes, plan.journal_bytes, plan.runs)?;
+        engine.reads = reads::measure(&place.empty()?, &plan)?;
         bar.finish_and_clear();
     }
     Ok(Outcome::Engine(Box::new(engine)))
@@ -357,6 +366,7 @@ fn shown(plan: &Plan) -> Vec<(String, String)> {
         setting("warm-up", plan.times.warm_up.as_secs_f64().to_string()),
         setting("runs", plan.runs.to_string()),
         setting("journal", show_bytes(plan.journal_bytes)),
+        setting("tail", show_bytes(plan.tail_bytes)),
         setting("read-size", show_bytes(plan.read_bytes)),
     ]
 }
@@ -394,6 +404,7 @@ mod tests {
             warm_up: None,
             runs: None,
             journal: 512 << 20,
+            tail: 256 << 20,
             read_size: None,
             quick: false,
         }

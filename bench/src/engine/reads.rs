@@ -21,6 +21,7 @@ use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use tokio::sync::oneshot;
 
+use super::Plan;
 use super::journal;
 use super::meter::{Figures, Meter};
 use crate::disk::median;
@@ -38,17 +39,17 @@ const APPENDS: u64 = 8;
 const PROBE_BYTES: u64 = 64 << 10;
 
 /// Stores so many bytes in a partition and reads them: from the tail, from the file in the page cache, and from the file on disk.
-pub(super) fn measure(directory: &Path, bytes: u64, journal_bytes: u64, runs: u32) -> Result<Vec<EngineRead>, Error> {
-    let count = bytes.div_ceil(BATCH_BYTES);
+pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, Error> {
+    let count = plan.read_bytes.div_ceil(BATCH_BYTES);
     let batch_bytes = journal::batch(BATCH_BYTES)?.0.len();
     let mut tail = Pair::default();
     // With the core in place, its tail holds the end; after a clean stop all is in files.
     let runtime = super::runtime()?;
-    let (core, partition) = runtime.block_on(fill(directory, count, journal_bytes))?;
+    let (core, partition) = runtime.block_on(fill(directory, count, plan))?;
     let in_tail = TAIL_BATCHES.min(count);
     let memory = Buffer::standalone(in_tail as usize * batch_bytes);
     let passes = count.div_ceil(in_tail);
-    for run in 0..runs {
+    for run in 0..plan.runs {
         let ours = || runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true));
         tail.take(run, ours, || bare_send(&memory, batch_bytes, passes))?;
     }
@@ -58,9 +59,9 @@ pub(super) fn measure(directory: &Path, bytes: u64, journal_bytes: u64, runs: u3
 
     let files = segments(directory).map_err(Error::io(directory))?;
     let runtime = super::runtime()?;
-    let (core, partition) = runtime.block_on(reopen(directory, journal_bytes, closed)).map_err(Error::io(directory))?;
+    let (core, partition) = runtime.block_on(reopen(directory, plan, closed)).map_err(Error::io(directory))?;
     let (mut warm, mut cold) = (Pair::default(), Pair::default());
-    for run in 0..runs {
+    for run in 0..plan.runs {
         for (pair, is_cold) in [(&mut cold, true), (&mut warm, false)] {
             let ours = || {
                 prepare(&files, is_cold).map_err(Error::io(directory))?;
@@ -78,8 +79,8 @@ pub(super) fn measure(directory: &Path, bytes: u64, journal_bytes: u64, runs: u3
 }
 
 /// A core with one partition of so many batches.
-async fn fill(directory: &Path, count: u64, journal_bytes: u64) -> Result<(Rc<Core>, Arc<Published>), Error> {
-    let core = journal::core(directory, journal_bytes, probe()).await.map_err(Error::io(directory))?;
+async fn fill(directory: &Path, count: u64, plan: &Plan) -> Result<(Rc<Core>, Arc<Published>), Error> {
+    let core = journal::core(directory, plan, probe()).await.map_err(Error::io(directory))?;
     let partition = journal::open(&core, 0, i64::MAX).await.map_err(Error::io(directory))?;
     core.begin().await.map_err(Error::io(directory))?;
     let (batch, header) = journal::batch(BATCH_BYTES)?;
@@ -103,10 +104,10 @@ async fn fill(directory: &Path, count: u64, journal_bytes: u64) -> Result<(Rc<Co
 /// The same partition after a clean stop, on a new core: nothing of it is in memory.
 async fn reopen(
     directory: &Path,
-    journal_bytes: u64,
+    plan: &Plan,
     closed: Vec<ringlog_engine::core::ClosedPartition>,
 ) -> io::Result<(Rc<Core>, Arc<Published>)> {
-    let core = journal::core(directory, journal_bytes, probe()).await?;
+    let core = journal::core(directory, plan, probe()).await?;
     let mut published = None;
     for partition in closed {
         let new = NewPartition {
@@ -341,7 +342,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_sent() {
         let folder = tempfile::tempdir().unwrap();
-        let reads = measure(folder.path(), 8 << 20, 32 << 20, 1).unwrap();
+        let reads = measure(folder.path(), &Plan { read_bytes: 8 << 20, ..journal::tests::plan() }).unwrap();
         assert_eq!(reads.len(), 3, "{reads:?}");
         for read in &reads {
             assert!(read.mb_per_s > 0.0 && read.raw_mb_per_s > 0.0, "{read:?}");

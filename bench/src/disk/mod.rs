@@ -275,8 +275,8 @@ fn notes(plan: &Plan, fio: Option<&fio::Fio>, fio_unwanted: bool) -> Vec<String>
     notes.push(match fio {
         Some(fio) => format!(
             "{}: the same accesses, depth, time and syncs (ioengine io_uring), in turns with ours; the engine's buffers lie in huge pages and \
-             fio's do not, so that a large access reaches the device in fewer pieces; reading through the page cache fio has the kernel's \
-             readahead, which the engine turns off",
+             fio's do not: where this was first measured, sequential direct reads were 2.6 to 3.6 times fio's with them and 1.0 times in small \
+             pages; reading through the page cache fio has the kernel's readahead, which the engine turns off",
             fio.version()
         ),
         None if fio_unwanted => "not held against fio (--no-fio)".to_owned(),

@@ -31,6 +31,12 @@ impl Progress {
         self.bar(title, Some(total), "{human_pos}/{human_len} {per_sec} {eta} left")
     }
 
+    /// A bar over milliseconds; the rate is the caller's to put into the message.
+    #[must_use]
+    pub fn time(&self, title: &str, total: Duration) -> ProgressBar {
+        self.bar(title, Some(total.as_millis() as u64), "{eta} left")
+    }
+
     /// A spinner for what has no known end.
     #[must_use]
     pub fn spinner(&self, title: &str) -> ProgressBar {

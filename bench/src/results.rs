@@ -160,6 +160,9 @@ pub struct Verified {
     pub duplicated_by_retry: u64,
     /// There, behind one that was sent later.
     pub reordered: u64,
+    /// The same because we sent them again, rightly so unless the producer is idempotent.
+    #[serde(default)]
+    pub reordered_by_retry: u64,
     /// There with other bytes than were sent.
     pub corrupted: u64,
     /// There and never sent by this run.

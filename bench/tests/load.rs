@@ -306,6 +306,9 @@ fn who_is_no_kafka_broker_is_told_so() {
         });
         bench.run(address, "produce").failed(1, words);
     }
+    if cfg!(not(feature = "librdkafka")) {
+        bench.run(address, "produce --client librdkafka").failed(2, "--features librdkafka");
+    }
     // One that takes the connection and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     bench.run(listener.local_addr().unwrap(), "consume --timeout 300ms").failed(1, "says nothing");
@@ -336,6 +339,10 @@ fn what_was_not_acknowledged_is_sent_again_in_order() {
         assert_eq!(produce.records, 300);
         assert!(!produce.errors.is_empty(), "{faults:?}");
     }
+    // What was sent between is before it, unless the producer is idempotent and the broker holds that back.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Refuse(7, ErrorCode::NOT_LEADER_OR_FOLLOWER)]));
+    let verified = bench.run(broker.address, &format!("produce {SMALL} {retry} --in-flight 5")).ok().verify.unwrap();
+    assert!(verified.is_sound(), "{verified:?}");
     // In time, and not for ever.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::RefuseFrom(3, ErrorCode::KAFKA_STORAGE_ERROR)]));
     bench.run(broker.address, &format!("produce {SMALL} --retry-for 400ms")).failed(1, "KAFKA_STORAGE_ERROR");
@@ -489,6 +496,26 @@ fn the_real_broker_is_sound() {
         assert_eq!((verified.acknowledged, verified.received), (2000, 2000), "{line}");
         assert!(load.broker.unwrap().rss_bytes > 0);
     }
+}
+
+#[cfg(feature = "librdkafka")]
+#[test]
+fn librdkafka_drives_the_real_broker() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path(), None);
+    let bench = Bench::new();
+    for options in ["--batch-records 50", "--rate 2000 --linger 1ms", "--idempotent --compression lz4 --batch-bytes 64KiB"] {
+        let line =
+            format!("produce --client librdkafka --partitions 3 --producers 2 --records 2000 --record-bytes 100 {options}");
+        let produce = bench.run(&broker.address, &line).ok().produce.unwrap();
+        assert_eq!((produce.records, produce.latency.unwrap().count), (2000, 2000), "{options}");
+    }
+    bench.run(&broker.address, "produce --client librdkafka --records 1000 --partitions 2 --keep-topic --topic t").ok();
+    let line = "consume --client librdkafka --topic t --consumers 2";
+    assert_eq!(bench.run(&broker.address, line).ok().consume.unwrap().records, 1000);
+    assert!(bench.run(&broker.address, &format!("{line} --records 2500")).ok().consume.unwrap().records >= 2500);
+    bench.run(&broker.address, "produce --client librdkafka --verify").failed(2, "--client lean");
 }
 
 #[test]

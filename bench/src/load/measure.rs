@@ -180,6 +180,14 @@ impl Collector {
         self.bytes
     }
 
+    /// Records in the last second that is whole.
+    #[must_use]
+    pub(crate) fn records_per_s(&self) -> Option<u64> {
+        let whole = self.newest.checked_sub(1)?;
+        let closed = self.seconds.get(whole as usize).map(|second| second.records);
+        closed.or_else(|| self.open.get(&whole).map(|open| open.records))
+    }
+
     /// Closes the oldest open second, also one in which nothing happened: that is what a stall looks like.
     fn close(&mut self) {
         let second = self.closed_until;

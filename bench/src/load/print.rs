@@ -26,7 +26,7 @@ pub fn print(load: &Load) {
     }
     if let Some(verified) = &load.verify {
         println!(
-            "verify: {}: {} acknowledged, {} read back; lost {}, duplicated {} (and {} by sending again), reordered {}, corrupted {}, unknown {}",
+            "verify: {}: {} acknowledged, {} read back; lost {}, duplicated {} (and {} by sending again), reordered {} (and {}), corrupted {}, unknown {}",
             if verified.is_sound() { "sound" } else { "NOT SOUND" },
             show_count(verified.acknowledged),
             show_count(verified.received),
@@ -34,6 +34,7 @@ pub fn print(load: &Load) {
             show_count(verified.duplicated),
             show_count(verified.duplicated_by_retry),
             show_count(verified.reordered),
+            show_count(verified.reordered_by_retry),
             show_count(verified.corrupted),
             show_count(verified.unknown),
         );

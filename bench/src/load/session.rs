@@ -30,6 +30,7 @@ use crate::process::Reading;
 use crate::progress::Progress;
 use crate::results::{Load, ProcessUse, Verified};
 use crate::stop;
+use crate::units::show_count;
 
 /// How often the main thread looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -446,7 +447,7 @@ impl Session<'_> {
         let bar = match plan.amount {
             Amount::Records(records) => self.progress.count(plan.what, records),
             Amount::Bytes(bytes) => self.progress.bytes(plan.what, bytes),
-            Amount::Duration(duration) => self.progress.count(&format!("{} (ms)", plan.what), duration.as_millis() as u64),
+            Amount::Duration(duration) => self.progress.time(plan.what, duration),
             Amount::Once => self.progress.spinner(plan.what),
         };
         let mut times: Option<Times> = None;
@@ -485,7 +486,12 @@ impl Session<'_> {
                 let role = if plan.produce.is_some() { Role::Produce } else { Role::Consume };
                 let collector = gathered.collectors.get(&role);
                 bar.set_position(match plan.amount {
-                    Amount::Duration(_) => measured_ms,
+                    Amount::Duration(_) => {
+                        if let Some(per_s) = collector.and_then(Collector::records_per_s) {
+                            bar.set_message(format!("{} {} records/s", plan.what, show_count(per_s)));
+                        }
+                        measured_ms
+                    }
                     Amount::Bytes(_) => collector.map_or(0, Collector::bytes),
                     Amount::Records(_) | Amount::Once => collector.map_or(0, Collector::records),
                 });

@@ -22,7 +22,8 @@ pub(crate) struct Ledger {
     pub sent: u64,
     /// Which of them were acknowledged.
     pub acknowledged: Ranges,
-    /// Which of them were sent more than once: they may rightly be there more than once, unless the producer is idempotent.
+    /// Which of them were sent more than once: they may rightly be there more than once, or behind what was sent between, unless
+    /// the producer is idempotent.
     pub repeated: Ranges,
 }
 
@@ -48,13 +49,43 @@ struct Stream {
     next: u64,
     /// Below it, not seen.
     missing: Ranges,
-    /// Seen again, in runs as they came.
-    again: Vec<(u64, u64)>,
-    /// Seen again, beyond what is kept.
-    again_more: u64,
+    /// Seen again.
+    again: Runs,
+    /// Seen behind one that was sent later.
+    late: Runs,
     /// Missing, beyond what is kept.
     missing_more: u64,
-    reordered: u64,
+}
+
+/// Records in the order they came, one after the other in a range where they follow each other.
+#[derive(Clone, Debug, Default)]
+struct Runs {
+    ranges: Vec<(u64, u64)>,
+    /// Those that found no place.
+    more: u64,
+}
+
+impl Runs {
+    /// Adds one; whether it begins a range.
+    fn push(&mut self, sequence: u64) -> bool {
+        let count = self.ranges.len();
+        match self.ranges.last_mut() {
+            Some((_, end)) if *end == sequence => *end += 1,
+            _ if count < RANGES_MAX => {
+                self.ranges.push((sequence, sequence + 1));
+                return true;
+            }
+            _ => self.more += 1,
+        }
+        false
+    }
+
+    /// How many are in `excused`, and how many are not.
+    fn split(&self, excused: Option<&Ranges>) -> (u64, u64) {
+        let all = self.ranges.iter().map(|(from, to)| to - from).sum::<u64>() + self.more;
+        let excused = excused.map_or(0, |excused| self.ranges.iter().map(|(from, to)| excused.count_within(*from, *to)).sum());
+        (excused, all - excused)
+    }
 }
 
 /// Follows what comes back.
@@ -131,19 +162,10 @@ impl Tracker {
             stream.next = sequence + 1;
             self.received += 1;
         } else if stream.missing.remove(sequence) {
-            stream.reordered += 1;
             self.received += 1;
-            finding = Some(format!("record {sequence} comes late"));
+            finding = stream.late.push(sequence).then(|| format!("record {sequence} comes late"));
         } else {
-            let runs = stream.again.len();
-            match stream.again.last_mut() {
-                Some((_, end)) if *end == sequence => *end += 1,
-                _ if runs < RANGES_MAX => {
-                    stream.again.push((sequence, sequence + 1));
-                    finding = Some(format!("record {sequence} comes again"));
-                }
-                _ => stream.again_more += 1,
-            }
+            finding = stream.again.push(sequence).then(|| format!("record {sequence} comes again"));
         }
         if stream.missing.range_count() > RANGES_MAX {
             let (from, to) = stream.missing.pop_first().unwrap_or_default();
@@ -168,14 +190,13 @@ impl Tracker {
             let of_run = ledgers.iter().find(|ledger| ledger.run == *run);
             let ledger = of_run.and_then(|run| run.producers.get(producer)?.get(partition)).unwrap_or(&nothing);
             let idempotent = of_run.is_some_and(|run| run.idempotent);
-            verified.reordered += stream.reordered;
-            let mut again = stream.again_more;
-            for &(from, to) in &stream.again {
-                let repeated = if idempotent { 0 } else { ledger.repeated.count_within(from, to) };
-                verified.duplicated_by_retry += repeated;
-                again += to - from - repeated;
-            }
-            verified.duplicated += again;
+            let excused = (!idempotent).then_some(&ledger.repeated);
+            let (by_retry, duplicated) = stream.again.split(excused);
+            verified.duplicated_by_retry += by_retry;
+            verified.duplicated += duplicated;
+            let (by_retry, reordered) = stream.late.split(excused);
+            verified.reordered_by_retry += by_retry;
+            verified.reordered += reordered;
             // What was never sent, as far as the ledger goes.
             if stream.next > ledger.sent && of_run.is_none_or(|run| run.complete) {
                 let beyond = stream.next - ledger.sent;
@@ -291,7 +312,11 @@ mod tests {
         assert!(found.is_sound(), "{found:?}");
         assert_eq!(found.duplicated_by_retry, 2);
         assert_eq!(counts(&verified(&[0, 1, 2, 3, 3, 2], &sent)), [0, 1, 1, 0, 0, 0]);
+        let late = verified(&[0, 3, 1, 2], &sent);
+        assert!(late.is_sound() && late.reordered_by_retry == 2, "{late:?}");
+        assert_eq!(counts(&verified(&[1, 2, 3, 0], &sent)), [0, 0, 0, 1, 0, 0]);
         sent.idempotent = true;
+        assert_eq!(counts(&verified(&[0, 3, 1, 2], &sent)), [0, 0, 0, 2, 0, 0]);
         assert_eq!(counts(&verified(&[0, 1, 2, 1, 2, 3], &sent)), [0, 2, 0, 0, 0, 0]);
     }
 

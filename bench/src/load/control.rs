@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::client::ClientError;
 use super::measure::{Interval, Recorder, Role};
-use super::options::Amount;
+use super::plan::Amount;
 use super::verify::Tracker;
 
 /// The run's clock: nanoseconds since it was made, the same for all threads.

@@ -14,7 +14,7 @@ use super::client::ClientError;
 use super::consume::{self, ConsumerSpec};
 use super::control::{Budget, Clock, Lane, LaneReport, Phase, Shared, Signal, Times};
 use super::measure::{Interval, Recorder, Role};
-use super::options::Amount;
+use super::plan::Amount;
 use super::produce::{self, ProducerSpec};
 use crate::error::Error;
 

@@ -16,8 +16,8 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use super::client::ClientError;
 use super::content::{Filler, STAMP_BYTES};
 use super::control::{Clock, Lane, LaneReport, Phase, Times};
-use super::options::{ConsumePlan, ProducePlan};
 use super::pace::Pace;
+use super::plan::{ConsumePlan, ProducePlan};
 
 /// How long a call may wait before the phase is looked at.
 const WAIT: Duration = Duration::from_millis(20);

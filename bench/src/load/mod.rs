@@ -4,6 +4,7 @@
 //! Lanes, each a producer's or a consumer's connection, live on a few threads; the main thread ([`session`]) moves them through
 //! the phases of a run and collects what they count.
 
+mod admin;
 mod batches;
 mod client;
 mod consume;
@@ -15,9 +16,11 @@ mod librdkafka;
 mod measure;
 mod options;
 mod pace;
+mod plan;
 mod print;
 mod produce;
 mod ranges;
+mod read_back;
 mod session;
 mod verify;
 mod verify_log;
@@ -50,7 +53,7 @@ pub struct LoadArgs {
 pub fn run(args: &LoadArgs, shared: &Shared, started_ms: u64) -> Result<Load, Error> {
     let plan = args.command.plan()?;
     let progress = Progress::new(shared.quiet);
-    let mut finished = if plan.what == "verify" { session::verify(&plan, &progress)? } else { session::run(&plan, &progress)? };
+    let mut finished = if plan.what == "verify" { read_back::verify(&plan, &progress)? } else { session::run(&plan, &progress)? };
     for (role, log) in finished.logs {
         let (name, side) = match role {
             Role::Produce => ("produce", &mut finished.load.produce),

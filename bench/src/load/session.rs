@@ -2,27 +2,23 @@
 //! cleaning up whatever happened.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
-
+use super::admin::Admin;
 use super::batches::{Batches, Shape};
-use super::client::{
-    ClientError, Connection, Offsets, Topic, create_topic, delete_topic, find_topic, init_producer_id, list_offsets, resolve,
-};
-use super::consume::{self, ConsumerSpec};
+use super::client::{ClientError, Connection, Offsets, Topic, init_producer_id};
+use super::consume::ConsumerSpec;
 use super::content::Keys;
-use super::control::{Budget, Clock, Lane, LaneReport, Phase, Shared, Signal, Times, wall_ms};
+use super::control::{Clock, LaneReport, Phase, Times, wall_ms};
 use super::lanes::{LaneSpec, Lanes, ThreadUse};
 use super::measure::{Collector, Role};
+use super::options::ClientKind;
 #[cfg(not(feature = "librdkafka"))]
 use super::options::NO_LIBRDKAFKA;
-use super::options::{Amount, ClientKind, Plan, ProducePlan};
+use super::plan::{Amount, Plan, ProducePlan};
 use super::produce::ProducerSpec;
+use super::read_back::read_back;
 use super::verify::{Ledger, RunLedger, Tracker};
 use super::verify_log;
 use crate::error::Error;
@@ -52,77 +48,6 @@ pub(crate) struct Finished {
     pub load: Load,
     /// Each side's `.hlog`.
     pub logs: Vec<(Role, Vec<u8>)>,
-}
-
-/// What a broker is asked through, outside of the load.
-struct Admin {
-    runtime: Runtime,
-    addresses: Vec<SocketAddr>,
-    timeout: Duration,
-    allow_remote: bool,
-}
-
-impl Admin {
-    fn new(plan: &Plan) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Error::Failed(format!("no runtime: {error}")))?;
-        let addresses = resolve(&plan.bootstrap, plan.allow_remote)?;
-        Ok(Self { runtime, addresses, timeout: plan.timeout, allow_remote: plan.allow_remote })
-    }
-
-    fn find(&self, topic: &str) -> Result<Option<Topic>, ClientError> {
-        self.runtime.block_on(async {
-            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
-            find_topic(&mut connection, topic, false, self.allow_remote).await
-        })
-    }
-
-    fn create(&self, plan: &Plan) -> Result<Topic, Error> {
-        let partitions = plan.partitions.unwrap_or(1);
-        let created = self.runtime.block_on(async {
-            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
-            create_topic(&mut connection, &plan.topic, partitions, &plan.topic_config).await?;
-            find_topic(&mut connection, &plan.topic, true, self.allow_remote).await
-        });
-        let topic = created?;
-        topic.ok_or_else(|| Error::Failed(format!("topic {} was created and is not there", plan.topic)))
-    }
-
-    fn delete(&self, topic: &str) -> Result<(), ClientError> {
-        self.runtime.block_on(async {
-            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
-            delete_topic(&mut connection, topic).await
-        })
-    }
-
-    /// One end of each partition, by number.
-    fn offsets(&self, topic: &Topic, which: Offsets) -> Result<Vec<i64>, ClientError> {
-        self.runtime.block_on(async {
-            let mut offsets = vec![0; topic.partitions.len()];
-            for (leader, partitions) in topic.by_leader() {
-                let mut connection = Connection::open(leader, self.timeout).await?;
-                let found = list_offsets(&mut connection, &topic.name, &partitions, which).await?;
-                for (partition, offset) in partitions.iter().zip(found) {
-                    offsets[*partition as usize] = offset;
-                }
-            }
-            Ok(offsets)
-        })
-    }
-
-    /// The ends once they stay: with acks=1 what was acknowledged may become visible a little later.
-    fn settled_ends(&self, topic: &Topic, acks: i16) -> Result<Vec<i64>, ClientError> {
-        let mut ends = self.offsets(topic, Offsets::Latest)?;
-        for _ in 0..if acks == 1 { 50 } else { 0 } {
-            std::thread::sleep(Duration::from_millis(200));
-            let again = self.offsets(topic, Offsets::Latest)?;
-            if again == ends {
-                break;
-            }
-            ends = again;
-        }
-        Ok(ends)
-    }
 }
 
 /// Runs `plan`.
@@ -558,7 +483,7 @@ impl Session<'_> {
         let trackers = reports.get(&Role::Consume).into_iter().flatten().filter_map(|report| report.tracker.as_ref());
         if self.plan.consume.is_some() {
             for (tracker, partitions) in trackers {
-                let covers = |partition: i32| partitions.contains(&partition);
+                let covers = |partition: i32| partitions.binary_search(&partition).is_ok();
                 tracker.clone().finish(std::slice::from_ref(&ledger), covers, &mut verified);
             }
             return Ok(verified);
@@ -572,107 +497,8 @@ impl Session<'_> {
     }
 }
 
-/// Reads every partition from `starts` to `ends` once. `None` for the time where Ctrl-C ended it.
-fn read_back(
-    admin: &Admin,
-    topic: &Topic,
-    starts: &[i64],
-    ends: &[i64],
-    mut tracker: Tracker,
-) -> Result<(Tracker, Duration), Error> {
-    const BYTES_MAX: i32 = 4 << 20;
-    let started = Instant::now();
-    for (leader, partitions) in topic.by_leader() {
-        let spec = ConsumerSpec {
-            leader,
-            topic: topic.name.clone(),
-            topic_id: topic.id,
-            partitions: partitions.iter().map(|partition| (*partition, starts[*partition as usize])).collect(),
-            ends: Some(partitions.iter().map(|partition| ends[*partition as usize]).collect()),
-            again: false,
-            bytes_min: 1,
-            bytes_max: BYTES_MAX,
-            wait_ms: 500,
-            end_to_end: false,
-            tracker: Some(tracker),
-        };
-        let times = Times { start_ns: 0, measure_ns: u64::MAX, deadline_ns: None };
-        let (signal, watch) = watch::channel(Signal { phase: Phase::Run(times) });
-        let shared = Shared {
-            clock: Clock::new(),
-            budget: Arc::new(Budget::new(Amount::Once)),
-            connected: Arc::default(),
-            producing: Arc::new(AtomicUsize::new(0)),
-            timeout: admin.timeout,
-        };
-        let (intervals, _) = std::sync::mpsc::channel();
-        let lane = Lane { shared, signal: watch, role: Role::Consume, intervals, recorder: Default::default() };
-        let report = admin.runtime.block_on(async {
-            let mut reading = std::pin::pin!(consume::run(spec, lane));
-            loop {
-                tokio::select! {
-                    report = &mut reading => return report.map(Some),
-                    () = tokio::time::sleep(Duration::from_millis(100)) => signal.send_modify(|_| {}),
-                    () = stop::wait() => return Ok(None),
-                }
-            }
-        });
-        let Some((back, _)) = report?.and_then(|report| report.tracker) else {
-            return Err(Error::Failed("interrupted while reading back: nothing is known of what was acknowledged".to_owned()));
-        };
-        tracker = back;
-    }
-    Ok((tracker, started.elapsed()))
-}
-
-/// `load verify`: reads back what earlier runs got acknowledged.
-///
-/// # Errors
-/// The log is none, the topic is gone, or the broker fails.
-pub(crate) fn verify(plan: &Plan, progress: &Progress) -> Result<Finished, Error> {
-    let Some(path) = &plan.verify_log else { return Err(Error::Usage("--verify-log is missing".to_owned())) };
-    let log = verify_log::read(path)?;
-    let admin = Admin::new(plan)?;
-    let Some(topic) = admin.find(&log.topic)? else {
-        return Err(Error::Failed(format!("topic {} of {} is not there", log.topic, path.display())));
-    };
-    if topic.partitions.len() < log.starts.len() {
-        return Err(Error::Failed(format!(
-            "topic {} has {} partitions, it had {}",
-            log.topic,
-            topic.partitions.len(),
-            log.starts.len()
-        )));
-    }
-    let mut starts = log.starts.clone();
-    starts.resize(topic.partitions.len(), 0);
-    let acks = if log.acks_all { -1 } else { 1 };
-    let ends = admin.settled_ends(&topic, acks)?;
-    if let Some(partition) = starts.iter().zip(&ends).position(|(start, end)| start > end) {
-        let (start, end) = (starts[partition], ends[partition]);
-        let text =
-            format!("partition {partition} ends at offset {end}; before the first run of {} it ended at {start}", path.display());
-        return Err(Error::Failed(text));
-    }
-    progress.note("reading back what was acknowledged");
-    let own = Reading::take(std::process::id()).ok();
-    let tracker = Tracker::new(log.runs.iter().map(|run| (run.run, run.value_bytes)));
-    let (tracker, elapsed) = read_back(&admin, &topic, &starts, &ends, tracker)?;
-    let mut verified = Verified::default();
-    tracker.finish(&log.runs, |_| true, &mut verified);
-    let settings = vec![
-        ("run".to_owned(), plan.what.to_owned()),
-        ("bootstrap".to_owned(), plan.bootstrap.clone()),
-        ("topic".to_owned(), log.topic.clone()),
-        ("partitions".to_owned(), topic.partitions.len().to_string()),
-        ("runs".to_owned(), log.runs.len().to_string()),
-        ("read back in".to_owned(), format!("{:.1} s", elapsed.as_secs_f64())),
-    ];
-    let generator = used(Some(std::process::id()), own, 0).unwrap_or_default();
-    Ok(Finished { load: Load { settings, generator, verify: Some(verified), ..Load::default() }, logs: Vec::new() })
-}
-
-fn used(pid: Option<u32>, since: Option<Reading>, bytes: u64) -> Option<ProcessUse> {
+/// What a process used since a reading, where there is one.
+pub(crate) fn used(pid: Option<u32>, since: Option<Reading>, bytes: u64) -> Option<ProcessUse> {
     since?.used_since(pid?, bytes).ok()
 }
 

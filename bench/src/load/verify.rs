@@ -12,6 +12,8 @@ use crate::results::Verified;
 
 /// Findings that are told in words; the rest are counted.
 const FINDINGS_MAX: usize = 20;
+/// Findings that are kept until the ledger excuses some of them.
+const DOUBTS_MAX: usize = 1000;
 /// Gaps, or runs of duplicates, that are kept of one producer and partition; beyond that the oldest gap is lost for good.
 const RANGES_MAX: usize = 1 << 16;
 
@@ -88,6 +90,35 @@ impl Runs {
     }
 }
 
+/// What was found, before the ledger says whether it is a fault.
+#[derive(Clone, Debug)]
+struct Finding {
+    text: String,
+    doubt: Option<Doubt>,
+}
+
+/// What a ledger may excuse.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    stream: (u64, u32, i32),
+    /// The records in question.
+    from: u64,
+    to: u64,
+    /// Whether they are missing, rather than there again or late.
+    missing: bool,
+}
+
+impl Doubt {
+    /// Whether nothing is wrong about it.
+    fn is_excused(&self, ledger: &Ledger, idempotent: bool, stream: Option<&Stream>) -> bool {
+        if self.missing {
+            let still = |stream: &Stream| stream.missing.count_within(self.from, self.to) > 0;
+            return ledger.acknowledged.count_within(self.from, self.to) == 0 || !stream.is_some_and(still);
+        }
+        !idempotent && ledger.repeated.count_within(self.from, self.to) == self.to - self.from
+    }
+}
+
 /// Follows what comes back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracker {
@@ -96,7 +127,7 @@ pub(crate) struct Tracker {
     received: u64,
     damaged: u64,
     unknown: u64,
-    findings: Vec<String>,
+    findings: Vec<Finding>,
 }
 
 impl Tracker {
@@ -107,9 +138,9 @@ impl Tracker {
         Self { runs, ..Self::default() }
     }
 
-    fn find(&mut self, finding: impl FnOnce() -> String) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding());
+    fn find(&mut self, doubt: Option<Doubt>, text: impl FnOnce() -> String) {
+        if self.findings.len() < DOUBTS_MAX {
+            self.findings.push(Finding { text: text(), doubt });
         }
     }
 
@@ -122,13 +153,13 @@ impl Tracker {
     /// Notes that a batch's CRC does not fit its bytes, although its records are whole.
     pub(crate) fn bad_crc(&mut self, partition: i32, offset: i64) {
         self.damaged += 1;
-        self.find(|| format!("partition {partition}, offset {offset}: the batch's CRC does not fit its bytes"));
+        self.find(None, || format!("partition {partition}, offset {offset}: the batch's CRC does not fit its bytes"));
     }
 
     /// Notes records that cannot be read at all.
     pub(crate) fn unreadable(&mut self, partition: i32, offset: i64, why: &str) {
         self.damaged += 1;
-        self.find(|| format!("partition {partition}, offset {offset}: {why}"));
+        self.find(None, || format!("partition {partition}, offset {offset}: {why}"));
     }
 
     /// Takes the next record of a partition.
@@ -136,13 +167,13 @@ impl Tracker {
         let value = value.unwrap_or_default();
         let Some(stamp) = Stamp::read(value) else {
             self.damaged += 1;
-            self.find(|| format!("partition {partition}, offset {offset}: bytes that nobody sent"));
+            self.find(None, || format!("partition {partition}, offset {offset}: bytes that nobody sent"));
             return;
         };
         let Some(filler) = self.runs.get(&stamp.run).filter(|_| stamp.partition == partition) else {
             self.unknown += 1;
             let Stamp { run, producer, partition: other, sequence, .. } = stamp;
-            self.find(|| {
+            self.find(None, || {
                 format!(
                     "partition {partition}, offset {offset}: record {sequence} that producer {producer} of run {run:x} sent to partition {other}"
                 )
@@ -154,8 +185,11 @@ impl Tracker {
         let sequence = stamp.sequence;
         let stream = self.streams.entry((stamp.run, stamp.producer, partition)).or_default();
         let mut finding = None;
+        let key = (stamp.run, stamp.producer, partition);
+        let mut doubt = Some(Doubt { stream: key, from: sequence, to: sequence + 1, missing: false });
         if sequence >= stream.next {
             if sequence > stream.next {
+                doubt = Some(Doubt { stream: key, from: stream.next, to: sequence, missing: true });
                 finding = Some(format!("after record {} comes {sequence}", stream.next as i64 - 1));
                 stream.missing.insert(stream.next, sequence);
             }
@@ -173,11 +207,12 @@ impl Tracker {
         }
         if !whole {
             self.damaged += 1;
+            doubt = None;
             finding = Some(format!("record {sequence} has other bytes than were sent"));
         }
         if let Some(finding) = finding {
             let producer = stamp.producer;
-            self.find(|| format!("partition {partition}, offset {offset}, producer {producer}: {finding}"));
+            self.find(doubt, || format!("partition {partition}, offset {offset}, producer {producer}: {finding}"));
         }
     }
 
@@ -185,7 +220,19 @@ impl Tracker {
     pub(crate) fn finish(mut self, ledgers: &[RunLedger], covers: impl Fn(i32) -> bool, verified: &mut Verified) {
         verified.corrupted += self.damaged;
         verified.unknown += self.unknown;
+        let mut findings = Vec::new();
         let nothing = Ledger::default();
+        for finding in self.findings.drain(..) {
+            let excused = finding.doubt.is_some_and(|doubt| {
+                let (run, producer, partition) = doubt.stream;
+                let run = ledgers.iter().find(|ledger| ledger.run == run);
+                let ledger = run.and_then(|run| run.producers.get(&producer)?.get(&partition)).unwrap_or(&nothing);
+                doubt.is_excused(ledger, run.is_some_and(|run| run.idempotent), self.streams.get(&doubt.stream))
+            });
+            if !excused {
+                findings.push(finding.text);
+            }
+        }
         for ((run, producer, partition), stream) in &self.streams {
             let of_run = ledgers.iter().find(|ledger| ledger.run == *run);
             let ledger = of_run.and_then(|run| run.producers.get(producer)?.get(partition)).unwrap_or(&nothing);
@@ -201,7 +248,7 @@ impl Tracker {
             if stream.next > ledger.sent && of_run.is_none_or(|run| run.complete) {
                 let beyond = stream.next - ledger.sent;
                 verified.unknown += beyond - stream.missing.count_within(ledger.sent, stream.next);
-                self.findings.push(format!(
+                findings.push(format!(
                     "partition {partition}, producer {producer}: {} records were sent, {} came",
                     ledger.sent, stream.next
                 ));
@@ -217,10 +264,8 @@ impl Tracker {
                     let mut lost = forgotten;
                     for (from, to) in gaps {
                         let count = ledger.acknowledged.count_within(from, to);
-                        if let Some(first) =
-                            ledger.acknowledged.first_within(from, to).filter(|_| self.findings.len() < FINDINGS_MAX)
-                        {
-                            self.findings.push(format!(
+                        if let Some(first) = ledger.acknowledged.first_within(from, to).filter(|_| findings.len() < DOUBTS_MAX) {
+                            findings.push(format!(
                                 "partition {partition}, producer {producer}: {count} acknowledged records are not there, from record {first} on"
                             ));
                         }
@@ -232,7 +277,7 @@ impl Tracker {
         }
         verified.received += self.received;
         let room = FINDINGS_MAX.saturating_sub(verified.findings.len());
-        verified.findings.extend(self.findings.into_iter().take(room));
+        verified.findings.extend(findings.into_iter().take(room));
     }
 }
 
@@ -282,7 +327,8 @@ mod tests {
         // What was sent and not acknowledged may be there or not.
         assert!(verified(&[0, 1, 2, 3], &ledger(2, 4)).is_sound());
         assert!(verified(&[0, 1], &ledger(2, 4)).is_sound());
-        assert!(verified(&[0, 1, 3], &ledger(2, 4)).is_sound());
+        let gap = verified(&[0, 1, 3], &ledger(2, 4));
+        assert!(gap.is_sound() && gap.findings.is_empty(), "{gap:?}");
     }
 
     #[test]
@@ -309,11 +355,11 @@ mod tests {
         let mut sent = ledger(4, 4);
         sent.producers.get_mut(&0).unwrap().get_mut(&0).unwrap().repeated.insert(1, 3);
         let found = verified(&[0, 1, 2, 1, 2, 3], &sent);
-        assert!(found.is_sound(), "{found:?}");
+        assert!(found.is_sound() && found.findings.is_empty(), "{found:?}");
         assert_eq!(found.duplicated_by_retry, 2);
         assert_eq!(counts(&verified(&[0, 1, 2, 3, 3, 2], &sent)), [0, 1, 1, 0, 0, 0]);
         let late = verified(&[0, 3, 1, 2], &sent);
-        assert!(late.is_sound() && late.reordered_by_retry == 2, "{late:?}");
+        assert!(late.is_sound() && late.reordered_by_retry == 2 && late.findings.is_empty(), "{late:?}");
         assert_eq!(counts(&verified(&[1, 2, 3, 0], &sent)), [0, 0, 0, 1, 0, 0]);
         sent.idempotent = true;
         assert_eq!(counts(&verified(&[0, 3, 1, 2], &sent)), [0, 0, 0, 2, 0, 0]);

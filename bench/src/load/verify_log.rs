@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::client::Topic;
-use super::options::Plan;
+use super::plan::Plan;
 use super::verify::RunLedger;
 use crate::error::Error;
 

@@ -1,0 +1,92 @@
+//! What the main thread asks a broker outside of the load, each time over a connection of its own. It blocks.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::client::{ClientError, Connection, Offsets, Topic, create_topic, delete_topic, find_topic, list_offsets, resolve};
+use super::plan::Plan;
+use crate::error::Error;
+
+/// What a broker is asked through, outside of the load.
+pub(crate) struct Admin {
+    /// Where requests run.
+    pub runtime: Runtime,
+    /// Where to connect first.
+    pub addresses: Vec<SocketAddr>,
+    /// How long a request may go without an answer.
+    pub timeout: Duration,
+    /// Whether a broker elsewhere is fine.
+    pub allow_remote: bool,
+}
+
+impl Admin {
+    /// For the broker of a plan; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The address is none, or elsewhere.
+    pub(crate) fn new(plan: &Plan) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::Failed(format!("no runtime: {error}")))?;
+        let addresses = resolve(&plan.bootstrap, plan.allow_remote)?;
+        Ok(Self { runtime, addresses, timeout: plan.timeout, allow_remote: plan.allow_remote })
+    }
+
+    /// Looks a topic up.
+    pub(crate) fn find(&self, topic: &str) -> Result<Option<Topic>, ClientError> {
+        self.runtime.block_on(async {
+            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
+            find_topic(&mut connection, topic, false, self.allow_remote).await
+        })
+    }
+
+    /// Creates the plan's topic and waits for its leaders.
+    pub(crate) fn create(&self, plan: &Plan) -> Result<Topic, Error> {
+        let partitions = plan.partitions.unwrap_or(1);
+        let created = self.runtime.block_on(async {
+            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
+            create_topic(&mut connection, &plan.topic, partitions, &plan.topic_config).await?;
+            find_topic(&mut connection, &plan.topic, true, self.allow_remote).await
+        });
+        let topic = created?;
+        topic.ok_or_else(|| Error::Failed(format!("topic {} was created and is not there", plan.topic)))
+    }
+
+    /// Deletes a topic.
+    pub(crate) fn delete(&self, topic: &str) -> Result<(), ClientError> {
+        self.runtime.block_on(async {
+            let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
+            delete_topic(&mut connection, topic).await
+        })
+    }
+
+    /// One end of each partition, by number.
+    pub(crate) fn offsets(&self, topic: &Topic, which: Offsets) -> Result<Vec<i64>, ClientError> {
+        self.runtime.block_on(async {
+            let mut offsets = vec![0; topic.partitions.len()];
+            for (leader, partitions) in topic.by_leader() {
+                let mut connection = Connection::open(leader, self.timeout).await?;
+                let found = list_offsets(&mut connection, &topic.name, &partitions, which).await?;
+                for (partition, offset) in partitions.iter().zip(found) {
+                    offsets[*partition as usize] = offset;
+                }
+            }
+            Ok(offsets)
+        })
+    }
+
+    /// The ends once they stay: with acks=1 what was acknowledged may become visible a little later.
+    pub(crate) fn settled_ends(&self, topic: &Topic, acks: i16) -> Result<Vec<i64>, ClientError> {
+        let mut ends = self.offsets(topic, Offsets::Latest)?;
+        for _ in 0..if acks == 1 { 50 } else { 0 } {
+            std::thread::sleep(Duration::from_millis(200));
+            let again = self.offsets(topic, Offsets::Latest)?;
+            if again == ends {
+                break;
+            }
+            ends = again;
+        }
+        Ok(ends)
+    }
+}

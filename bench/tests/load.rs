@@ -373,9 +373,30 @@ fn a_later_process_verifies_several_runs() {
     bench.run(broker.address, &format!("verify --verify-log {log}")).failed(2, "is no verify log");
 }
 
-fn interrupt(child: &Child) {
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
+}
+
+fn wait_for(broker: &Broker, batches: usize) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while broker.produced() < batches && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_generator_that_stood_still_says_so() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let mut command = bench.command(broker.address, "produce --rate 1000 --records 1500 --record-bytes 100 --batch-records 10");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&broker, 20);
+    signal(&child, "-STOP");
+    std::thread::sleep(Duration::from_millis(400));
+    signal(&child, "-CONT");
+    let load = ran(child.wait_with_output().unwrap()).ok();
+    assert!(load.generator_bound.unwrap().contains("began more than 1 ms late"));
+    assert!(load.produce.unwrap().latency.unwrap().max_us >= 390_000);
 }
 
 #[test]
@@ -388,11 +409,8 @@ fn ctrl_c_reports_what_was_measured_and_removes_the_topic() {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         let mut command = bench.command(broker.address, &format!("{line} --duration 10min"));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while broker.produced() < 20 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        interrupt(&child);
+        wait_for(&broker, 20);
+        signal(&child, "-INT");
         let ran = ran(child.wait_with_output().unwrap());
         assert_eq!(ran.status, 130, "{line}: {}", ran.stderr);
         let produce = ran.load.unwrap().produce.unwrap();
@@ -407,11 +425,8 @@ fn ctrl_c_ends_a_run_against_a_silent_broker() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Silent]));
     let mut command = bench.command(broker.address, "produce --record-bytes 100 --duration 10min --timeout 10min");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while broker.produced() < 1 && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    interrupt(&child);
+    wait_for(&broker, 1);
+    signal(&child, "-INT");
     let ran = ran(child.wait_with_output().unwrap());
     assert_eq!(ran.status, 130, "{}", ran.stderr);
     assert_eq!(ran.load.unwrap().produce.unwrap().records, 0);

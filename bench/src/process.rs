@@ -1,18 +1,19 @@
 //! What a process used, from /proc: CPU seconds, memory, storage, context switches. For the broker under test and for ourselves.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
 use crate::results::ProcessUse;
 
 /// A reading of a process's counters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Reading {
     cpu_s: f64,
     written_bytes: Option<u64>,
     read_bytes: Option<u64>,
-    voluntary: u64,
-    involuntary: u64,
+    /// Context switches of each thread, voluntary and not. io_uring's workers come and go, so a sum would not do.
+    switches: BTreeMap<u32, (u64, u64)>,
 }
 
 impl Reading {
@@ -26,12 +27,14 @@ impl Reading {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         let per_second = rustix::param::clock_ticks_per_second().max(1);
-        let (mut voluntary, mut involuntary) = (0, 0);
+        let mut switches = BTreeMap::new();
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
             // A thread may end while we look.
-            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
-            voluntary += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
-            involuntary += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+            let path = thread?.path();
+            let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
+            let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+            let count = |name| field(&status, name).unwrap_or(0);
+            switches.insert(id, (count("voluntary_ctxt_switches:"), count("nonvoluntary_ctxt_switches:")));
         }
         let storage = fs::read_to_string(format!("/proc/{pid}/io")).ok();
         let storage = |name| storage.as_deref().and_then(|text| field(text, name));
@@ -39,8 +42,7 @@ impl Reading {
             cpu_s: (ticks(11) + ticks(12)) as f64 / per_second as f64,
             written_bytes: storage("write_bytes:"),
             read_bytes: storage("read_bytes:"),
-            voluntary,
-            involuntary,
+            switches,
         })
     }
 
@@ -53,6 +55,11 @@ impl Reading {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let cpu_s = now.cpu_s - self.cpu_s;
         let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        let switches = now.switches.iter().map(|(id, now)| {
+            let then = self.switches.get(id).copied().unwrap_or_default();
+            (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1))
+        });
+        let (voluntary, involuntary) = switches.fold((0, 0), |sum, thread| (sum.0 + thread.0, sum.1 + thread.1));
         Ok(ProcessUse {
             cpu_s,
             cpu_s_per_gb: if bytes == 0 { 0.0 } else { cpu_s / (bytes as f64 / 1e9) },
@@ -60,8 +67,8 @@ impl Reading {
             rss_bytes: field(&status, "VmRSS:").unwrap_or(0) << 10,
             written_bytes: since(now.written_bytes, self.written_bytes),
             read_bytes: since(now.read_bytes, self.read_bytes),
-            switches_voluntary: now.voluntary.saturating_sub(self.voluntary),
-            switches_involuntary: now.involuntary.saturating_sub(self.involuntary),
+            switches_voluntary: voluntary,
+            switches_involuntary: involuntary,
         })
     }
 }

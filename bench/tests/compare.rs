@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use ringlog_bench::results::{Compare, Latency, Load, Outcome, ProcessUse, Run, Side, StepOutcome};
+use ringlog_bench::results::{Compare, Latency, Load, Outcome, ProcessUse, Run, Side, StepOutcome, Verified};
 use ringlog_bench::store;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -215,6 +215,19 @@ fn a_generator_that_fails_ends_it_and_what_was_measured_is_kept() {
     assert_eq!(compare.workloads[0].runs.len(), 2);
     assert!(!compare.workloads[0].figures.is_empty());
     assert!(text(&output.stderr).lines().any(|line| line == format!("ringlog-bench: ended early: {why}")));
+    scene.assert_nothing_is_left();
+}
+
+#[test]
+fn a_broker_that_loses_records_is_told_and_the_others_go_on() {
+    let scene = Scene::new();
+    let brokers = [scene.broker("a", "sound", ""), scene.broker("b", "sound", "")];
+    let output = scene.command(&scene.spec(SPEC), &brokers).env("FAKE_LOSES_AT", "2").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (_, compare) = scene.stored().unwrap();
+    assert_eq!(compare.workloads[0].runs.len(), 4);
+    let printed = text(&output.stdout);
+    assert!(printed.contains("note: produce, a, round 1: of 1 acknowledged records 1 were lost"), "{printed}");
     scene.assert_nothing_is_left();
 }
 
@@ -452,7 +465,9 @@ fn fake_generator() {
     fs::write(out.join("latency.hlog"), "#[Fake]\n").unwrap();
     let latency = Latency { count: 1, hlog: Some("latency.hlog".to_owned()), ..Latency::default() };
     let side = Side { records: 1, mb_per_s: number as f64, latency: Some(latency), ..Side::default() };
-    let load = Load { produce: Some(side), broker: Some(ProcessUse::default()), ..Load::default() };
+    let lost = u64::from(is_at("FAKE_LOSES_AT"));
+    let verify = Some(Verified { acknowledged: 1, received: 1 - lost, lost, ..Verified::default() });
+    let load = Load { produce: Some(side), broker: Some(ProcessUse::default()), verify, ..Load::default() };
     let run = Run {
         format: ringlog_bench::results::FORMAT,
         version: "0".to_owned(),
@@ -464,4 +479,7 @@ fn fake_generator() {
         outcome: Outcome::Load(Box::new(load)),
     };
     store::save(&out, &run).unwrap();
+    if lost > 0 {
+        std::process::exit(1);
+    }
 }

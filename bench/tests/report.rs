@@ -124,7 +124,10 @@ fn save(directory: &Path, started_ms: u64, outcome: Outcome) -> PathBuf {
         started_ms,
         elapsed_s: 12.0,
         interrupted: started_ms == 1_000,
-        machine: Machine { facts: vec![("CPU".to_owned(), EVIL.to_owned())], warnings: vec![format!("other load {EVIL}")] },
+        machine: Machine {
+            facts: vec![("CPU".to_owned(), EVIL.to_owned()), ("others at work".to_owned(), format!("load of {started_ms}"))],
+            warnings: vec![format!("other load {EVIL}")],
+        },
         outcome,
     };
     store::save(directory, &run).unwrap()
@@ -157,7 +160,10 @@ fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
     for run in ["1000-load.json", "2000-compare.json", "3000-machine.json", "raw/1-load.json", "a%20%3Cb%3E.hlog"] {
         assert!(links(&page).iter().any(|link| link == run), "{run} is not linked");
     }
+    assert_eq!(page.matches(">CPU</th>").count(), 1, "what is the same stands once");
     for told in [
+        "load of 1000",
+        "load of 2000",
         "ringlog-bench x",
         "Interrupted",
         "other load",

@@ -83,7 +83,8 @@ impl Generator {
         if stop::requested() {
             return Err(Error::Failed("stopped".to_owned()));
         }
-        if status != 0 {
+        let read = read(directory);
+        if status != 0 && !matches!(&read, Ok((_, load)) if found_unsound(load)) {
             // A broker that is gone is the cause and not the symptom.
             instance.check_running()?;
             return Err(Error::Failed(format!(
@@ -92,17 +93,27 @@ impl Generator {
                 last_line(&log_path)
             )));
         }
-        let mut runs = store::load_all(directory)?;
-        let (stored, load) = match (runs.pop(), runs.pop()) {
-            (Some((path, run)), None) => match run.outcome {
-                Outcome::Load(load) => (path, *load),
-                _ => return Err(Error::Failed(format!("{} is not the load generator's", path.display()))),
-            },
-            _ => return Err(Error::Failed(format!("the load generator stored no single result in {}", directory.display()))),
-        };
+        let (stored, load) = read?;
         let _ = fs::remove_file(log_path);
         let mut command_line = vec!["ringlog-bench".to_owned()];
         command_line.extend(whole);
         Ok(Called { command_line, stored, load })
     }
+}
+
+/// The one result in a directory.
+fn read(directory: &Path) -> Result<(PathBuf, Load), Error> {
+    let mut runs = store::load_all(directory)?;
+    match (runs.pop(), runs.pop()) {
+        (Some((path, run)), None) => match run.outcome {
+            Outcome::Load(load) => Ok((path, *load)),
+            _ => Err(Error::Failed(format!("{} is not the load generator's", path.display()))),
+        },
+        _ => Err(Error::Failed(format!("the load generator stored no single result in {}", directory.display()))),
+    }
+}
+
+/// A broker that lost records makes the generator fail, and is what a comparison is to tell.
+fn found_unsound(load: &Load) -> bool {
+    load.verify.as_ref().is_some_and(|verified| !verified.is_sound())
 }

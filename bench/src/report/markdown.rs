@@ -13,15 +13,13 @@ use crate::{disk, engine};
 /// All runs. Nothing is written about a run that has no figures but its machine.
 pub(super) fn render(runs: &[Stored]) -> String {
     let mut text = String::new();
-    let mut last_facts = None;
+    let shared = page::shared_facts(runs);
+    if !shared.is_empty() {
+        let rows: Vec<Vec<String>> = shared.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+        let _ = writeln!(text, "{}", rows_of(&["Machine".to_owned(), String::new()], &rows, false));
+    }
     for stored in runs {
         let run = &stored.run;
-        if last_facts != Some(&run.machine.facts) && !run.machine.facts.is_empty() {
-            let rows: Vec<Vec<String>> =
-                run.machine.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
-            let _ = writeln!(text, "{}", rows_of(&["Machine".to_owned(), String::new()], &rows, false));
-            last_facts = Some(&run.machine.facts);
-        }
         match &run.outcome {
             Outcome::Machine => continue,
             Outcome::Disk(grid) => titled(&mut text, &disk::tables(grid)),
@@ -31,10 +29,14 @@ pub(super) fn render(runs: &[Stored]) -> String {
         }
         let early = if run.interrupted { ", interrupted" } else { "" };
         let _ = writeln!(text, "`{}` ({}{early})\n", code(&run.command_line), time::utc(run.started_ms));
+        let own = page::own_facts(stored, &shared);
+        for (name, value) in &own {
+            let _ = writeln!(text, "- {}: {}", escaped(name), escaped(value));
+        }
         for warning in &run.machine.warnings {
             let _ = writeln!(text, "- {}", escaped(warning));
         }
-        if !run.machine.warnings.is_empty() {
+        if !own.is_empty() || !run.machine.warnings.is_empty() {
             text.push('\n');
         }
     }

@@ -4,19 +4,13 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Stored, comparison, load, tables, time};
 use crate::error::Error;
-use crate::machine::Machine;
 use crate::results::Outcome;
 use crate::{disk, engine};
 
 /// The whole page.
 pub(super) fn render(runs: &[Stored]) -> Result<String, Error> {
-    let mut machines: Vec<&Machine> = Vec::new();
-    for stored in runs {
-        if !machines.iter().any(|known| known.facts == stored.run.machine.facts) {
-            machines.push(&stored.run.machine);
-        }
-    }
-    let sections = runs.iter().enumerate().map(|(at, stored)| section(at, stored, &machines)).collect::<Result<Vec<_>, _>>()?;
+    let shared = shared_facts(runs);
+    let sections = runs.iter().enumerate().map(|(at, stored)| section(at, stored, &shared)).collect::<Result<Vec<_>, _>>()?;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -48,10 +42,8 @@ pub(super) fn render(runs: &[Stored]) -> Result<String, Error> {
                 }
                 section {
                     h2 { "Where it ran" }
-                    @for (at, machine) in machines.iter().enumerate() {
-                        @if machines.len() > 1 { h3 { "Machine " (at + 1) } }
-                        (facts(&machine.facts))
-                    }
+                    (facts(&shared))
+                    @if runs.len() > 1 { p.quiet { "What was the same in all runs; what differed stands at each." } }
                 }
                 (doubts())
                 @for section in &sections { (section) }
@@ -60,6 +52,18 @@ pub(super) fn render(runs: &[Stored]) -> Result<String, Error> {
         }
     };
     Ok(page.into_string())
+}
+
+/// What all runs say of their machine in the same words.
+pub(super) fn shared_facts(runs: &[Stored]) -> Vec<(String, String)> {
+    let Some((first, others)) = runs.split_first() else { return Vec::new() };
+    let is_shared = |fact: &&(String, String)| others.iter().all(|other| other.run.machine.facts.contains(fact));
+    first.run.machine.facts.iter().filter(is_shared).cloned().collect()
+}
+
+/// What a run says of its machine that others do not.
+pub(super) fn own_facts(stored: &Stored, shared: &[(String, String)]) -> Vec<(String, String)> {
+    stored.run.machine.facts.iter().filter(|fact| !shared.contains(fact)).cloned().collect()
 }
 
 fn first(runs: &[Stored]) -> String {
@@ -90,9 +94,9 @@ fn doubts() -> Markup {
 }
 
 /// One run.
-fn section(at: usize, stored: &Stored, machines: &[&Machine]) -> Result<Markup, Error> {
+fn section(at: usize, stored: &Stored, shared: &[(String, String)]) -> Result<Markup, Error> {
     let run = &stored.run;
-    let machine = machines.iter().position(|known| known.facts == run.machine.facts).map_or(1, |at| at + 1);
+    let own = own_facts(stored, shared);
     let body = match &run.outcome {
         Outcome::Machine => html! {},
         Outcome::Disk(grid) => html! {
@@ -109,11 +113,11 @@ fn section(at: usize, stored: &Stored, machines: &[&Machine]) -> Result<Markup, 
             pre.command { (command_line(&run.command_line)) }
             p.quiet {
                 (time::utc(run.started_ms)) ", " (format!("{:.0}", run.elapsed_s)) " s, ringlog-bench " (run.version) ", "
-                @if machines.len() > 1 { "machine " (machine) ", " }
                 "raw: " a href=(stored.href) { (stored.name) }
             }
             @if run.interrupted { p.warning { "Interrupted: what was measured until then." } }
             @for warning in &run.machine.warnings { p.warning { (warning) } }
+            @if !own.is_empty() { details { summary { "the machine at that moment" } (facts(&own)) } }
             (body)
         }
     })

@@ -536,6 +536,26 @@ mod tests {
     }
 
     #[test]
+    fn ready_made_ones_are_what_load_understands() {
+        use clap::Parser;
+        for (name, _) in READY_MADE {
+            for workload in Spec::find(name).unwrap().workload {
+                for step in workload.warm_up.iter().chain(&workload.step) {
+                    let (action, options) = match &step.start_stop {
+                        Some(start_stop) => (Action::Produce, start_stop.load_step("t").options),
+                        None => (step.load.unwrap(), workload.options_of(step)),
+                    };
+                    let mut line = vec!["ringlog-bench".to_owned(), "load".to_owned(), action.argument().to_owned()];
+                    line.extend(arguments(&options).unwrap());
+                    let cli = crate::cli::Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    let crate::cli::Command::Load(args) = cli.command else { panic!("{line:?}") };
+                    args.command.plan().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_least_is_enough() {
         let spec = Spec::parse(LEAST, "file").unwrap();
         assert_eq!((spec.rounds, spec.brokers), (3, both()));

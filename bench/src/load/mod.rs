@@ -43,7 +43,7 @@ pub use print::print;
 pub struct LoadArgs {
     /// What to do.
     #[command(subcommand)]
-    command: LoadCommand,
+    pub(crate) command: LoadCommand,
 }
 
 /// Runs a load; writes its `.hlog` files beside where the run will be stored.

@@ -160,7 +160,7 @@ async fn replay_all(disk: &Rc<dyn Disk>, data: &Path, journals: &[PathBuf], foun
         }
         replays.push(replay);
     }
-    let mut target = Target { disk, data, open: BTreeMap::new(), touched: BTreeSet::new() };
+    let mut target = Target::new(disk, data);
     for mut replay in replays {
         while let Some((_, entries)) = replay.next().await? {
             found.rounds += 1;
@@ -182,32 +182,72 @@ async fn replay_all(disk: &Rc<dyn Disk>, data: &Path, journals: &[PathBuf], foun
     Ok(())
 }
 
-/// The segment files that replay writes to.
+/// How much of a segment replay gathers before it writes it, and of all of them.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+const GATHERED_BYTES_MAX_ALL: usize = 64 << 20;
+
+/// The segment files that replay writes to. Small rounds bring few bytes for each; they are gathered to large writes.
 struct Target<'a> {
     disk: &'a Rc<dyn Disk>,
     data: &'a Path,
     open: BTreeMap<PathBuf, Rc<dyn File>>,
     touched: BTreeSet<PathBuf>,
+    /// By file: where they go, and what was not written yet.
+    gathered: BTreeMap<PathBuf, (u64, Vec<u8>)>,
+    gathered_bytes: usize,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn new(disk: &'a Rc<dyn Disk>, data: &'a Path) -> Self {
+        let (open, touched, gathered) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { disk, data, open, touched, gathered, gathered_bytes: 0 }
+    }
+
     async fn write(&mut self, folder: &str, entry: &Entry, payload: &[u8]) -> io::Result<()> {
         let path = self.data.join(folder).join(names::log_file_name(entry.segment_base));
-        if !self.open.contains_key(&path) {
-            if self.open.len() >= OPEN_FILES_MAX {
-                self.sync().await?;
-            }
-            let options = OpenOptions { create: Create::IfMissing, write: true, direct: false };
-            self.open.insert(path.clone(), self.disk.open(&path, options).await?);
-            self.touched.insert(self.data.join(folder));
+        let goes_on = |(position, bytes): &(u64, Vec<u8>)| {
+            position + bytes.len() as u64 == entry.position && bytes.len() + payload.len() <= GATHERED_BYTES_MAX
+        };
+        if self.gathered.get(&path).is_some_and(|gathered| !goes_on(gathered)) {
+            self.write_gathered(&path).await?;
         }
-        if let Some(file) = self.open.get(&path) {
-            file.write_at(Payload::Bytes(payload.to_vec()), entry.position).await?;
+        let (_, bytes) = self.gathered.entry(path).or_insert_with(|| (entry.position, Vec::new()));
+        bytes.extend_from_slice(payload);
+        self.gathered_bytes += payload.len();
+        if self.gathered_bytes > GATHERED_BYTES_MAX_ALL { self.write_all_gathered().await } else { Ok(()) }
+    }
+
+    async fn write_all_gathered(&mut self) -> io::Result<()> {
+        while let Some(path) = self.gathered.keys().next().cloned() {
+            self.write_gathered(&path).await?;
         }
         Ok(())
     }
 
+    async fn write_gathered(&mut self, path: &Path) -> io::Result<()> {
+        let Some((position, bytes)) = self.gathered.remove(path) else { return Ok(()) };
+        self.gathered_bytes -= bytes.len();
+        if !self.open.contains_key(path) {
+            if self.open.len() >= OPEN_FILES_MAX {
+                self.sync_open().await?;
+            }
+            let options = OpenOptions { create: Create::IfMissing, write: true, direct: false };
+            self.open.insert(path.to_owned(), self.disk.open(path, options).await?);
+            self.touched.extend(path.parent().map(Path::to_owned));
+        }
+        match self.open.get(path) {
+            Some(file) => file.write_at(Payload::Bytes(bytes), position).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is left, and syncs all of it.
     async fn sync(&mut self) -> io::Result<()> {
+        self.write_all_gathered().await?;
+        self.sync_open().await
+    }
+
+    async fn sync_open(&mut self) -> io::Result<()> {
         for result in self.disk.sync_set(std::mem::take(&mut self.open).into_values().collect()).await {
             result?;
         }

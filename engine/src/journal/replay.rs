@@ -7,6 +7,7 @@
 //! the one that counts.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -33,7 +34,11 @@ pub struct Replay {
     /// The body that was read last, and where its round stands.
     body: Vec<u8>,
     body_at: Option<u64>,
+    /// What the front of the file holds, once that was looked at: it is asked for again and again.
+    front: Option<Option<RoundHeader>>,
     buffer: Option<Buffer>,
+    /// The piece of the file that the buffer has.
+    window: Range<u64>,
 }
 
 impl Replay {
@@ -69,7 +74,9 @@ impl Replay {
             path: None,
             body: Vec::new(),
             body_at: None,
+            front: None,
             buffer: None,
+            window: 0..0,
         };
         if let Some((_, entry)) = file_entry {
             let path = directory.join(&entry.name);
@@ -117,21 +124,28 @@ impl Replay {
 
     /// The header at `position`, if a whole round stands there that continues the chain.
     async fn round_at(&mut self, position: u64) -> io::Result<Option<RoundHeader>> {
-        if !self.read(position, BLOCK_BYTES).await? {
-            return Ok(None);
-        }
-        let decoded = self.buffer.as_ref().map(|block| RoundHeader::decode(&block[..BLOCK_BYTES]));
-        let header = match decoded.unwrap_or(Err(FormatError::NotARound("nothing was read"))) {
-            Ok(header) => header,
-            Err(FormatError::NotARound(_)) => return Ok(None),
-            Err(error @ FormatError::Newer(_)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+        let header = match self.front {
+            Some(front) if position == 0 => front,
+            _ => self.header_at(position).await?,
         };
+        if position == 0 {
+            self.front = Some(header);
+        }
+        let Some(header) = header else { return Ok(None) };
         let ours = self.journal.is_none_or(|journal| journal == header.journal);
         if !ours || header.previous != self.last_sequence || header.sequence <= self.last_sequence {
             return Ok(None);
         }
         let whole = self.read_body(&header, position).await? && header.entries(&self.body).is_ok();
         Ok(whole.then_some(header))
+    }
+
+    async fn header_at(&mut self, position: u64) -> io::Result<Option<RoundHeader>> {
+        match self.read(position, BLOCK_BYTES).await?.map(RoundHeader::decode) {
+            Some(Ok(header)) => Ok(Some(header)),
+            None | Some(Err(FormatError::NotARound(_))) => Ok(None),
+            Some(Err(error @ FormatError::Newer(_))) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+        }
     }
 
     /// Reads table and payloads of a round. Returns whether all of it is there.
@@ -147,12 +161,14 @@ impl Replay {
         let mut skip = HEADER_BYTES;
         while at < end {
             let len = READ_BYTES.min((end - at) as usize);
-            if !self.read(at, len).await? {
-                return Ok(false);
-            }
             let wanted = header.body_bytes as usize - self.body.len();
-            if let Some(piece) = &self.buffer {
-                self.body.extend_from_slice(&piece[skip..len.min(skip + wanted)]);
+            let mut body = std::mem::take(&mut self.body);
+            let piece = self.read(at, len).await?;
+            body.extend_from_slice(piece.map_or(&[], |piece| &piece[skip..len.min(skip + wanted)]));
+            let is_there = piece.is_some();
+            self.body = body;
+            if !is_there {
+                return Ok(false);
             }
             skip = 0;
             at += len as u64;
@@ -161,16 +177,24 @@ impl Replay {
         Ok(self.body.len() == header.body_bytes as usize)
     }
 
-    /// Reads into the buffer. Returns whether all of it is there.
-    async fn read(&mut self, position: u64, len: usize) -> io::Result<bool> {
-        let Some(file) = &self.file else { return Ok(false) };
-        if position.checked_add(len as u64).is_none_or(|end| end > self.file_bytes) {
-            return Ok(false);
+    /// The `len` bytes at `position`, a block's, where the file has all of them. Much is read at once: rounds stand one behind
+    /// the other.
+    async fn read(&mut self, position: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let Some(end) = position.checked_add(len as u64).filter(|&end| end <= self.file_bytes) else { return Ok(None) };
+        if position < self.window.start || end > self.window.end {
+            self.window = 0..0;
+            let buffer = self.buffer.take().unwrap_or_else(|| Buffer::standalone(READ_BYTES));
+            let wanted = READ_BYTES.min((self.file_bytes - position) as usize / BLOCK_BYTES * BLOCK_BYTES).max(len);
+            let (buffer, read) = file.read_at(buffer, wanted, position).await?;
+            self.buffer = Some(buffer);
+            self.window = position..position + read as u64;
+            if read < len {
+                return Ok(None);
+            }
         }
-        let buffer = self.buffer.take().unwrap_or_else(|| Buffer::standalone(READ_BYTES));
-        let (buffer, read) = file.read_at(buffer, len, position).await?;
-        self.buffer = Some(buffer);
-        Ok(read == len)
+        let start = (position - self.window.start) as usize;
+        Ok(self.buffer.as_ref().map(|buffer| &buffer[start..start + len]))
     }
 }
 

@@ -45,7 +45,7 @@ pub struct OpenOptions {
     pub write: bool,
     /// Whether writes go around the page cache (O_DIRECT). They are then whole blocks from aligned memory. Where the
     /// filesystem has no O_DIRECT the file is opened buffered, which is logged once; callers need not care.
-    /// Reads through a direct handle must be whole aligned blocks too; readers open a second, buffered handle.
+    /// Reads through a direct handle must be whole aligned blocks too; who reads through the page cache opens a handle of its own.
     pub direct: bool,
 }
 
@@ -127,7 +127,7 @@ pub trait Disk {
     fn remove_dir(&self, path: &Path) -> IoFuture<()>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, path: &Path) -> IoFuture<()>;
-    /// One sync for a set of files: all are started at once, and the result tells each file's own fate, in order.
+    /// One sync for a set of files. The result tells each file's fate, in order; files that were synced together share it.
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>>;
     /// The room on the filesystem that holds `path`.
     fn space(&self, path: &Path) -> IoFuture<Space>;

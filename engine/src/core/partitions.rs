@@ -178,7 +178,7 @@ impl Core {
                 continue;
             }
             // On a full disk this is what makes room, so it does not wait for the next settling.
-            if let Err(error) = side_files::save_due_snapshots(&self.flush_io(), &slot.log).await {
+            if let Err(error) = side_files::save_due_snapshots(&self.flush_io(), &slot.log, false).await {
                 failed = Err(error);
             }
             let removed = slot.log.borrow_mut().remove_segments();
@@ -209,6 +209,8 @@ impl Core {
         self.stopping.set(true);
         self.retry_waiting();
         self.rounds_drained().await;
+        // A settling that is under way ends first: should its sync fail, the next one of the same file is not to be believed.
+        let _one = self.settle_lock.lock().await;
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         let results =
             self.for_each(slots.clone(), AT_ONCE, |core, slot| Box::pin(async move { core.close_partition(&slot).await })).await;
@@ -249,8 +251,9 @@ impl Core {
         for result in self.disk.sync_set(std::mem::take(&mut unsynced.files)).await {
             result?;
         }
-        slot.log.borrow_mut().settle(&unsynced);
-        Ok(())
+        let mut log = slot.log.borrow_mut();
+        log.settle(&unsynced);
+        if log.is_settled() { Ok(()) } else { Err(io::Error::other("a segment failed while the broker was stopping")) }
     }
 
     /// Removes the journal after all cores have closed and Kafka's checkpoint files are written.

@@ -63,7 +63,7 @@ impl Core {
         }
     }
 
-    /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. The first error, after the others were served.
+    /// Flushes and syncs these partitions, moves the checkpoint, frees journal space. One of the errors, after the others were served.
     async fn settle(self: &Rc<Self>, slots: Vec<Rc<Slot>>, force: Force) -> io::Result<()> {
         let _one = self.settle_lock.lock().await;
         let prepared: Prepared = Rc::default();
@@ -83,7 +83,7 @@ impl Core {
             if let Err(error) = result {
                 self.note_flush_error(&slot, &error);
                 if !slot.deleted.get() {
-                    failed = Some(error);
+                    keep_worse(&mut failed, error);
                 }
             }
         }
@@ -110,12 +110,12 @@ impl Core {
                     if !slot.deleted.get() && slot.log.borrow().offline_reason().is_none() {
                         slot.log.borrow_mut().flush_failed(&error);
                     }
-                    failed = Some(error);
+                    keep_worse(&mut failed, error);
                 }
             }
         }
         if let Err(error) = self.free_journal().await {
-            failed = Some(error);
+            keep_worse(&mut failed, error);
         }
         match failed {
             Some(error) => Err(error),
@@ -249,6 +249,13 @@ impl Core {
     }
 }
 
+/// That the disk is full is what those who wait have to hear.
+fn keep_worse(failed: &mut Option<io::Error>, error: io::Error) {
+    if failed.as_ref().is_none_or(|failed| failed.kind() != io::ErrorKind::StorageFull) {
+        *failed = Some(error);
+    }
+}
+
 /// Settles when journal space or memory is short.
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
@@ -258,7 +265,7 @@ pub(crate) async fn run(core: Rc<Core>) {
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
         core.note_full(&result);
         core.retry_waiting();
-        if result.is_ok() && !core.waiting.borrow().is_empty() {
+        if core.full.borrow().is_none() && !core.waiting.borrow().is_empty() {
             // Memory is short all the same: everything is settled, and nobody keeps what is.
             result = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
             core.note_full(&result);

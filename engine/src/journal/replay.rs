@@ -186,7 +186,11 @@ impl Replay {
             self.window = 0..0;
             let buffer = self.buffer.take().unwrap_or_else(|| Buffer::standalone(READ_BYTES));
             let wanted = READ_BYTES.min((self.file_bytes - position) as usize / BLOCK_BYTES * BLOCK_BYTES).max(len);
-            let (buffer, read) = file.read_at(buffer, wanted, position).await?;
+            let (buffer, read) = match file.read_at(buffer, wanted, position).await {
+                Ok(read) => read,
+                // What cannot be read may lie behind the chain, where nobody needs it.
+                Err(_) => file.read_at(Buffer::standalone(READ_BYTES), len, position).await?,
+            };
             self.buffer = Some(buffer);
             self.window = position..position + read as u64;
             if read < len {

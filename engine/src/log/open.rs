@@ -253,10 +253,20 @@ impl Opening<'_> {
         snapshot_files: &mut VecDeque<Offset>,
     ) -> io::Result<()> {
         let direct = OpenOptions { create: Create::Never, write: false, direct: true };
-        let file = self.disk.open(&self.params.directory.join(names::log_file_name(base)), direct).await?;
+        let path = self.params.directory.join(names::log_file_name(base));
+        let file = self.disk.open(&path, direct).await?;
         let mut scanner = Scanner::new(file, self.pool, file_bytes, 0, base, true);
         let changes = producers.changes();
-        while let Ok((header, _)) = scanner.next().await? {
+        loop {
+            let header = match scanner.next().await {
+                Ok(Ok((header, _))) => header,
+                Ok(Err(_)) => break,
+                Err(error) => {
+                    // It was to be removed anyway: what it says of producers is all that is lost.
+                    tracing::warn!(segment = %path.display(), %error, "a segment that is being removed cannot be read to its end");
+                    break;
+                }
+            };
             if header.base_offset >= snapshot_files.back().copied().unwrap_or(Offset(-1)).max(producers.end()) {
                 producers.update(&header, self.now);
             }

@@ -133,22 +133,21 @@ impl Reader {
     ) -> Result<Plan, ReadError> {
         loop {
             let view = partition.view.load_full();
-            match self.plan_in(partition, &view, offset, bytes_max, at_least_one).await {
-                // What is visible had grown beyond the view that was loaded before.
-                Err(ReadError::Damaged { .. }) if !Arc::ptr_eq(&view, &partition.view.load()) => {}
-                result => return result,
+            if let Some(plan) = self.plan_in(partition, &view, offset, bytes_max, at_least_one).await? {
+                return Ok(plan);
             }
         }
     }
 
+    /// `None` where the view was replaced before it was known how much of a segment is visible: more than the view has, perhaps.
     async fn plan_in(
         &self,
         partition: &Published,
-        view: &View,
+        view: &Arc<View>,
         offset: Offset,
         bytes_max: u64,
         at_least_one: bool,
-    ) -> Result<Plan, ReadError> {
+    ) -> Result<Option<Plan>, ReadError> {
         let mut plan = Plan {
             ranges: SmallVec::new(),
             bytes: 0,
@@ -159,11 +158,14 @@ impl Reader {
             return Err(ReadError::OutOfRange(offset));
         }
         if offset >= plan.high_watermark {
-            return Ok(plan);
+            return Ok(Some(plan));
         }
         let mut at = view.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
         while let Some(segment) = view.segments.get(at) {
             let visible = segment.visible_bytes();
+            if !Arc::ptr_eq(view, &partition.view.load()) {
+                return Ok(None);
+            }
             if let Some((start, header)) = self.locate(view, segment, offset, visible).await? {
                 let first = header.size_bytes() as u64;
                 let end = if first > bytes_max {
@@ -181,7 +183,7 @@ impl Reader {
         }
         // Read after the bytes were chosen: never below what they hold.
         plan.high_watermark = partition.high_watermark();
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     /// The first batch in `segment`, below `visible`, that ends at or above `offset`.
@@ -443,13 +445,12 @@ impl Reader {
         partition: &Published,
         timestamp: TimestampMs,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let view = partition.view.load_full();
+        let (view, visible) = view_now(partition);
         let log_start = partition.log_start();
-        for segment in view.segments.iter() {
+        for (segment, &visible) in view.segments.iter().zip(&visible) {
             if segment.max_timestamp().0 < timestamp || segment.end_offset() <= log_start {
                 continue;
             }
-            let visible = segment.visible_bytes();
             let after = self.floor_time(segment, timestamp).await?.map(|entry| entry.offset);
             let floor = match after {
                 Some(offset) => self.floor(segment, offset).await?,
@@ -474,16 +475,16 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn max_timestamp(&self, partition: &Published) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let view = partition.view.load_full();
         let high_watermark = partition.high_watermark();
+        let (view, visible) = view_now(partition);
         let newest = view
             .segments
             .iter()
-            .map(|segment| (segment, segment.max_timestamp()))
-            .filter(|(_, (timestamp, offset))| *timestamp != TimestampMs::NONE && *offset < high_watermark)
-            .max_by_key(|(segment, (timestamp, _))| (*timestamp, std::cmp::Reverse(segment.base_offset)));
-        let Some((segment, (timestamp, offset))) = newest else { return Ok(None) };
-        let visible = segment.visible_bytes();
+            .zip(&visible)
+            .map(|(segment, &visible)| (segment, visible, segment.max_timestamp()))
+            .filter(|(_, _, (timestamp, offset))| *timestamp != TimestampMs::NONE && *offset < high_watermark)
+            .max_by_key(|(segment, _, (timestamp, _))| (*timestamp, std::cmp::Reverse(segment.base_offset)));
+        let Some((segment, visible, (timestamp, offset))) = newest else { return Ok(None) };
         let Some((position, header)) = self.locate(&view, segment, offset, visible).await? else { return Ok(None) };
         self.find_record(&view, segment, position, &header, |time, _| time >= timestamp).await
     }
@@ -509,6 +510,17 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+}
+
+/// The view, and how much of each of its segments is visible: of one moment, so that the view has all of it.
+fn view_now(partition: &Published) -> (Arc<View>, Vec<u64>) {
+    loop {
+        let view = partition.view.load_full();
+        let visible = view.segments.iter().map(|segment| segment.visible_bytes()).collect();
+        if Arc::ptr_eq(&view, &partition.view.load()) {
+            return (view, visible);
+        }
     }
 }
 

@@ -170,20 +170,23 @@ async fn save_producers(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all: bool) -> 
             log.take_snapshot(all);
         }
     }
-    save_due_snapshots(io, log).await
+    save_due_snapshots(io, log, all).await
 }
 
-/// Writes the snapshots that are due and that the files have reached. The partition's files are the caller's alone.
+/// Writes the snapshots that are due and that the files have reached. A synced one takes the place of another, so it waits until
+/// what it covers is synced too, but for a clean stop (`all`), which syncs everything. The partition's files are the caller's
+/// alone.
 ///
 /// # Errors
 /// Those of the disk; the snapshot stays due.
-pub(crate) async fn save_due_snapshots(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>) -> io::Result<()> {
+pub(crate) async fn save_due_snapshots(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all: bool) -> io::Result<()> {
     let directory = log.borrow().directory.clone();
     loop {
         let due = {
             let mut log = log.borrow_mut();
-            let flushed = log.flushed;
-            if log.snapshots_due.first().is_none_or(|due| due.stream > flushed) {
+            let (flushed, settled) = (log.flushed, log.settled);
+            let reached = |due: &SnapshotDue| if due.synced && !all { settled } else { flushed };
+            if log.snapshots_due.first().is_none_or(|due| due.stream > reached(due)) {
                 return Ok(());
             }
             log.snapshots_due.remove(0)

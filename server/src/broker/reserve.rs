@@ -56,6 +56,9 @@ impl Reserve {
             Err(error) => return Err(error),
         };
         file.allocate(0, RESERVE_BYTES).await?;
+        // A crash must not leave the name without the room: the next start may find none for it.
+        file.sync_data().await?;
+        disk.sync_dir(&self.data_dir).await?;
         Ok(true)
     }
 

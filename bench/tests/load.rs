@@ -250,6 +250,15 @@ fn verify_catches_each_fault_of_a_broker() {
 }
 
 #[test]
+fn records_that_are_said_to_be_there_and_never_come_are_lost() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::FetchNothing]));
+    let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 1s"));
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let found = ran.load.unwrap().verify.unwrap();
+    assert!(found.acknowledged > 0 && found.lost == found.acknowledged, "{found:?}");
+}
+
+#[test]
 fn a_broker_that_fails_ends_the_run_in_one_line() {
     for (fault, words) in [
         (Fault::Close(3), "closes the connection"),
@@ -274,11 +283,12 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
         (Fault::FetchTwice, "offsets 0 to 9 where 10"),
         (Fault::FetchStranger, "was not asked for"),
         (Fault::FetchError(ErrorCode::CORRUPT_MESSAGE), "CORRUPT_MESSAGE"),
+        (Fault::FetchNothing, "no record below the end"),
     ] {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         bench.run(broker.address, &format!("produce {SMALL} --keep-topic")).ok();
         broker.set_faults(&[fault]);
-        bench.run(broker.address, "consume").failed(1, words);
+        bench.run(broker.address, "consume --timeout 1s").failed(1, words);
     }
 }
 

@@ -58,6 +58,8 @@ struct Consumer {
     next: Vec<i64>,
     correlation_id: i32,
     sent_ns: u64,
+    /// When an answer last brought something.
+    progressed_ns: u64,
     times: Times,
     /// Where to end, once producers have.
     until: Option<Arc<Vec<i64>>>,
@@ -86,6 +88,7 @@ pub(crate) async fn run(spec: ConsumerSpec, mut lane: Lane) -> Result<LaneReport
         ..Default::default()
     };
     let Some(times) = lane.started().await else { return Ok(LaneReport::default()) };
+    let progressed_ns = lane.shared.clock.now_ns();
     let mut consumer = Consumer {
         next: spec.partitions.iter().map(|(_, offset)| *offset).collect(),
         lane,
@@ -95,6 +98,7 @@ pub(crate) async fn run(spec: ConsumerSpec, mut lane: Lane) -> Result<LaneReport
         encoder: Encoder::new(),
         correlation_id: 0,
         sent_ns: 0,
+        progressed_ns,
         times,
         until: None,
         stopped: false,
@@ -121,7 +125,30 @@ impl Consumer {
             if self.stopped {
                 return Ok(());
             }
+            if let Some(stalled) = self.stalled() {
+                // With a tracker, what is missing is found out and counted.
+                return if self.spec.tracker.is_some() { Ok(()) } else { Err(stalled) };
+            }
         }
+    }
+
+    /// Whether answers have brought nothing for too long, although there is something below the end that the broker told.
+    fn stalled(&self) -> Option<ClientError> {
+        if self.spec.ends.is_none() && self.until.is_none() {
+            return None;
+        }
+        let waited_ns = self.lane.shared.clock.now_ns().saturating_sub(self.progressed_ns);
+        if waited_ns <= self.patience_ns() {
+            return None;
+        }
+        let address = self.connection.address;
+        let seconds = waited_ns as f64 / 1e9;
+        let why = format!("no record below the end of the partitions for {seconds:.1} s");
+        Some(ClientError::Nonsense { address, api: ApiKey::Fetch, why })
+    }
+
+    fn patience_ns(&self) -> u64 {
+        self.lane.shared.timeout.as_nanos() as u64 + self.spec.wait_ms as u64 * 1_000_000
     }
 
     fn observe(&mut self) {
@@ -129,7 +156,12 @@ impl Consumer {
             Phase::Connect | Phase::Run(_) => {}
             // Without producers there is nothing to catch up with.
             Phase::Drain => self.stopped |= self.spec.ends.is_some(),
-            Phase::CatchUp(until) => self.until = Some(until.clone()),
+            Phase::CatchUp(until) => {
+                if self.until.is_none() {
+                    self.progressed_ns = self.lane.shared.clock.now_ns();
+                }
+                self.until = Some(until.clone());
+            }
             Phase::Abort => self.stopped = true,
         }
     }
@@ -192,7 +224,7 @@ impl Consumer {
     async fn hear(&mut self) -> Result<(), ClientError> {
         let address = self.connection.address;
         let nonsense = |why: String| ClientError::Nonsense { address, api: ApiKey::Fetch, why };
-        let patience_ns = self.lane.shared.timeout.as_nanos() as u64 + self.spec.wait_ms as u64 * 1_000_000;
+        let patience_ns = self.patience_ns();
         while !self.connection.incoming.has_frame().map_err(nonsense)? {
             tokio::select! {
                 biased;
@@ -258,7 +290,11 @@ impl Consumer {
                 return Err(refused(format!("of partition {}-{index}", self.spec.topic), partition.error_code));
             }
             if let Some(bytes) = partition.records.bytes() {
-                self.next[at] = taken.batches(index, self.next[at], bytes).map_err(nonsense)?;
+                let next = taken.batches(index, self.next[at], bytes).map_err(nonsense)?;
+                if next > self.next[at] {
+                    self.progressed_ns = now_ns;
+                }
+                self.next[at] = next;
             }
         }
         let (records, bytes, measured) = (taken.records, taken.bytes, taken.measured);

@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     FetchTwice,
     /// Every fetch brings a partition that nobody asked for.
     FetchStranger,
+    /// Fetches are answered at once, with nothing.
+    FetchNothing,
     /// Fetches are answered by an error.
     FetchError(ErrorCode),
     /// The answer to Produce announces so many bytes.
@@ -359,6 +361,7 @@ impl Broker {
             let state = self.lock();
             let error =
                 state.faults.iter().find_map(|fault| if let Fault::FetchError(code) = fault { Some(*code) } else { None });
+            let nothing = state.faults.contains(&Fault::FetchNothing);
             let mut all = Vec::new();
             let mut bytes_left = request.max_bytes as usize;
             for topic in &request.topics {
@@ -384,8 +387,11 @@ impl Broker {
                 }
             }
             drop(state);
+            if nothing {
+                all.iter_mut().for_each(|(_, bytes)| bytes.clear());
+            }
             let empty = all.iter().all(|(_, bytes)| bytes.is_empty());
-            if empty && error.is_none() && Instant::now() < until {
+            if empty && !nothing && error.is_none() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             }

@@ -28,6 +28,9 @@ use crate::config::BrokerConfig;
 
 /// When what could not be carried out is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a command is tried on a full disk, and how long it waits in between.
+const FULL_TRIES: u32 = 10;
+const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// What commands are carried out with.
 pub(crate) struct Shared {
@@ -201,8 +204,14 @@ async fn commit(
 ) -> Result<(), CommandError> {
     if !records.is_empty() {
         let mut committed = metadata_log::commit(&core, &mut state, &records).await;
-        let is_full = matches!(&committed, Err(CommitError::Append(AppendError::NoRoom(_))));
-        if is_full && controller.shared.reserve.give_up(&core.disk).await {
+        for _ in 0..FULL_TRIES {
+            if !matches!(&committed, Err(CommitError::Append(AppendError::NoRoom(_)))) {
+                break;
+            }
+            // Segments that wait for room may be quicker to take it; what they free in the journal is room too.
+            if !controller.shared.reserve.give_up(&core.disk).await {
+                core.env.sleep(FULL_RETRY).await;
+            }
             committed = metadata_log::commit(&core, &mut state, &records).await;
         }
         committed?;

@@ -220,6 +220,14 @@ def java(*arguments, heap="256m"):
     ]
 
 
+def new_id():
+    """A UUID as Kafka writes it: never with a dash in front, which its tools would take for an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
 class Kafka(Broker):
     """A single Kafka in KRaft mode, broker and controller in one process, 1 GiB of heap."""
 
@@ -253,7 +261,7 @@ class Kafka(Broker):
         }
         self.config_path.write_text("".join(f"{k}={v}\n" for k, v in config.items()))
         if not (self.data_dir / "meta.properties").exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster_id = new_id()
             subprocess.run(
                 java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self.config_path)),
                 check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

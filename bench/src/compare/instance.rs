@@ -89,7 +89,7 @@ impl<'a> Instance<'a> {
             ("work".to_owned(), work.display().to_string()),
             ("port".to_owned(), port.to_string()),
             ("port2".to_owned(), port2.to_string()),
-            ("uuid".to_owned(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4())),
+            ("uuid".to_owned(), new_id()),
         ]);
         let instance = Self { broker, guard: Rc::clone(guard), values, work, port, child: None, log_start: 0 };
         write_files(&broker.files, &instance.values, &instance.work)?;
@@ -279,6 +279,16 @@ impl Drop for Instance<'_> {
         }
         if let Err(error) = fs::remove_dir_all(&self.work) {
             eprintln!("ringlog-bench: {} cannot be removed: {error}", self.work.display());
+        }
+    }
+}
+
+/// A UUID as Kafka writes it: never with a dash in front, which its tools would take for an option.
+fn new_id() -> String {
+    loop {
+        let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4());
+        if !id.starts_with('-') {
+            return id;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{BrokerConfig, ConfigError};
+use crate::tool::{ConfigCommand, ConsumeArgs, ProduceArgs, Target, TopicCommand, name_and_value};
 
 /// `ringlog` and its arguments.
 #[derive(Debug, Parser)]
@@ -27,6 +28,24 @@ pub enum Command {
     /// Look into logs offline: data directories or single partitions, Ringlog's or Kafka's
     #[command(subcommand)]
     Log(LogCommand),
+    /// List, create, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Send records from standard input to a topic
+    Produce(ProduceArgs),
+    /// Print the records of topics
+    Consume(ConsumeArgs),
+    /// Show and change settings of topics and brokers
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Show the brokers of a cluster, its size and its health
+    Status(Target),
+    /// Print a script that completes arguments in a shell
+    #[command(after_help = "Example: ringlog completions bash >~/.local/share/bash-completion/completions/ringlog")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// How to run the broker.
@@ -68,13 +87,6 @@ pub enum LogCommand {
         /// A partition's folder or a data directory
         dir: PathBuf,
     },
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        _ => Err("expected NAME=VALUE, such as num.partitions=4".to_owned()),
-    }
 }
 
 /// Why there is no configuration.

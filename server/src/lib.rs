@@ -11,3 +11,4 @@ pub mod net;
 pub mod offline;
 pub mod preflight;
 pub mod signals;
+pub mod tool;

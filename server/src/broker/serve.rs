@@ -1,6 +1,7 @@
 //! The life of the process's broker: sockets, recovery, threads, serving until the stop, the clean stop. Called by `main`.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -298,7 +299,7 @@ fn announce(broker: &Broker, listeners: &[Listener], data_dir: &Path, began: Ins
     tracing::info!("listening: {}", places.join(", "));
     if let Some(first) = listeners.first() {
         let address = first.address();
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-        tracing::info!("try: kcat -b {host}:{} -L", address.port());
+        let reached = if address.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, address.port()).into() } else { address };
+        tracing::info!("try: echo hello | ringlog produce greetings -b {reached}; ringlog consume greetings -b {reached}");
     }
 }

@@ -53,7 +53,8 @@ def test_a_topics_life(broker):
     run(broker, "topic", "alter", name, "-p", "5", "--set", "segment.bytes=1048576", "--unset", "retention.ms")
     (described,) = run_json(broker, "topic", "describe", name)
     assert [partition["partition"] for partition in described["partitions"]] == [0, 1, 2, 3, 4]
-    assert {setting["name"]: setting["value"] for setting in described["configs"]} == {"segment.bytes": "1048576"}
+    settings = {setting["name"]: setting["value"] for setting in described["configs"]}
+    assert settings["segment.bytes"] == "1048576" and "retention.ms" not in settings
     assert "INVALID_PARTITIONS" in run(broker, "topic", "alter", name, "-p", "2", status=1)
 
     assert "--yes" in run(broker, "topic", "delete", name, status=1)
@@ -67,10 +68,11 @@ def test_settings_are_shown_and_changed(broker):
     name = unique_name()
     create_topic(broker, name)
     run(broker, "config", "alter", "--topic", name, "--set", "max.message.bytes=5000")
-    assert [(s["name"], s["value"]) for s in run_json(broker, "config", "show", "--topic", name)] == [("max.message.bytes", "5000")]
+    own = lambda: {s["name"]: s["value"] for s in run_json(broker, "config", "show", "--topic", name)}  # noqa: E731
+    assert own()["max.message.bytes"] == "5000"
     assert len(run_json(broker, "config", "show", "--topic", name, "--all")) > 10
     run(broker, "config", "alter", "--topic", name, "--unset", "max.message.bytes")
-    assert run_json(broker, "config", "show", "--topic", name) == []
+    assert "max.message.bytes" not in own()
     assert "INVALID_CONFIG" in run(broker, "config", "alter", "--topic", name, "--set", "no.such=1", status=1)
     status = run_json(broker, "status")
     (node,) = status["brokers"]

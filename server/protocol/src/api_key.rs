@@ -1,9 +1,10 @@
-//! The table of APIs: key, name, versions served, and the version from which each uses the flexible encoding. The only place that states them.
+//! The table of APIs: key, name, versions, the version from which each uses the flexible encoding, and whether the broker serves it. The only place
+//! that states them.
 
 use crate::primitives::{DecodeError, Encoding};
 
 macro_rules! api_keys {
-    ($($name:ident = $key:literal, $min:literal to $max:literal, flexible $flexible:literal;)*) => {
+    ($($name:ident = $key:literal, $min:literal to $max:literal, flexible $flexible:tt $(, $unserved:ident)?;)*) => {
         /// An API that can be decoded and encoded.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
@@ -37,11 +38,24 @@ macro_rules! api_keys {
 
             const fn table(self) -> (i16, i16, i16) {
                 match self {
-                    $(Self::$name => ($min, $max, $flexible),)*
+                    $(Self::$name => ($min, $max, api_keys!(@flexible $flexible)),)*
+                }
+            }
+
+            /// Whether the broker serves and advertises it. Of the others there is the codec alone: for clients, or because the handler is yet to
+            /// come.
+            #[must_use]
+            pub const fn is_served(self) -> bool {
+                match self {
+                    $(Self::$name => api_keys!(@served $($unserved)?),)*
                 }
             }
         }
     };
+    (@flexible none) => { i16::MAX };
+    (@flexible $min:literal) => { $min };
+    (@served) => { true };
+    (@served unserved) => { false };
 }
 
 api_keys! {
@@ -49,6 +63,15 @@ api_keys! {
     Fetch = 1, 4 to 18, flexible 12;
     ListOffsets = 2, 1 to 11, flexible 6;
     Metadata = 3, 0 to 13, flexible 9;
+    OffsetCommit = 8, 2 to 10, flexible 8, unserved;
+    OffsetFetch = 9, 1 to 10, flexible 6, unserved;
+    FindCoordinator = 10, 0 to 6, flexible 3, unserved;
+    JoinGroup = 11, 0 to 9, flexible 6, unserved;
+    Heartbeat = 12, 0 to 4, flexible 4, unserved;
+    LeaveGroup = 13, 0 to 5, flexible 4, unserved;
+    SyncGroup = 14, 0 to 5, flexible 4, unserved;
+    DescribeGroups = 15, 0 to 6, flexible 5, unserved;
+    ListGroups = 16, 0 to 5, flexible 3, unserved;
     ApiVersions = 18, 0 to 4, flexible 3;
     CreateTopics = 19, 2 to 7, flexible 5;
     DeleteTopics = 20, 1 to 6, flexible 4;
@@ -59,9 +82,13 @@ api_keys! {
     AlterConfigs = 33, 0 to 2, flexible 2;
     DescribeLogDirs = 35, 1 to 5, flexible 2;
     CreatePartitions = 37, 0 to 3, flexible 2;
+    DeleteGroups = 42, 0 to 2, flexible 2, unserved;
     IncrementalAlterConfigs = 44, 0 to 1, flexible 1;
+    OffsetDelete = 47, 0 to 0, flexible none, unserved;
     DescribeCluster = 60, 0 to 2, flexible 0;
     DescribeProducers = 61, 0 to 0, flexible 0;
+    ConsumerGroupHeartbeat = 68, 0 to 1, flexible 0, unserved;
+    ConsumerGroupDescribe = 69, 0 to 1, flexible 0, unserved;
     ListConfigResources = 74, 0 to 1, flexible 0;
     DescribeTopicPartitions = 75, 0 to 0, flexible 0;
 }
@@ -95,7 +122,7 @@ impl ApiKey {
         }
     }
 
-    /// First version in the flexible encoding (KIP-482).
+    /// First version in the flexible encoding (KIP-482); `i16::MAX` if there is none.
     #[must_use]
     pub const fn flexible_min(self) -> i16 {
         self.table().2
@@ -166,6 +193,8 @@ mod tests {
         assert_eq!(ApiKey::Fetch.response_header_version(12), 1);
         assert_eq!(ApiKey::ApiVersions.request_header_version(99), 2);
         assert_eq!(ApiKey::ApiVersions.response_header_version(4), 0);
+        assert_eq!(ApiKey::OffsetDelete.request_header_version(0), 1);
+        assert_eq!(ApiKey::OffsetDelete.response_header_version(0), 0);
     }
 
     #[test]

@@ -7,15 +7,19 @@
 //! whoever reads from strangers bounds the frames too, the more so where they carry no records.
 //!
 //! A message is a plain struct in [`api`]; `decode` and `encode` take the version. Fields that a version lacks keep their default. The default of a
-//! nullable field is null. What [`ApiKey`] lists can be decoded and encoded, nothing else.
+//! nullable field is null. What [`ApiKey`] lists can be decoded and encoded, nothing else; which of it the broker serves, it says too.
+//!
+//! What has versions of its own inside of messages and records is a [`Payload`]: [`consumer_protocol`], [`group_records`].
 //!
 //! Bytes after the end of a request are ignored, as Kafka ignores them; [`Decoder::remaining`] tells who wants to know.
 #![forbid(unsafe_code)]
 
 pub mod api;
 mod api_key;
+pub mod consumer_protocol;
 mod error_code;
 mod frame;
+pub mod group_records;
 mod header;
 mod message;
 pub mod primitives;
@@ -25,5 +29,5 @@ pub use api_key::ApiKey;
 pub use error_code::ErrorCode;
 pub use frame::{FrameStart, begin_request, begin_response, finish_frame};
 pub use header::{RequestHeader, ResponseHeader};
-pub use message::{Message, Records};
+pub use message::{Message, Payload, Records};
 pub use primitives::{DecodeError, Decoder, Encoder, Hole, Uuid};

@@ -1,10 +1,10 @@
 //! How a message is described and what that description becomes: the macro `message!`, and the trait by which each type reads and writes itself.
-//! Only the files of `api` use the macro.
+//! Only the files of `api`, `consumer_protocol` and `group_records` use the macro.
 
 use std::borrow::Cow;
 
 use crate::primitives::{DecodeError, Decoder, Encoder, Encoding, Uuid};
-use crate::schema::{Kind, Structure};
+use crate::schema::{Kind, Structure, Versions};
 use crate::{ApiKey, ErrorCode};
 
 /// A request or a response.
@@ -26,6 +26,60 @@ pub trait Message<'a>: Sized {
     /// # Panics
     /// If `version` is not served: whoever answers a request has decoded it before.
     fn encode(&self, encoder: &mut Encoder, version: i16);
+}
+
+/// What has versions of its own and is neither a request nor a response: bytes that members of a group exchange, records of the broker's own topics.
+/// Its version stands in front of it.
+pub trait Payload<'a>: Sized {
+    /// Which versions there are.
+    const VERSIONS: Versions;
+    /// The first version in the flexible encoding (KIP-482); `i16::MAX` if there is none.
+    const FLEXIBLE_MIN: i16;
+    /// What it looks like.
+    const STRUCTURE: &'static Structure;
+
+    /// Reads what follows the version. Bytes after its end are left in the decoder.
+    ///
+    /// # Errors
+    /// The bytes are not such a payload, or there is no such version.
+    fn decode_body(decoder: &mut Decoder<'a>, version: i16) -> Result<Self, DecodeError>;
+
+    /// Writes what follows the version, as [`Message::encode`] does.
+    ///
+    /// # Panics
+    /// If there is no such version.
+    fn encode_body(&self, encoder: &mut Encoder, version: i16);
+
+    /// Reads the version and what follows.
+    ///
+    /// # Errors
+    /// As [`Payload::decode_body`].
+    fn decode(decoder: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let version = decoder.int16()?;
+        Self::decode_body(decoder, version)
+    }
+
+    /// Writes the version and what follows.
+    ///
+    /// # Panics
+    /// As [`Payload::encode_body`].
+    fn encode(&self, encoder: &mut Encoder, version: i16) {
+        encoder.int16(version);
+        self.encode_body(encoder, version);
+    }
+}
+
+/// The encoding of a payload's version, or the error that tells which versions there are.
+pub(crate) const fn payload_encoding<'a, P: Payload<'a>>(version: i16) -> Result<Encoding, DecodeError> {
+    if P::VERSIONS.contains(version) {
+        return Ok(Encoding { version, flexible: version >= P::FLEXIBLE_MIN });
+    }
+    Err(DecodeError::UnsupportedVersion {
+        api: P::STRUCTURE.name,
+        version,
+        version_min: P::VERSIONS.min,
+        version_max: P::VERSIONS.max,
+    })
 }
 
 /// The encoding of a version that we ourselves chose.
@@ -168,6 +222,33 @@ impl<'a> WireNullable<'a> for Cow<'a, str> {
     }
 }
 
+impl<'a> Wire<'a> for Cow<'a, [u8]> {
+    const KIND: Kind = Kind::Bytes;
+    #[inline]
+    fn size_min(encoding: Encoding) -> usize {
+        if encoding.flexible { 1 } else { 4 }
+    }
+    #[inline]
+    fn read(decoder: &mut Decoder<'a>, encoding: Encoding) -> Result<Self, DecodeError> {
+        decoder.bytes(encoding).map(Cow::Borrowed)
+    }
+    #[inline]
+    fn write(&self, encoder: &mut Encoder, encoding: Encoding) {
+        encoder.bytes_nullable(Some(self), encoding);
+    }
+}
+
+impl<'a> WireNullable<'a> for Cow<'a, [u8]> {
+    #[inline]
+    fn read_nullable(decoder: &mut Decoder<'a>, encoding: Encoding) -> Result<Option<Self>, DecodeError> {
+        Ok(decoder.bytes_nullable(encoding)?.map(Cow::Borrowed))
+    }
+    #[inline]
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, encoding: Encoding) {
+        encoder.bytes_nullable(value.map(AsRef::as_ref), encoding);
+    }
+}
+
 /// What an array reserves at most before its elements have been read; beyond that it grows with them.
 const RESERVE_BYTES_MAX: usize = 16 << 10;
 
@@ -266,14 +347,15 @@ impl<'a> Wire<'a> for Records<'a> {
 /// ```text
 /// message! {
 ///     /// What it is.
-///     struct Name<'a> for Produce {                  // `for` makes it a message of that API; without, it is a part of one
+///     struct Name<'a> for Produce {                  // `for` makes it a message of that API, `versions 0-3 flexible 2` a payload;
+///                                                    // without either it is a part of one
 ///         /// What the field is.
 ///         field: Option<Cow<'a, str>>, 3-12 nullable 5+ tag 0 default (expression), ignorable;
 ///     }
 /// }
 /// ```
 ///
-/// Of the parts after the type only the versions must be there: `3-12`, or `3+` for all from 3 on.
+/// Of the parts after the type only the versions must be there: `3-12`, or `3+` for all from 3 on. Those in which it may be null are said likewise.
 macro_rules! message {
     ($(#[$meta:meta])* struct $name:ident<$lifetime:lifetime> for $api:ident { $($fields:tt)* }) => {
         message!(@part [$(#[$meta])*] $name $lifetime [<$lifetime>] { $($fields)* });
@@ -282,6 +364,17 @@ macro_rules! message {
     ($(#[$meta:meta])* struct $name:ident for $api:ident { $($fields:tt)* }) => {
         message!(@part [$(#[$meta])*] $name 'de [] { $($fields)* });
         message!(@whole $name 'de [] $api);
+    };
+    (
+        $(#[$meta:meta])* struct $name:ident<$lifetime:lifetime> versions $min:literal - $max:literal $(flexible $flexible:literal)?
+        { $($fields:tt)* }
+    ) => {
+        message!(@part [$(#[$meta])*] $name $lifetime [<$lifetime>] { $($fields)* });
+        message!(@payload $name $lifetime [<$lifetime>] $min $max $($flexible)?);
+    };
+    ($(#[$meta:meta])* struct $name:ident versions $min:literal - $max:literal $(flexible $flexible:literal)? { $($fields:tt)* }) => {
+        message!(@part [$(#[$meta])*] $name 'de [] { $($fields)* });
+        message!(@payload $name 'de [] $min $max $($flexible)?);
     };
     ($(#[$meta:meta])* struct $name:ident<$lifetime:lifetime> { $($fields:tt)* }) => {
         message!(@part [$(#[$meta])*] $name $lifetime [<$lifetime>] { $($fields)* });
@@ -293,7 +386,7 @@ macro_rules! message {
     (@part [$($meta:tt)*] $name:ident $de:lifetime [$($generics:tt)*] {$(
         $(#[$field_meta:meta])*
         $field:ident: $type:ty, $min:literal $(- $max:literal)? $(+)?
-            $(nullable $nullable:literal +)? $(tag $tag:literal)? $(default ($default:expr))? $(, $ignorable:ident)?;
+            $(nullable $nullable:literal $(- $nullable_max:literal)? $(+)?)? $(tag $tag:literal)? $(default ($default:expr))? $(, $ignorable:ident)?;
     )*}) => {
         $($meta)*
         #[derive(Clone, Debug, PartialEq)]
@@ -315,7 +408,7 @@ macro_rules! message {
                     name: stringify!($field),
                     kind: <$type as $crate::message::Wire<$de>>::KIND,
                     versions: message!(@versions $min $(, $max)?),
-                    nullable: message!(@nullable $($nullable)?),
+                    nullable: message!(@nullable $($nullable $(, $nullable_max)?)?),
                     tag: message!(@tag $($tag)?),
                     ignorable: message!(@ignorable $($ignorable)?),
                     default: message!(@text $(stringify!($default))?),
@@ -341,7 +434,7 @@ macro_rules! message {
                         && message!(@versions $min $(, $max)?).contains(encoding.version)
                     {
                         let value = <$type as $crate::message::Wire<$de>>::read(decoder, encoding)?;
-                        if $crate::message::Wire::is_null(&value) && !message!(@nullable $($nullable)?).contains(encoding.version) {
+                        if $crate::message::Wire::is_null(&value) && !message!(@nullable $($nullable $(, $nullable_max)?)?).contains(encoding.version) {
                             return Err($crate::primitives::DecodeError::UnexpectedNull(stringify!($field)));
                         }
                         value
@@ -356,7 +449,7 @@ macro_rules! message {
                                 && message!(@versions $min $(, $max)?).contains(encoding.version)
                             {
                                 $field = <$type as $crate::message::Wire<$de>>::read(value, encoding)?;
-                                if $crate::message::Wire::is_null(&$field) && !message!(@nullable $($nullable)?).contains(encoding.version) {
+                                if $crate::message::Wire::is_null(&$field) && !message!(@nullable $($nullable $(, $nullable_max)?)?).contains(encoding.version) {
                                     return Err($crate::primitives::DecodeError::UnexpectedNull(stringify!($field)));
                                 }
                                 return Ok(true);
@@ -380,7 +473,7 @@ macro_rules! message {
                         tagged_count += u32::from(self.$field != message!(@default $type $(, $default)?));
                     } else {
                         debug_assert!(
-                            !$crate::message::Wire::is_null(&self.$field) || message!(@nullable $($nullable)?).contains(encoding.version),
+                            !$crate::message::Wire::is_null(&self.$field) || message!(@nullable $($nullable $(, $nullable_max)?)?).contains(encoding.version),
                             "{}.{} cannot be null in version {}", stringify!($name), stringify!($field), encoding.version
                         );
                         $crate::message::Wire::write(&self.$field, encoder, encoding);
@@ -453,10 +546,7 @@ macro_rules! message {
 
         impl<$de> $crate::Message<$de> for $name $($generics)* {
             const API: $crate::ApiKey = $crate::ApiKey::$api;
-            const STRUCTURE: &'static $crate::schema::Structure = match <Self as $crate::message::Wire<$de>>::KIND {
-                $crate::schema::Kind::Structure(structure) => structure,
-                _ => unreachable!(),
-            };
+            const STRUCTURE: &'static $crate::schema::Structure = message!(@structure $de);
 
             fn decode(
                 decoder: &mut $crate::primitives::Decoder<$de>,
@@ -471,10 +561,40 @@ macro_rules! message {
         }
     };
 
+    (@payload $name:ident $de:lifetime [$($generics:tt)*] $min:literal $max:literal $($flexible:literal)?) => {
+        impl<$de> $crate::Payload<$de> for $name $($generics)* {
+            const VERSIONS: $crate::schema::Versions = message!(@versions $min, $max);
+            const FLEXIBLE_MIN: i16 = message!(@flexible $($flexible)?);
+            const STRUCTURE: &'static $crate::schema::Structure = message!(@structure $de);
+
+            fn decode_body(
+                decoder: &mut $crate::primitives::Decoder<$de>,
+                version: i16,
+            ) -> Result<Self, $crate::primitives::DecodeError> {
+                <Self as $crate::message::Wire<$de>>::read(decoder, $crate::message::payload_encoding::<Self>(version)?)
+            }
+
+            fn encode_body(&self, encoder: &mut $crate::primitives::Encoder, version: i16) {
+                match $crate::message::payload_encoding::<Self>(version) {
+                    Ok(encoding) => $crate::message::Wire::write(self, encoder, encoding),
+                    Err(error) => panic!("cannot encode: {error}"),
+                }
+            }
+        }
+    };
+
+    (@structure $de:lifetime) => {
+        match <Self as $crate::message::Wire<$de>>::KIND {
+            $crate::schema::Kind::Structure(structure) => structure,
+            _ => unreachable!(),
+        }
+    };
+    (@flexible) => { i16::MAX };
+    (@flexible $min:literal) => { $min };
     (@versions $min:literal) => { $crate::schema::Versions { min: $min, max: i16::MAX } };
     (@versions $min:literal, $max:literal) => { $crate::schema::Versions { min: $min, max: $max } };
     (@nullable) => { $crate::schema::Versions::NONE };
-    (@nullable $min:literal) => { $crate::schema::Versions { min: $min, max: i16::MAX } };
+    (@nullable $($range:tt)+) => { message!(@versions $($range)+) };
     (@tag) => { None::<u32> };
     (@tag $tag:literal) => { Some::<u32>($tag) };
     (@text) => { None };

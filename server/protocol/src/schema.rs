@@ -1,7 +1,7 @@
 //! What every message looks like, as data: the description from which its `decode` and `encode` are made, for tests and tools to compare with
 //! Kafka's own. Nothing on the data path reads it.
 
-use crate::ApiKey;
+use crate::{ApiKey, Payload};
 
 /// A range of versions, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,25 @@ pub struct MessageSchema {
     pub api: ApiKey,
     /// Its fields.
     pub structure: &'static Structure,
+}
+
+/// A payload: see [`Payload`].
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadSchema {
+    /// Its versions.
+    pub versions: Versions,
+    /// The first in the flexible encoding; `i16::MAX` if there is none.
+    pub flexible_min: i16,
+    /// The number that stands in front of it as the key of a record, in place of the version.
+    pub record_type: Option<i16>,
+    /// Its fields.
+    pub structure: &'static Structure,
+}
+
+impl PayloadSchema {
+    pub(crate) const fn of<'a, P: Payload<'a>>(record_type: Option<i16>) -> Self {
+        Self { versions: P::VERSIONS, flexible_min: P::FLEXIBLE_MIN, record_type, structure: P::STRUCTURE }
+    }
 }
 
 /// A structure: a message, or an element of one.
@@ -72,6 +91,7 @@ pub enum Kind {
     Int64,
     Uuid,
     String,
+    Bytes,
     Records,
     Array(&'static Kind),
     Structure(&'static Structure),

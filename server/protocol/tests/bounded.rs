@@ -7,7 +7,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{Bodies, encoding, every_version, run_ours};
+use common::{Bodies, Outcome, encoding, every_payload, every_version, payload_encoding, run_ours, run_payload};
 use proptest::prelude::*;
 use ringlog_protocol::api::fetch::{FetchResponse, FetchableTopicResponse, PartitionData};
 use ringlog_protocol::api::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -62,8 +62,16 @@ const AMPLIFICATION_MAX: usize = 100;
 
 /// Decodes and returns the memory held at most, per byte of body.
 fn check(name: &str, version: i16, body: &[u8]) -> f64 {
+    check_by(run_ours, name, version, body)
+}
+
+fn check_payload(name: &str, version: i16, body: &[u8]) -> f64 {
+    check_by(run_payload, name, version, body)
+}
+
+fn check_by(run: fn(&str, i16, &[u8], bool) -> Outcome, name: &str, version: i16, body: &[u8]) -> f64 {
     let held = held_max_during(|| {
-        run_ours(name, version, body, false);
+        run(name, version, body, false);
     });
     assert!(held <= AMPLIFICATION_MAX * body.len(), "{name} version {version}: {held} bytes held for a body of {}", body.len());
     held as f64 / body.len().max(1) as f64
@@ -108,6 +116,11 @@ fn a_few_bytes_reserve_next_to_nothing() {
             [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff; 5], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0x80, 0x80, 0x80, 0x80, 0x08], &[]]
         {
             check(schema.structure.name, version, body);
+        }
+    }
+    for (schema, version) in every_payload() {
+        for body in [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff; 5], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[]] {
+            check_payload(schema.structure.name, version, body);
         }
     }
 }
@@ -155,12 +168,18 @@ proptest! {
         for (schema, version) in every_version() {
             check(schema.structure.name, version, &body);
         }
+        for (schema, version) in every_payload() {
+            check_payload(schema.structure.name, version, &body);
+        }
     }
 
     #[test]
     fn bodies_of_small_bytes_are_bounded(body in prop::collection::vec(0u8..6, 0..300)) {
         for (schema, version) in every_version() {
             check(schema.structure.name, version, &body);
+        }
+        for (schema, version) in every_payload() {
+            check_payload(schema.structure.name, version, &body);
         }
     }
 
@@ -183,6 +202,16 @@ proptest! {
             let end = if inserted { start } else { body.len().min(start + length.len()) };
             body.splice(start..end, length.iter().copied());
             check(schema.structure.name, version, &body);
+        }
+        for (schema, version) in every_payload() {
+            let mut encoder = Encoder::new();
+            Bodies::new(&entropy, payload_encoding(schema, version)).structure(schema.structure, &mut encoder);
+            let mut body = encoder.into_buffer();
+            body.push(0);
+            let start = place.index(body.len());
+            let end = if inserted { start } else { body.len().min(start + length.len()) };
+            body.splice(start..end, length.iter().copied());
+            check_payload(schema.structure.name, version, &body);
         }
     }
 

@@ -1,25 +1,37 @@
-//! Our descriptions against Kafka's own message definitions (clients/src/main/resources/common/message in Kafka's sources), field by field. They are
-//! read from the directory that KAFKA_SCHEMAS_DIR names; without it the test says so and checks nothing.
+//! Our descriptions against Kafka's own message definitions (clients/src/main/resources/common/message in Kafka's sources, group-coordinator/… for the
+//! records; also inside of the jars kafka-clients and kafka-group-coordinator), field by field. They are read from the directories that
+//! KAFKA_SCHEMAS_DIR names, separated by colons; without it the tests say so and check nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 mod common;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use common::default_number;
-use ringlog_protocol::ApiKey;
 use ringlog_protocol::api::SCHEMAS;
-use ringlog_protocol::schema::{Field, Kind, MessageSchema, Structure, Versions};
+use ringlog_protocol::schema::{Field, Kind, MessageSchema, PayloadSchema, Structure, Versions};
+use ringlog_protocol::{ApiKey, consumer_protocol, group_records};
 use serde_json::Value;
 
 /// Where we serve less than Kafka's definition has: version 6 is marked unstable there.
 const NEWEST_LEFT_OUT: &[(ApiKey, i16)] = &[(ApiKey::InitProducerId, 6)];
 
-fn read(directory: &Path, name: &str) -> Value {
-    let path = directory.join(format!("{name}.json"));
+/// The directories with definitions; none if there is nothing to compare with.
+fn directories() -> Vec<PathBuf> {
+    let directories: Vec<PathBuf> = std::env::var_os("KAFKA_SCHEMAS_DIR")
+        .map(|paths| std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()).collect())
+        .unwrap_or_default();
+    if directories.is_empty() {
+        eprintln!("SKIPPED: set KAFKA_SCHEMAS_DIR to the directories of Kafka's message definitions to compare ours with them");
+    }
+    directories
+}
+
+fn read(directories: &[PathBuf], name: &str) -> Option<Value> {
+    let path = directories.iter().map(|directory| directory.join(format!("{name}.json"))).find(|path| path.exists())?;
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-    serde_json::from_str(&lines.join("\n")).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    Some(serde_json::from_str(&lines.join("\n")).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
 /// "3-12", "3+", "3" or "none".
@@ -86,12 +98,20 @@ fn check_field(ours: &Field, theirs: &Value, path: &str) {
     assert!(theirs["flexibleVersions"].is_null(), "{path}: an encoding of its own");
 }
 
-fn check_structure(ours: &Structure, theirs: &Value, served: Versions, path: &str) -> usize {
+/// The fields of the structure that `theirs` is of; structures that stand in several places are defined in one, `common`.
+fn fields_of<'v>(theirs: &'v Value, common: &'v Value) -> &'v Vec<Value> {
+    let inline = theirs["fields"].as_array();
+    let name = theirs["type"].as_str().unwrap_or_default().trim_start_matches("[]");
+    let shared = || common.as_array()?.iter().find(|value| value["name"] == name)?["fields"].as_array();
+    inline.or_else(shared).unwrap_or_else(|| panic!("no fields of {name}"))
+}
+
+fn check_structure(ours: &Structure, theirs: &Value, common: &Value, served: Versions, path: &str) -> usize {
     let here = |value: &&Value| {
         let versions = versions_of(value, "versions");
         versions.min <= served.max && versions.max >= served.min
     };
-    let mut theirs: Vec<&Value> = theirs["fields"].as_array().unwrap().iter().filter(here).collect();
+    let mut theirs: Vec<&Value> = fields_of(theirs, common).iter().filter(here).collect();
     // On the wire tagged fields come last, by their tag, wherever the definition puts them.
     theirs.sort_by_key(|value| value["tag"].as_i64().unwrap_or(-1));
     let names = |fields: &[&Value]| fields.iter().map(|value| value["name"].to_string()).collect::<Vec<_>>();
@@ -101,7 +121,7 @@ fn check_structure(ours: &Structure, theirs: &Value, served: Versions, path: &st
         check_field(ours, theirs, path);
         count += 1;
         if let Some(structure) = structure_of(ours.kind) {
-            count += check_structure(structure, theirs, served, &format!("{path}.{}", structure.name));
+            count += check_structure(structure, theirs, common, served, &format!("{path}.{}", structure.name));
         }
     }
     count
@@ -118,27 +138,60 @@ fn check_message(schema: &MessageSchema, theirs: &Value) -> usize {
     } else {
         assert_eq!(api.version_max(), valid.max, "{name}: newest version");
     }
-    assert_eq!(
-        Versions { min: api.flexible_min(), max: i16::MAX },
-        versions_of(theirs, "flexibleVersions"),
-        "{name}: flexible versions"
-    );
-    check_structure(schema.structure, theirs, Versions { min: api.version_min(), max: api.version_max() }, name)
+    assert_eq!(flexible(api.flexible_min()), versions_of(theirs, "flexibleVersions"), "{name}: flexible versions");
+    let served = Versions { min: api.version_min(), max: api.version_max() };
+    check_structure(schema.structure, theirs, &theirs["commonStructs"], served, name)
+}
+
+fn flexible(min: i16) -> Versions {
+    if min == i16::MAX { Versions::NONE } else { Versions { min, max: i16::MAX } }
+}
+
+fn check_payload(schema: &PayloadSchema, theirs: &Value) -> usize {
+    let name = schema.structure.name;
+    assert_eq!(theirs["name"].as_str(), Some(name));
+    if let Some(record_type) = schema.record_type {
+        assert_eq!(theirs["apiKey"].as_i64(), Some(i64::from(record_type)), "{name}");
+    }
+    assert_eq!(versions_of(theirs, "validVersions"), schema.versions, "{name}: versions");
+    assert_eq!(flexible(schema.flexible_min), versions_of(theirs, "flexibleVersions"), "{name}: flexible versions");
+    check_structure(schema.structure, theirs, &theirs["commonStructs"], schema.versions, name)
 }
 
 #[test]
 fn descriptions_are_kafkas() {
-    let Some(directory) = std::env::var_os("KAFKA_SCHEMAS_DIR").filter(|directory| !directory.is_empty()) else {
-        eprintln!("SKIPPED: set KAFKA_SCHEMAS_DIR to the directory of Kafka's message definitions to compare ours with them");
+    let directories = directories();
+    if directories.is_empty() {
         return;
-    };
-    let directory = Path::new(&directory);
+    }
     let mut fields = 0;
     for schema in SCHEMAS {
-        fields += check_message(schema, &read(directory, schema.structure.name));
+        let name = schema.structure.name;
+        fields += check_message(schema, &read(&directories, name).unwrap_or_else(|| panic!("no {name}.json")));
     }
-    assert!(fields > 300, "only {fields} fields compared");
+    for schema in consumer_protocol::SCHEMAS {
+        let name = schema.structure.name;
+        fields += check_payload(schema, &read(&directories, name).unwrap_or_else(|| panic!("no {name}.json")));
+    }
+    assert!(fields > 500, "only {fields} fields compared");
     eprintln!("{} messages, {fields} fields compared", SCHEMAS.len());
+}
+
+#[test]
+fn descriptions_of_records_are_kafkas() {
+    let directories = directories();
+    let theirs: Vec<Option<Value>> =
+        group_records::SCHEMAS.iter().map(|schema| read(&directories, schema.structure.name)).collect();
+    if theirs.iter().all(Option::is_none) {
+        eprintln!("SKIPPED: none of the directories has the definitions of Kafka's group coordinator");
+        return;
+    }
+    let mut fields = 0;
+    for (schema, theirs) in group_records::SCHEMAS.iter().zip(theirs) {
+        fields += check_payload(schema, &theirs.unwrap_or_else(|| panic!("no {}.json", schema.structure.name)));
+    }
+    assert!(fields > 80, "only {fields} fields compared");
+    eprintln!("{} keys and values of records, {fields} fields compared", group_records::SCHEMAS.len());
 }
 
 #[test]
@@ -156,4 +209,5 @@ fn tagged_fields_are_described_last_and_in_order() {
         structure.fields.iter().filter_map(|field| structure_of(field.kind)).for_each(check);
     }
     SCHEMAS.iter().for_each(|schema| check(schema.structure));
+    group_records::SCHEMAS.iter().for_each(|schema| check(schema.structure));
 }

@@ -24,7 +24,8 @@ pub(super) fn handle(context: &RequestContext, body: &[u8]) -> Outcome {
     let is_sound =
         !names_itself || (is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version));
     let response = if is_sound {
-        ApiVersionsResponse { api_keys: ApiKey::ALL.iter().copied().map(range).collect(), ..ApiVersionsResponse::default() }
+        let served = ApiKey::ALL.iter().copied().filter(|api| api.is_served());
+        ApiVersionsResponse { api_keys: served.map(range).collect(), ..ApiVersionsResponse::default() }
     } else {
         ApiVersionsResponse { error_code: ErrorCode::INVALID_REQUEST, ..ApiVersionsResponse::default() }
     };

@@ -136,10 +136,12 @@ pub enum Outcome {
 
 /// Serves requests.
 pub trait Handler {
-    /// Whether this API is handled in this version. Unless a handler knows better: in the versions that are advertised. These
-    /// include Produce 0 to 2, which are to be answered with an error.
+    /// Whether this API is handled in this version. Unless a handler knows better: what is served, in the versions that are
+    /// advertised. These include Produce 0 to 2, which are to be answered with an error.
     fn admit(&self, api: ApiKey, version: i16) -> Admission {
-        if (api.version_min_advertised()..=api.version_max()).contains(&version) {
+        if !api.is_served() {
+            Admission::Refuse
+        } else if (api.version_min_advertised()..=api.version_max()).contains(&version) {
             Admission::Serve
         } else if api == ApiKey::ApiVersions {
             Admission::AnswerUnsupported

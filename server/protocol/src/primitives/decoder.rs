@@ -48,6 +48,9 @@ pub enum DecodeError {
     /// An API key outside the table.
     #[error("unknown API key {0}")]
     UnknownApi(i16),
+    /// The key of a record that is none of those known.
+    #[error("unknown record type {0}")]
+    UnknownRecord(i16),
     /// A version outside the range served.
     #[error("{api} version {version} is outside {version_min} to {version_max}")]
     UnsupportedVersion {

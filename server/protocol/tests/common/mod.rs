@@ -5,7 +5,8 @@
 
 use ringlog_protocol::api::SCHEMAS;
 use ringlog_protocol::primitives::{Encoder, Encoding};
-use ringlog_protocol::schema::{Field, Kind, MessageSchema, Structure};
+use ringlog_protocol::schema::{Field, Kind, MessageSchema, PayloadSchema, Structure};
+use ringlog_protocol::{Payload, consumer_protocol, group_records};
 
 /// Calls a macro with the module, request and response of every API.
 macro_rules! for_each_api {
@@ -15,6 +16,15 @@ macro_rules! for_each_api {
             fetch FetchRequest FetchResponse,
             list_offsets ListOffsetsRequest ListOffsetsResponse,
             metadata MetadataRequest MetadataResponse,
+            offset_commit OffsetCommitRequest OffsetCommitResponse,
+            offset_fetch OffsetFetchRequest OffsetFetchResponse,
+            find_coordinator FindCoordinatorRequest FindCoordinatorResponse,
+            join_group JoinGroupRequest JoinGroupResponse,
+            heartbeat HeartbeatRequest HeartbeatResponse,
+            leave_group LeaveGroupRequest LeaveGroupResponse,
+            sync_group SyncGroupRequest SyncGroupResponse,
+            describe_groups DescribeGroupsRequest DescribeGroupsResponse,
+            list_groups ListGroupsRequest ListGroupsResponse,
             api_versions ApiVersionsRequest ApiVersionsResponse,
             create_topics CreateTopicsRequest CreateTopicsResponse,
             delete_topics DeleteTopicsRequest DeleteTopicsResponse,
@@ -25,15 +35,50 @@ macro_rules! for_each_api {
             alter_configs AlterConfigsRequest AlterConfigsResponse,
             describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse,
             create_partitions CreatePartitionsRequest CreatePartitionsResponse,
+            delete_groups DeleteGroupsRequest DeleteGroupsResponse,
             incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+            offset_delete OffsetDeleteRequest OffsetDeleteResponse,
             describe_cluster DescribeClusterRequest DescribeClusterResponse,
             describe_producers DescribeProducersRequest DescribeProducersResponse,
+            consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+            consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
             list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
             describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
         }
     };
 }
 pub(crate) use for_each_api;
+
+/// Calls a macro with the path of every payload.
+macro_rules! for_each_payload {
+    ($callback:ident) => {
+        $callback! {
+            consumer_protocol ConsumerProtocolSubscription,
+            consumer_protocol ConsumerProtocolAssignment,
+            group_records LegacyOffsetCommitKey,
+            group_records LegacyOffsetCommitValue,
+            group_records OffsetCommitKey,
+            group_records OffsetCommitValue,
+            group_records GroupMetadataKey,
+            group_records GroupMetadataValue,
+            group_records ConsumerGroupMetadataKey,
+            group_records ConsumerGroupMetadataValue,
+            group_records ConsumerGroupPartitionMetadataKey,
+            group_records ConsumerGroupPartitionMetadataValue,
+            group_records ConsumerGroupMemberMetadataKey,
+            group_records ConsumerGroupMemberMetadataValue,
+            group_records ConsumerGroupTargetAssignmentMetadataKey,
+            group_records ConsumerGroupTargetAssignmentMetadataValue,
+            group_records ConsumerGroupTargetAssignmentMemberKey,
+            group_records ConsumerGroupTargetAssignmentMemberValue,
+            group_records ConsumerGroupCurrentMemberAssignmentKey,
+            group_records ConsumerGroupCurrentMemberAssignmentValue,
+            group_records ConsumerGroupRegularExpressionKey,
+            group_records ConsumerGroupRegularExpressionValue,
+        }
+    };
+}
+pub(crate) use for_each_payload;
 
 /// What our codec made of a body.
 #[derive(Debug)]
@@ -72,14 +117,51 @@ pub(crate) fn run_ours(name: &str, version: i16, body: &[u8], encode: bool) -> O
     for_each_api!(dispatch)
 }
 
-/// Every message in every version served.
+/// As [`run_ours`], for what follows a payload's version.
+pub(crate) fn run_payload(name: &str, version: i16, body: &[u8], encode: bool) -> Outcome {
+    macro_rules! dispatch {
+        ($($module:ident $payload:ident,)*) => {
+            match name {
+                $(
+                    stringify!($payload) => {
+                        let mut decoder = ringlog_protocol::Decoder::new(body);
+                        let payload = ringlog_protocol::$module::$payload::decode_body(&mut decoder, version);
+                        let again = payload.map(|payload| {
+                            let mut encoder = Encoder::new();
+                            if encode {
+                                payload.encode_body(&mut encoder, version);
+                            }
+                            encoder.into_buffer()
+                        });
+                        Outcome { again, remaining: decoder.remaining() }
+                    }
+                )*
+                _ => panic!("no payload {name}"),
+            }
+        };
+    }
+    for_each_payload!(dispatch)
+}
+
+/// Every message in every version.
 pub(crate) fn every_version() -> impl Iterator<Item = (&'static MessageSchema, i16)> {
     SCHEMAS.iter().flat_map(|schema| (schema.api.version_min()..=schema.api.version_max()).map(move |version| (schema, version)))
+}
+
+/// Every payload in every version.
+pub(crate) fn every_payload() -> impl Iterator<Item = (&'static PayloadSchema, i16)> {
+    let schemas = consumer_protocol::SCHEMAS.iter().chain(group_records::SCHEMAS);
+    schemas.flat_map(|schema| (schema.versions.min..=schema.versions.max).map(move |version| (schema, version)))
 }
 
 /// The encoding of a version.
 pub(crate) fn encoding(schema: &MessageSchema, version: i16) -> Encoding {
     Encoding { version, flexible: version >= schema.api.flexible_min() }
+}
+
+/// The encoding of a payload's version.
+pub(crate) fn payload_encoding(schema: &PayloadSchema, version: i16) -> Encoding {
+    Encoding { version, flexible: version >= schema.flexible_min }
 }
 
 /// Makes bodies. Where its entropy runs out it goes on with zeros: short arrays and small numbers.
@@ -166,7 +248,7 @@ impl<'e> Bodies<'e> {
                 let string: String = (0..size).map(|_| ['a', 'é', '.', '漢', '0'][usize::from(self.byte() % 5)]).collect();
                 encoder.string(&string, self.encoding);
             }
-            Kind::Records => {
+            Kind::Records | Kind::Bytes => {
                 let size = if self.byte().is_multiple_of(16) { 300 } else { usize::from(self.byte() % 12) };
                 let records: Vec<u8> = (0..size).map(|_| self.byte()).collect();
                 encoder.bytes_nullable(Some(&records), self.encoding);
@@ -187,7 +269,7 @@ fn null(kind: Kind, encoder: &mut Encoder, encoding: Encoding) {
     match kind {
         Kind::String => encoder.string_nullable(None, encoding),
         Kind::Array(_) => encoder.array_count(None, encoding),
-        Kind::Records => encoder.bytes_nullable(None, encoding),
+        Kind::Records | Kind::Bytes => encoder.bytes_nullable(None, encoding),
         Kind::Structure(_) => encoder.int8(-1),
         _ => panic!("{kind:?} has no null"),
     }
@@ -217,7 +299,7 @@ fn default_bytes(field: &Field, encoding: Encoding) -> Vec<u8> {
         Kind::Int64 => encoder.int64(number),
         Kind::Uuid => encoder.raw(&[0; 16]),
         Kind::String => encoder.string("", encoding),
-        Kind::Records => panic!("{} is never tagged", field.name),
+        Kind::Records | Kind::Bytes => panic!("{} is never tagged", field.name),
         Kind::Array(_) => encoder.array_count(Some(0), encoding),
         Kind::Structure(structure) => {
             for field in structure.fields.iter().filter(|field| field.versions.contains(encoding.version)) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{BrokerConfig, ConfigError};
-use crate::tool::{ConfigCommand, ConsumeArgs, ProduceArgs, Target, TopicCommand, name_and_value};
+use crate::tool::{ConfigCommand, ConsumeArgs, GroupCommand, ProduceArgs, Target, TopicCommand, name_and_value};
 
 /// `ringlog` and its arguments.
 #[derive(Debug, Parser)]
@@ -35,6 +35,9 @@ pub enum Command {
     Produce(ProduceArgs),
     /// Print the records of topics
     Consume(ConsumeArgs),
+    /// List, describe, reset and delete consumer groups
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Show and change settings of topics and brokers
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Some(Command::Topic(command)) => ask(tool::Command::Topic(command)),
         Some(Command::Produce(args)) => ask(tool::Command::Produce(args)),
         Some(Command::Consume(args)) => ask(tool::Command::Consume(args)),
+        Some(Command::Group(command)) => ask(tool::Command::Group(command)),
         Some(Command::Config(command)) => ask(tool::Command::Config(command)),
         Some(Command::Status(target)) => ask(tool::Command::Status(target)),
         Some(Command::Completions { shell }) => completions(shell),

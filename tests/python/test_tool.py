@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 
 import harness
 import pytest
@@ -190,3 +192,48 @@ def test_nobody_there_is_one_clear_line():
     for command in (["topic", "list"], ["status"], ["consume", "t"], ["produce", "t"]):
         complaint = run(Nobody, *command, "--timeout", "0.5", status=1)
         assert Nobody.bootstrap in complaint and "--bootstrap-server" in complaint
+
+
+def wait_until(check):
+    """Asks again until something holds."""
+    end = time.monotonic() + TIMEOUT_S
+    while not (found := check()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def group_state(broker, group):
+    (described,) = run_json(broker, "group", "describe", group)
+    return described
+
+
+def test_members_of_a_group_share_and_go_on_where_they_were(broker):
+    name, group = unique_name(), unique_name("group")
+    create_topic(broker, name, 3)
+    lines = [b"%d" % n for n in range(300)]
+    run(broker, "produce", name, "--format", "json",
+        stdin=b"\n".join(b'{"value":"%s","partition":%d}' % (line, at % 3) for at, line in enumerate(lines)))
+    first = run(broker, "consume", name, "--group", group, "-n", "100").split()
+    assert len(first) == 100
+    assert sum(p["lag"] for p in group_state(broker, group)["partitions"]) == 200
+    assert sorted(first + run(broker, "consume", name, "--group", group).split(), key=int) == lines
+    assert run(broker, "consume", name, "--group", group) == b""
+
+    members = [start(broker, "consume", name, "--group", group, "--follow") for _ in range(2)]
+    wait_until(lambda: sorted(len(m["assigned"]) for m in group_state(broker, group)["members"]) == [1, 2])
+    assert "has members" in run(broker, "group", "reset", group, "--to", "beginning", "--yes", status=1)
+    assert "has members" in run(broker, "group", "delete", group, "--yes", status=1)
+    for member in members:
+        member.send_signal(signal.SIGINT)
+        assert member.wait(TIMEOUT_S) == 0
+    described = group_state(broker, group)
+    assert (described["state"], described["members"]) == ("Empty", [])
+
+    assert "--yes" in run(broker, "group", "reset", group, "--to", "-10", status=1)
+    run(broker, "group", "reset", group, "--to", "-10", "--topic", name, "--yes")
+    assert len(run(broker, "consume", name, "--group", group).split()) == 30
+    assert group in [found["group"] for found in run_json(broker, "group", "list")]
+    run(broker, "group", "delete", group, "--yes")
+    assert group not in run(broker, "group", "list").decode()
+    assert "GROUP_ID_NOT_FOUND" in run(broker, "group", "describe", group, status=1)

@@ -136,6 +136,58 @@ pub enum ConfigCommand {
     },
 }
 
+/// What to do with consumer groups.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// List the groups
+    List {
+        /// Which broker.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show members, committed offsets and lag of groups
+    Describe {
+        /// Their names
+        #[arg(required = true, value_name = "GROUP")]
+        groups: Vec<String>,
+        /// Which broker.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Move what a group has committed, while it has no members
+    #[command(after_help = "Examples:
+  ringlog group reset billing --to beginning
+  ringlog group reset billing --topic orders --to @1700000000000")]
+    Reset {
+        /// The group
+        group: String,
+        /// Only this topic; may be repeated [default: all that the group has committed]
+        #[arg(long = "topic", value_name = "TOPIC")]
+        topics: Vec<String>,
+        /// Where to: beginning, end, an offset, -N for N before the end, or @TIME (milliseconds since 1970)
+        #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
+        to: From,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Which broker.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Delete groups without members and what they have committed
+    Delete {
+        /// Their names
+        #[arg(required = true, value_name = "GROUP")]
+        groups: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Which broker.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
 /// Whose settings.
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
@@ -233,10 +285,14 @@ pub struct ConsumeArgs {
     /// The topics
     #[arg(required = true, value_name = "TOPIC")]
     pub topics: Vec<String>,
-    /// Only these partitions; may be repeated
+    /// As a member of this consumer group: begin where it has committed, share the partitions with its other members, and commit
     #[arg(short, long)]
+    pub group: Option<String>,
+    /// Only these partitions; may be repeated
+    #[arg(short, long, conflicts_with = "group")]
     pub partition: Vec<i32>,
-    /// Where to begin: beginning, end, an offset, -N for the last N of each partition, or @TIME (milliseconds since 1970)
+    /// Where to begin: beginning, end, an offset, -N for the last N of each partition, or @TIME (milliseconds since 1970). With
+    /// --group: where to begin in partitions of which the group has committed nothing
     #[arg(long, value_name = "WHERE", default_value = "beginning", allow_hyphen_values = true)]
     pub from: From,
     /// Go on waiting for records at the end

@@ -10,9 +10,12 @@ use ringlog_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse, 
 use ringlog_protocol::{ApiKey, ErrorCode, Records};
 
 use super::args::{ConsumeArgs, From, OutputFormat};
-use super::client::{Client, ClientError, Cluster};
+use super::client::{Client, ClientError, Cluster, Offsets};
+use super::member::{Member, is_to_rejoin};
 use super::record::Consumed;
 use super::{ToolError, offsets};
+use crate::net::Stop;
+use crate::signals;
 
 /// The most that one answer brings, and of one partition.
 const FETCH_BYTES: i32 = 16 << 20;
@@ -49,66 +52,184 @@ struct Output<'a> {
 }
 
 pub(super) fn run(args: &ConsumeArgs) -> Result<(), ToolError> {
-    let mut client = args.target.client()?;
-    let names: Vec<_> = args.topics.iter().map(String::as_str).collect();
-    let mut cluster = client.retry(|client| client.cluster(Some(&names)))?;
-    let mut positions = start(&mut client, &cluster, args)?;
-    let mut output = Output::new(args);
-    while output.left > 0 && positions.iter().any(|position| !position.is_at_end()) {
-        let polled = poll(&mut client, &cluster, args.follow, &mut positions, &mut output);
-        output.out.flush().map_err(ToolError::Output)?;
-        match polled {
-            Ok(0) if args.follow && cluster.brokers.len() > 1 => thread::sleep(PAUSE),
-            Ok(_) => {}
-            Err(PollError::Broker(error)) if error.is_retriable() => {
-                thread::sleep(PAUSE);
-                cluster = client.retry(|client| client.cluster(Some(&names)))?;
-            }
-            Err(PollError::Broker(error)) => return Err(error.into()),
-            Err(PollError::Other(error)) => return Err(error),
-        }
+    match &args.group {
+        None => run_alone(args),
+        Some(group) => run_in_group(args, group),
     }
-    Ok(())
 }
 
-/// Where each partition is begun.
-fn start(client: &mut Client, cluster: &Cluster, args: &ConsumeArgs) -> Result<Vec<Position>, ToolError> {
+fn run_alone(args: &ConsumeArgs) -> Result<(), ToolError> {
+    let mut reader = Reader::new(args)?;
     let mut positions = Vec::new();
     for name in &args.topics {
-        let topic = cluster.topic(name)?;
+        let topic = reader.cluster.topic(name)?;
         if let Some(missing) = args.partition.iter().find(|wanted| !topic.partitions.iter().any(|p| p.index == **wanted)) {
             let count = topic.partitions.len();
             return Err(ToolError::Usage(format!("topic {name} has {count} partitions, and none is {missing}")));
         }
         let is_wanted = |index| args.partition.is_empty() || args.partition.contains(&index);
-        let partitions: Vec<_> = topic.partitions.iter().filter(|p| is_wanted(p.index)).cloned().collect();
-        let mut list = |timestamp| client.retry(|client| offsets::list(client, cluster, name, &partitions, timestamp));
-        let (first, last) = (list(offsets::EARLIEST)?, list(offsets::LATEST)?);
-        let by_time = match args.from {
-            From::Time(time) => list(time)?,
-            _ => BTreeMap::new(),
-        };
-        for partition in &partitions {
-            let of = |offsets: &BTreeMap<i32, Option<i64>>| offsets.get(&partition.index).copied().flatten();
-            let (first, last) = (of(&first).unwrap_or(0), of(&last).unwrap_or(0));
-            let next = match args.from {
-                From::Beginning => first,
-                From::End => last,
-                From::Offset(offset) => {
-                    if offset < first || offset > last {
-                        let why = format!("partition {} of {name} has offsets from {first} to {last}", partition.index);
-                        return Err(ToolError::Usage(format!("{why}; {offset} is not among them")));
-                    }
-                    offset
+        let wanted: Vec<_> = topic.partitions.iter().map(|p| p.index).filter(|index| is_wanted(*index)).collect();
+        positions.extend(start(&mut reader.client, &reader.cluster, args, name, &wanted)?);
+    }
+    while reader.has_more(&positions) {
+        reader.read(&mut positions)?;
+    }
+    Ok(())
+}
+
+/// Reads as a member of a group, until told to end.
+fn run_in_group(args: &ConsumeArgs, group: &str) -> Result<(), ToolError> {
+    let stop = signals::stop_on_signals().map_err(ToolError::Signals)?;
+    let mut reader = Reader::new(args)?;
+    for name in &args.topics {
+        reader.cluster.topic(name)?;
+    }
+    let mut member = Member::join(&mut reader.client, group, &args.topics)?;
+    let outcome = read_share(&mut reader, &mut member, &stop);
+    // What was read and committed stays so; the others only have to wait longer.
+    let _ = member.leave(&mut reader.client);
+    outcome
+}
+
+fn read_share(reader: &mut Reader<'_>, member: &mut Member, stop: &Stop) -> Result<(), ToolError> {
+    let mut positions = share(reader, member)?;
+    while !stop.is_said() && (reader.args.follow && reader.output.left > 0 || reader.has_more(&positions)) {
+        if positions.iter().all(Position::is_at_end) {
+            // Others have all there is to read.
+            thread::sleep(PAUSE);
+        } else if reader.read(&mut positions)? > 0 {
+            match reader.client.commit(member.committer(), &offsets_of(&positions)) {
+                Err(ClientError::Refused { code, .. }) if is_to_rejoin(code) => {
+                    member.rejoin(&mut reader.client)?;
+                    positions = share(reader, member)?;
                 }
-                From::Last(count) => first.max(last.saturating_sub(count)),
-                From::Time(_) => of(&by_time).unwrap_or(last),
-            };
-            let end = (!args.follow).then_some(last);
-            positions.push(Position { topic: name.clone(), partition: partition.index, next, end });
+                // The next commit says the same and more.
+                Err(error) if error.is_retriable() => {}
+                outcome => outcome?,
+            }
+        }
+        if !member.heartbeat(&mut reader.client)? {
+            member.rejoin(&mut reader.client)?;
+            positions = share(reader, member)?;
+        }
+    }
+    if positions.is_empty() {
+        return Ok(());
+    }
+    Ok(reader.client.retry(|client| client.commit(member.committer(), &offsets_of(&positions)))?)
+}
+
+/// Where a member begins in its share of the partitions.
+fn share(reader: &mut Reader<'_>, member: &Member) -> Result<Vec<Position>, ToolError> {
+    let committer = member.committer();
+    let committed = reader.client.retry(|client| client.committed(committer.group, Some(member.assigned())))?;
+    reader.refresh()?;
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for (topic, partition) in member.assigned() {
+        topics.entry(topic).or_default().push(*partition);
+    }
+    let mut positions = Vec::new();
+    for (topic, partitions) in topics {
+        positions.extend(start(&mut reader.client, &reader.cluster, reader.args, topic, &partitions)?);
+    }
+    for position in &mut positions {
+        if let Some(offset) = committed.get(&(position.topic.clone(), position.partition)) {
+            position.next = *offset;
         }
     }
     Ok(positions)
+}
+
+fn offsets_of(positions: &[Position]) -> Offsets {
+    positions.iter().map(|position| ((position.topic.clone(), position.partition), position.next)).collect()
+}
+
+/// Where reading begins in these partitions of a topic, and where it ends.
+fn start(
+    client: &mut Client,
+    cluster: &Cluster,
+    args: &ConsumeArgs,
+    name: &str,
+    wanted: &[i32],
+) -> Result<Vec<Position>, ToolError> {
+    let partitions: Vec<_> = cluster.topic(name)?.partitions.iter().filter(|p| wanted.contains(&p.index)).cloned().collect();
+    let mut list = |timestamp| client.retry(|client| offsets::list(client, cluster, name, &partitions, timestamp));
+    let (first, last) = (list(offsets::EARLIEST)?, list(offsets::LATEST)?);
+    let by_time = match args.from {
+        From::Time(time) => list(time)?,
+        _ => BTreeMap::new(),
+    };
+    let mut positions = Vec::new();
+    for partition in &partitions {
+        let of = |offsets: &BTreeMap<i32, Option<i64>>| offsets.get(&partition.index).copied().flatten();
+        let (first, last) = (of(&first).unwrap_or(0), of(&last).unwrap_or(0));
+        let next = match args.from {
+            From::Beginning => first,
+            From::End => last,
+            From::Offset(offset) => {
+                if offset < first || offset > last {
+                    let why = format!("partition {} of {name} has offsets from {first} to {last}", partition.index);
+                    return Err(ToolError::Usage(format!("{why}; {offset} is not among them")));
+                }
+                offset
+            }
+            From::Last(count) => first.max(last.saturating_sub(count)),
+            From::Time(_) => of(&by_time).unwrap_or(last),
+        };
+        let end = (!args.follow).then_some(last);
+        positions.push(Position { topic: name.to_owned(), partition: partition.index, next, end });
+    }
+    Ok(positions)
+}
+
+/// The client, what it knows, and where records go.
+struct Reader<'a> {
+    args: &'a ConsumeArgs,
+    client: Client,
+    cluster: Cluster,
+    output: Output<'a>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(args: &'a ConsumeArgs) -> Result<Self, ToolError> {
+        let mut client = args.target.client()?;
+        let cluster = client.retry(|client| client.cluster(Some(&names(args))))?;
+        Ok(Self { args, client, cluster, output: Output::new(args) })
+    }
+
+    fn has_more(&self, positions: &[Position]) -> bool {
+        self.output.left > 0 && positions.iter().any(|position| !position.is_at_end())
+    }
+
+    fn refresh(&mut self) -> Result<(), ClientError> {
+        self.cluster = self.client.retry(|client| client.cluster(Some(&names(self.args))))?;
+        Ok(())
+    }
+
+    /// Asks every leader once and shows what comes. Gives how many records there were.
+    fn read(&mut self, positions: &mut [Position]) -> Result<u64, ToolError> {
+        let follow = self.args.follow;
+        let polled = poll(&mut self.client, &self.cluster, follow, positions, &mut self.output);
+        self.output.out.flush().map_err(ToolError::Output)?;
+        match polled {
+            Ok(0) if follow && self.cluster.brokers.len() > 1 => {
+                thread::sleep(PAUSE);
+                Ok(0)
+            }
+            Ok(records) => Ok(records),
+            Err(PollError::Broker(error)) if error.is_retriable() => {
+                thread::sleep(PAUSE);
+                self.refresh()?;
+                Ok(0)
+            }
+            Err(PollError::Broker(error)) => Err(error.into()),
+            Err(PollError::Other(error)) => Err(error),
+        }
+    }
+}
+
+fn names(args: &ConsumeArgs) -> Vec<&str> {
+    args.topics.iter().map(String::as_str).collect()
 }
 
 /// Why nothing more was read.

@@ -1,4 +1,4 @@
-//! `ringlog` as a tool for people: topics, records, settings and the state of a running broker, Ringlog's or any other that
+//! `ringlog` as a tool for people: topics, records, groups, settings and the state of a running broker, Ringlog's or any other that
 //! speaks Kafka's protocol. Called by `main`. A client like any other: it knows nothing of the broker's inside and never touches
 //! a data directory.
 
@@ -6,6 +6,8 @@ mod args;
 mod client;
 mod config;
 mod consume;
+mod group;
+mod member;
 mod offsets;
 mod output;
 mod partitioner;
@@ -19,7 +21,7 @@ use std::io;
 use std::process::ExitCode;
 
 pub(crate) use args::name_and_value;
-pub use args::{ConfigCommand, ConsumeArgs, ProduceArgs, Target, TopicCommand};
+pub use args::{ConfigCommand, ConsumeArgs, GroupCommand, ProduceArgs, Target, TopicCommand};
 use client::{Client, ClientError};
 
 /// A command for a running broker.
@@ -33,6 +35,8 @@ pub enum Command {
     Produce(ProduceArgs),
     /// `ringlog consume`.
     Consume(ConsumeArgs),
+    /// `ringlog group`.
+    Group(GroupCommand),
     /// `ringlog status`.
     Status(Target),
 }
@@ -72,6 +76,9 @@ pub enum ToolError {
     /// Standard output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signals(io::Error),
     /// Nobody said yes.
     #[error("{0}; say --yes if that is wanted")]
     Unconfirmed(String),
@@ -101,6 +108,7 @@ pub fn run(command: Command) -> Result<ExitCode, ToolError> {
         Command::Config(command) => config::run(command),
         Command::Produce(args) => produce::run(&args),
         Command::Consume(args) => consume::run(&args),
+        Command::Group(command) => group::run(command),
         Command::Status(target) => status::run(&target),
     };
     match done {

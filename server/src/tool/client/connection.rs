@@ -88,6 +88,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Sets how long an answer may take.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        self.stream.set_read_timeout(Some(timeout)).map_err(|error| ClientError::gone(self.address, &error))
+    }
+
     /// The newest version that both sides have.
     pub(super) fn version(&self, api: ApiKey) -> Result<i16, ClientError> {
         let found = self.versions.iter().find(|(key, _)| *key == api);

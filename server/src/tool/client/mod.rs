@@ -3,6 +3,7 @@
 
 mod connection;
 mod error;
+mod groups;
 mod metadata;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use ringlog_protocol::Message;
 pub(super) use connection::Answer;
 use connection::Connection;
 pub(super) use error::ClientError;
+pub(super) use groups::{Committer, Offsets};
 pub(super) use metadata::{Cluster, Partition, Topic};
 
 /// Kafka's port, for addresses without one.
@@ -74,12 +76,66 @@ impl Client {
         Err(last.unwrap_or_else(|| ClientError::Address { text: String::new(), why: "there is none".to_owned() }))
     }
 
+    /// Asks any broker what depends on the version, which is `version_max` at most.
+    ///
+    /// # Errors
+    /// Why the last of them does not answer.
+    pub(super) fn ask_any_in<'q, Q: Message<'q>>(
+        &mut self,
+        version_max: i16,
+        request: impl Fn(i16) -> Q,
+    ) -> Result<Answer, ClientError> {
+        let mut last = None;
+        for address in self.bootstrap.clone() {
+            match self.ask_in(address, version_max, &request) {
+                Err(error) if error.is_retriable() => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or_else(|| ClientError::Address { text: String::new(), why: "there is none".to_owned() }))
+    }
+
+    /// Asks one broker what depends on the version, which is `version_max` at most.
+    ///
+    /// # Errors
+    /// It does not answer, or with nonsense.
+    pub(super) fn ask_in<'q, Q: Message<'q>>(
+        &mut self,
+        address: SocketAddr,
+        version_max: i16,
+        request: impl Fn(i16) -> Q,
+    ) -> Result<Answer, ClientError> {
+        let version = self.version(address, Q::API)?.min(version_max);
+        let answer = self.exchange(address, &request(version), version, true)?;
+        answer.ok_or(ClientError::Silent { address, api: Q::API })
+    }
+
+    /// Asks one broker what it may think about for so much longer than usual.
+    ///
+    /// # Errors
+    /// It does not answer, or with nonsense.
+    pub(super) fn ask_patiently<'q, Q: Message<'q>>(
+        &mut self,
+        address: SocketAddr,
+        longer: Duration,
+        request: &Q,
+    ) -> Result<Answer, ClientError> {
+        let timeout = self.timeout;
+        self.connection(address)?.set_timeout(timeout + longer)?;
+        let answer = self.ask(address, request);
+        if let Some(connection) = self.connections.get_mut(&address) {
+            connection.set_timeout(timeout)?;
+        }
+        answer
+    }
+
     /// Asks one broker, in the newest version that both have.
     ///
     /// # Errors
     /// It does not answer, or with nonsense.
     pub(super) fn ask<'q, Q: Message<'q>>(&mut self, address: SocketAddr, request: &Q) -> Result<Answer, ClientError> {
-        let answer = self.exchange(address, request, true)?;
+        let version = self.version(address, Q::API)?;
+        let answer = self.exchange(address, request, version, true)?;
         answer.ok_or(ClientError::Silent { address, api: Q::API })
     }
 
@@ -88,7 +144,8 @@ impl Client {
     /// # Errors
     /// It cannot be sent.
     pub(super) fn tell<'q, Q: Message<'q>>(&mut self, address: SocketAddr, request: &Q) -> Result<(), ClientError> {
-        self.exchange(address, request, false).map(drop)
+        let version = self.version(address, Q::API)?;
+        self.exchange(address, request, version, false).map(drop)
     }
 
     /// The version in which a broker is asked.
@@ -103,11 +160,10 @@ impl Client {
         &mut self,
         address: SocketAddr,
         request: &Q,
+        version: i16,
         answered: bool,
     ) -> Result<Option<Answer>, ClientError> {
-        let connection = self.connection(address)?;
-        let version = connection.version(Q::API)?;
-        let outcome = connection.exchange(request, version, answered);
+        let outcome = self.connection(address)?.exchange(request, version, answered);
         if outcome.is_err() {
             self.connections.remove(&address);
         }

@@ -53,5 +53,8 @@ pub struct Now {
 pub fn partition_of(group: &str, count: i32) -> i32 {
     assert!(count > 0, "the topic has partitions");
     let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    (hash & i32::MAX) % count
+    hash.checked_abs().unwrap_or(0) % count
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! A shard under test: a clock that is set, a log that is a list, and answers by call.
 
 mod classic;
+mod model;
 
 mod offsets;
 

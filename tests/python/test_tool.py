@@ -237,3 +237,11 @@ def test_members_of_a_group_share_and_go_on_where_they_were(broker):
     run(broker, "group", "delete", group, "--yes")
     assert group not in run(broker, "group", "list").decode()
     assert "GROUP_ID_NOT_FOUND" in run(broker, "group", "describe", group, status=1)
+
+
+@pytest.mark.skipif(os.environ.get("BROKER") == "kafka", reason="it starts a Ringlog")
+def test_the_demo_of_groups_misses_nothing():
+    environment = {**os.environ, "RINGLOG_BIN": BINARY}
+    done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=2 * TIMEOUT_S)
+    assert done.returncode == 0, done
+    assert b"60 of 60 orders" in done.stdout

@@ -118,7 +118,7 @@ fn describe(groups: &[String], target: &Target) -> Result<(), ToolError> {
         let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let of = |id: &Option<String>| {
             let member = id.as_ref().and_then(|id| group.members.iter().find(|member| member.member == *id));
-            member.map_or_else(|| "-".to_owned(), |member| format!("{} ({})", member.client, member.host))
+            member.map_or_else(|| "-".to_owned(), |member| format!("{} ({})", member.member, member.host))
         };
         let row = |partition: &Partition| {
             vec![

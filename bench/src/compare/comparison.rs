@@ -210,6 +210,10 @@ impl Comparison<'_> {
         let mut arguments = vec![action.argument().to_owned(), format!("--bootstrap=127.0.0.1:{}", instance.port())];
         arguments.push(format!("--topic={topic}"));
         arguments.extend(spec::arguments(&options).map_err(Error::Usage)?);
+        // A broker that goes away has failed, unless the spec says that it may.
+        if !options.contains_key("retry_for") {
+            arguments.push("--retry-for=0s".to_owned());
+        }
         if is_new {
             let configs = broker.topic_configs(&workload.mode)?;
             arguments.extend(configs.iter().map(|(name, value)| format!("--topic-config={name}={value}")));

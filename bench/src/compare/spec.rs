@@ -25,11 +25,11 @@ pub(super) const READY_MADE: [(&str, &str); 6] = [
 /// Options of `load` that `compare` itself gives.
 const OURS: [&str; 8] = ["bootstrap", "topic_config", "pid", "keep_topic", "allow_remote", "out", "json", "quiet"];
 /// Options of `load` for every action.
-const OF_ALL: [&str; 6] = ["topic", "partitions", "client", "threads", "timeout", "warm_up"];
+const OF_ALL: [&str; 7] = ["topic", "partitions", "client", "threads", "timeout", "warm_up", "retry_for"];
 /// How much; a step of consumers takes what the topic holds, unless it says otherwise itself.
 const OF_AMOUNT: [&str; 3] = ["records", "bytes", "duration"];
 /// Options of `load` where there are producers.
-const OF_PRODUCERS: [&str; 14] = [
+const OF_PRODUCERS: [&str; 13] = [
     "producers",
     "record_bytes",
     "batch_bytes",
@@ -43,7 +43,6 @@ const OF_PRODUCERS: [&str; 14] = [
     "in_flight",
     "rate",
     "verify",
-    "retry_for",
 ];
 /// Options of `load` where there are consumers.
 const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];

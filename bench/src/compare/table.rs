@@ -144,15 +144,7 @@ pub fn notes(workload: &ComparedWorkload) -> Vec<String> {
                 notes.push(format!("{place}: the load generator may be what was measured: {why}"));
             }
             if let Some(verified) = load.verify.as_ref().filter(|verified| !verified.is_sound()) {
-                notes.push(format!(
-                    "{place}: of {} acknowledged records {} were lost, {} duplicated, {} reordered, {} corrupted, {} unknown",
-                    verified.acknowledged,
-                    verified.lost,
-                    verified.duplicated,
-                    verified.reordered,
-                    verified.corrupted,
-                    verified.unknown
-                ));
+                notes.push(format!("{place}: of {}", verified.faults()));
             }
             for (name, count) in load.produce.iter().chain(&load.consume).flat_map(|side| &side.errors) {
                 notes.push(format!("{place}: {count} requests were answered with {name}"));

@@ -21,6 +21,7 @@ mod print;
 mod produce;
 mod ranges;
 mod read_back;
+mod retry;
 mod session;
 mod verify;
 mod verify_log;

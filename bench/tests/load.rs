@@ -225,21 +225,23 @@ fn what_a_rate_could_not_send_in_time_is_sent_late_not_forgotten() {
 #[test]
 fn verify_catches_each_fault_of_a_broker() {
     type Count = fn(&Verified) -> u64;
-    let cases: [(Fault, Count); 6] = [
+    let cases: [(Fault, Count); 7] = [
         (Fault::Drop(5), |found| found.lost),
         (Fault::Drop(29), |found| found.lost),
         (Fault::Duplicate(5), |found| found.duplicated),
         (Fault::Reorder(5), |found| found.reordered),
         (Fault::Corrupt(5), |found| found.corrupted),
         (Fault::CorruptPlainly(5), |found| found.corrupted),
+        (Fault::CorruptKey(5), |found| found.corrupted),
     ];
     for (fault, count) in cases {
         for line in ["produce", "mixed --fetch-wait 20ms"] {
             let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
-            let ran = bench.run(broker.address, &format!("{line} {SMALL} --verify"));
+            let ran = bench.run(broker.address, &format!("{line} {SMALL} --keys 1000 --verify"));
             assert_eq!(ran.status, 1, "{fault:?} {line} {}", ran.stderr);
             let found = ran.load.unwrap().verify.unwrap();
-            let expected = if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_)) { 1 } else { 10 };
+            let expected =
+                if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_) | Fault::CorruptKey(_)) { 1 } else { 10 };
             assert_eq!(count(&found), expected, "{fault:?} {line}: {found:?}");
             let sum = found.lost + found.duplicated + found.reordered + found.corrupted + found.unknown;
             assert_eq!(sum, expected, "{fault:?} {line}: {found:?}");

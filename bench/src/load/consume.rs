@@ -441,7 +441,7 @@ impl Taken<'_> {
                         continue;
                     }
                     if let Some(tracker) = self.tracker.as_deref_mut() {
-                        tracker.take(partition, offset, record.value);
+                        tracker.take(partition, offset, &record);
                     }
                     if self.end_to_end
                         && self.measured

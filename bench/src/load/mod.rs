@@ -47,6 +47,14 @@ pub struct LoadArgs {
     pub(crate) command: LoadCommand,
 }
 
+/// Checks the arguments.
+///
+/// # Errors
+/// They make no sense.
+pub fn check(args: &LoadArgs) -> Result<(), Error> {
+    args.command.plan().map(drop)
+}
+
 /// Runs a load; writes its `.hlog` files beside where the run will be stored.
 ///
 /// # Errors

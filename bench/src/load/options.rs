@@ -188,7 +188,7 @@ struct ProduceArgs {
     /// Open loop: so many records a second in all, come what may; latency counts from when a record was to be sent.
     #[arg(long, value_parser = units::count, value_name = "RECORDS")]
     rate: Option<u64>,
-    /// Read back every acknowledged record and compare it byte for byte.
+    /// Read back every acknowledged record and compare it byte for byte: key, value, and that there are no headers.
     #[arg(long)]
     verify: bool,
     /// Keep what was acknowledged in this file, for `load verify`; implies --keep-topic.

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Reorder(usize),
     /// A byte of the batch's last value is another, and the CRC fits it.
     Corrupt(usize),
+    /// A byte of the batch's first key is another, and the CRC fits it.
+    CorruptKey(usize),
     /// A byte is another, and the CRC tells.
     CorruptPlainly(usize),
     /// Every fetch brings its first batch twice.
@@ -462,6 +464,16 @@ impl Log {
                 let crc = crc_of(&bytes);
                 bytes[17..21].copy_from_slice(&crc.to_be_bytes());
             }
+        }
+        if has(Fault::CorruptKey(number)) {
+            let at = {
+                let records = BatchView::new(&bytes).unwrap().records(1 << 20).unwrap();
+                let key = records.iter().next().unwrap().unwrap().key.unwrap();
+                bytes.windows(key.len()).position(|window| window == key).unwrap()
+            };
+            bytes[at] ^= 1;
+            let crc = crc_of(&bytes);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         }
         if has(Fault::Reorder(number)) {
             self.held = Some(bytes);

@@ -25,11 +25,11 @@ pub(super) const READY_MADE: [(&str, &str); 6] = [
 /// Options of `load` that `compare` itself gives.
 const OURS: [&str; 8] = ["bootstrap", "topic_config", "pid", "keep_topic", "allow_remote", "out", "json", "quiet"];
 /// Options of `load` for every action.
-const OF_ALL: [&str; 6] = ["topic", "partitions", "client", "threads", "timeout", "warm_up"];
+const OF_ALL: [&str; 7] = ["topic", "partitions", "client", "threads", "timeout", "warm_up", "retry_for"];
 /// How much; a step of consumers takes what the topic holds, unless it says otherwise itself.
 const OF_AMOUNT: [&str; 3] = ["records", "bytes", "duration"];
 /// Options of `load` where there are producers.
-const OF_PRODUCERS: [&str; 14] = [
+const OF_PRODUCERS: [&str; 13] = [
     "producers",
     "record_bytes",
     "batch_bytes",
@@ -43,13 +43,17 @@ const OF_PRODUCERS: [&str; 14] = [
     "in_flight",
     "rate",
     "verify",
-    "retry_for",
 ];
 /// Options of `load` where there are consumers.
 const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
 
 /// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
 const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
+
+/// How much is verified after a run.
+const VERIFY_BYTES: u64 = 32 << 20;
+/// A value that is verified has room for what is kept in it.
+const VERIFY_RECORD_BYTES_MIN: u64 = 64;
 
 /// A spec.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,6 +103,9 @@ pub(super) struct Workload {
     /// Makes a workload of each combination of these values.
     #[serde(default)]
     pub sweep: Vec<Sweep>,
+    /// Whether a little more of its load is verified after what is measured.
+    #[serde(default = "yes")]
+    pub verify: bool,
     /// Run first, measured by nobody.
     #[serde(default)]
     pub warm_up: Vec<Step>,
@@ -107,6 +114,10 @@ pub(super) struct Workload {
     /// What others published for it.
     #[serde(default)]
     pub published: Vec<Published>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn durable() -> String {
@@ -416,6 +427,29 @@ impl Workload {
         };
         retime(&mut self.options);
         self.step.iter_mut().for_each(|step| retime(&mut step.options));
+    }
+
+    /// What is verified at the end: the first load of its producers, a little of it, so that records are read back and compared.
+    #[must_use]
+    pub(super) fn verify_step(&self) -> Option<Step> {
+        let produces = |step: &&Step| step.load.is_some_and(|action| action != Action::Consume);
+        let step = self.step.iter().find(produces).filter(|_| self.verify)?;
+        let mut options = self.options_of(step);
+        options.retain(|option, _| {
+            // Neither paced nor through a library that does not tell what it sends again.
+            let left_out = ["topic", "rate", "linger", "client", "warm_up"];
+            Action::Produce.takes(option) && !OF_AMOUNT.contains(&option) && !left_out.contains(&option)
+        });
+        if options.get("acks").is_some_and(|acks| shown(acks) == "0") {
+            return None;
+        }
+        let record_bytes = options.get("record_bytes").and_then(|value| units::bytes(&shown(value)).ok()).unwrap_or(1000);
+        if record_bytes < VERIFY_RECORD_BYTES_MIN {
+            options.insert("record_bytes".to_owned(), Value::String(VERIFY_RECORD_BYTES_MIN.to_string()));
+        }
+        options.insert("bytes".to_owned(), Value::String(VERIFY_BYTES.to_string()));
+        options.insert("verify".to_owned(), Value::Boolean(true));
+        Some(Step { name: "verify".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None })
     }
 
     /// How much one run writes, about.

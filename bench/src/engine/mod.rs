@@ -228,6 +228,14 @@ struct Measured {
     recoveries: Vec<Recovery>,
 }
 
+/// Checks the settings.
+///
+/// # Errors
+/// They are nonsense.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    settings.plan().map(drop)
+}
+
 /// Measures everything. Ends early, with what it has, when asked to stop.
 ///
 /// # Errors

@@ -132,6 +132,7 @@ fn workload(compare: &Compare, workload: &ComparedWorkload, names: &[&str], base
     Ok(html! {
         @if !workload.about.is_empty() { p { (workload.about) } }
         (page::figures(&columns, &rows))
+        @if let Some(verified) = table::verified(workload) { p { (verified) } }
         @for note in table::notes(workload) { p.warning { (note) } }
         @for chart in &charts { (chart) }
         details {

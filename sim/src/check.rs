@@ -186,7 +186,8 @@ impl Model {
             let durable = partition.durable_end;
             partition.acknowledged.retain(|&base, known| !known.is_weak || (!is_dirty && base < durable));
         }
-        partition.acknowledged.retain(|&base, _| base < log_end);
+        let sent = &self.sent;
+        partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= log_end);
         partition.seen.retain(|&base, _| base < log_end);
         partition.damage.retain(|range| range.0 < log_end && range.1 > start);
         partition.visible = log_end;

@@ -12,7 +12,10 @@ use ringlog_engine::env::Env;
 use ringlog_engine::env::random::Random;
 use ringlog_engine::memory::Buffer;
 use ringlog_server::net::{ConnectionInfo, FileRange, Handler, Outcome, Response, Source, request};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// How long requests may take at a stop.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// How hostile it is.
 #[derive(Clone, Debug)]
@@ -30,6 +33,12 @@ pub struct Network {
     random: RefCell<Random>,
     faults: NetworkFaults,
     connections: Cell<u64>,
+    /// Requests that are being handled.
+    handling: Cell<usize>,
+    /// Whether nothing more is read.
+    is_stopping: Cell<bool>,
+    /// Whether what is handled is given up.
+    given_up: Notify,
 }
 
 /// A client's end. Dropping it closes the connection.
@@ -54,7 +63,16 @@ impl Network {
     /// The network before a broker's handlers.
     #[must_use]
     pub fn new(env: Rc<dyn Env>, handlers: Vec<Rc<dyn Handler>>, seed: u64, faults: NetworkFaults) -> Rc<Self> {
-        Rc::new(Self { env, handlers, random: RefCell::new(Random::new(seed)), faults, connections: Cell::new(0) })
+        Rc::new(Self {
+            env,
+            handlers,
+            random: RefCell::new(Random::new(seed)),
+            faults,
+            connections: Cell::new(0),
+            handling: Cell::new(0),
+            is_stopping: Cell::new(false),
+            given_up: Notify::new(),
+        })
     }
 
     /// Connects to some core.
@@ -76,6 +94,18 @@ impl Network {
         self.env.spawn(Box::pin(reader.run(incoming)));
         self.env.spawn(Box::pin(write(self.clone(), outcomes)));
         Connection { requests }
+    }
+
+    /// The stop, as connections have it: nothing more is read, what is at work is answered, for at most ten seconds.
+    pub async fn stop(&self) {
+        self.is_stopping.set(true);
+        for _ in 0..DRAIN_MAX.as_millis() {
+            if self.handling.get() == 0 {
+                return;
+            }
+            self.env.sleep(Duration::from_millis(1)).await;
+        }
+        self.given_up.notify_waiters();
     }
 
     fn chance(&self, probability: f64) -> bool {
@@ -105,7 +135,7 @@ impl Reader {
         while let Some((frame, answer)) = incoming.recv().await {
             network.travel().await;
             let is_cut = network.chance(network.faults.cut);
-            if is_cut && network.chance(0.3) {
+            if (is_cut && network.chance(0.3)) || network.is_stopping.get() {
                 return;
             }
             let (context, body) = match request::read(&*self.handler, &self.info, &mut client_id, frame) {
@@ -119,9 +149,18 @@ impl Reader {
                 Poll::Ready(ready) => {
                     let _ = done.send(ready);
                 }
-                Poll::Pending => network.env.spawn(Box::pin(async move {
-                    let _ = done.send(handling.await);
-                })),
+                Poll::Pending => {
+                    let serving = self.network.clone();
+                    serving.handling.set(serving.handling.get() + 1);
+                    network.env.spawn(Box::pin(async move {
+                        tokio::select! {
+                            biased;
+                            () = serving.given_up.notified() => {}
+                            outcome = handling => drop(done.send(outcome)),
+                        }
+                        serving.handling.set(serving.handling.get() - 1);
+                    }));
+                }
             }
             if self.outgoing.send((outcome, answer)).is_err() || is_cut {
                 return;

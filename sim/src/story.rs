@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ringlog_engine::disk::sim::CrashOutcome;
 use ringlog_engine::env::random::Random;
+use ringlog_server::broker::BrokerError;
 
 use crate::check::{self, End};
 use crate::client::admin::{self, Admin};
@@ -114,8 +115,8 @@ impl Story {
         for _ in 0..lives {
             let running = self.boot();
             self.check(&running);
-            self.live(&running);
-            self.end_life(running);
+            let life = self.live(&running);
+            self.end_life(running, &life);
         }
         self.drain();
         let counters = self.machine.disk.counters();
@@ -216,7 +217,7 @@ impl Story {
     }
 
     /// Clients and weather, until the end is near.
-    fn live(&mut self, running: &Running) {
+    fn live(&mut self, running: &Running) -> Rc<Life> {
         let cut = if self.climate.cuts { 0.05 } else { 0.0 };
         let delay_max = Duration::from_micros([50, 500, 20_000][self.random.below(3) as usize]);
         let life = self.life_of(running, NetworkFaults { delay_max, cut });
@@ -237,12 +238,13 @@ impl Story {
         let for_ms = 1 + self.random.below(for_ms_max);
         let until = self.machine.simulation.now() + Duration::from_millis(for_ms);
         let _ = self.machine.simulation.block_on_until(crash, until);
+        life
     }
 
-    fn end_life(&mut self, running: Running) {
+    fn end_life(&mut self, running: Running, life: &Life) {
         self.outcome.cycles += 1;
         if self.random.below(4) == 0 {
-            self.stop(running);
+            self.stop(running, life);
         } else {
             self.model.borrow_mut().note_flushed(self.machine.simulation.now());
             self.machine.crash(Some(running));
@@ -268,7 +270,7 @@ impl Story {
     }
 
     /// A clean stop, while clients go on; sometimes it is cut short.
-    fn stop(&mut self, running: Running) {
+    fn stop(&mut self, running: Running, life: &Life) {
         self.say(|| "the broker stops".to_owned());
         if self.random.chance(0.5) {
             self.machine.disk.set_capacity(None);
@@ -283,7 +285,7 @@ impl Story {
             async {
                 tokio::select! {
                     biased;
-                    stopped = running.stop() => Some(stopped),
+                    stopped = stop(&running, life) => Some(stopped),
                     () = crash => None,
                 }
             },
@@ -329,7 +331,7 @@ impl Story {
             panic!("EverythingEnds: {waiting:?} had no answer for {DRAIN:?}");
         }
         let until = self.machine.simulation.now() + PATIENCE;
-        let stopped = self.machine.simulation.block_on_until(running.stop(), until);
+        let stopped = self.machine.simulation.block_on_until(stop(&running, &life), until);
         match stopped {
             Some(Ok(())) => {}
             Some(Err(error)) => panic!("EverythingEnds: the last stop is not clean: {error}"),
@@ -343,6 +345,11 @@ impl Story {
         self.check(&running);
         self.machine.crash(Some(running));
     }
+}
+
+async fn stop(running: &Running, life: &Life) -> Result<(), BrokerError> {
+    life.network.stop().await;
+    running.stop().await
 }
 
 /// How a seed's broker is set up.

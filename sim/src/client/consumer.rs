@@ -155,7 +155,14 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
             life.say(|| format!("{name} is damaged at {from}"));
             Fetched::Damaged
         }
-        ErrorCode::KAFKA_STORAGE_ERROR if model.reads_fail => Fetched::Nothing,
+        ErrorCode::KAFKA_STORAGE_ERROR => {
+            // Its file may be gone while it is being deleted; the next answer says so.
+            let there = &model.topics[topic];
+            let may_be_gone = there.existence != Existence::Present || there.has_retention;
+            let is_excused = model.reads_fail || may_be_gone || from < model.partition(topic, partition).log_start_max;
+            assert!(is_excused, "ReadFindsTheBatch: {name} at {from} cannot be read, and no disk failed");
+            Fetched::Nothing
+        }
         code if is_unknown_topic(code) => {
             assert!(model.topics[topic].existence != Existence::Present, "TopicStays: a consumer is told that there is no {name}");
             Fetched::Nothing

@@ -178,7 +178,9 @@ impl Model {
         let is_excused = partition.damage.iter().any(|range| (range.0..=range.1).contains(&log_end));
         assert!(log_end >= must || is_excused, "{invariant}: {name} ends at {log_end}, and has to reach {must}");
         let known_end = partition.written_end.max(partition.written_end_weak);
-        if log_end < known_end || is_excused {
+        // Records that were deleted, and lost: the log begins anew behind them.
+        let began_anew = end == End::PowerLost && start == log_end;
+        if log_end < known_end || is_excused || began_anew {
             partition.losses += 1;
         }
         if end == End::PowerLost || is_dirty {

@@ -187,10 +187,10 @@ impl Weather {
             return;
         }
         let (at, len, base, end) = batches[self.random.below(batches.len() as u64) as usize];
-        // Neither the CRC nor anything else covers the leader epoch.
+        // The CRC does not cover the base offset and the leader epoch, which the broker writes.
         let inside = loop {
             let inside = self.random.below(len as u64) as usize;
-            if !(12..16).contains(&inside) {
+            if !(0..8).contains(&inside) && !(12..16).contains(&inside) {
                 break inside;
             }
         };

@@ -117,6 +117,13 @@ impl Producer {
         self.batches.last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
+    /// What is known of a producer when its first batch, which began its sequences, is taken back. Were it unknown, what it has
+    /// sent behind that one could start anywhere, and would be appended without it.
+    fn without_its_first(&self) -> Option<Self> {
+        let began = self.batches.first().is_some_and(|first| first.first_sequence() == 0);
+        began.then(|| Self { batches: SmallVec::new(), transaction_start: None, ..self.clone() })
+    }
+
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -461,7 +468,8 @@ impl ProducerStates {
         }
         while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
             if let Some(undo) = self.undo.pop_back() {
-                self.put(undo.producer_id, undo.before);
+                let before = undo.before.or_else(|| self.producers.get(&undo.producer_id).and_then(Producer::without_its_first));
+                self.put(undo.producer_id, before);
             }
         }
         self.end = self.end.min(offset);

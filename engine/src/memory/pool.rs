@@ -150,6 +150,17 @@ struct SharedRegion {
     region: Region,
 }
 
+impl Free {
+    /// Takes a region from a class that has it to itself and uses none of it: where all memory is divided, it would never be
+    /// of use to another.
+    fn take_idle(&mut self) -> Option<Region> {
+        let key = self.shared.iter().filter(|(_, shared)| shared.out == 0).map(|(&key, _)| key).min()?;
+        let shared = self.shared.remove(&key)?;
+        self.by_class[shared.class].retain(|&ptr| region_of(ptr) != key);
+        Some(shared.region)
+    }
+}
+
 impl Pool {
     /// A pool that takes at most `bytes_max` (rounded up to 2 MiB) from the system, as it is needed.
     #[must_use]
@@ -226,7 +237,7 @@ impl Pool {
                     while let Some(large) = free.large.pop() {
                         self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - large.len);
                     }
-                    self.map(REGION_BYTES)
+                    self.map(REGION_BYTES).or_else(|| free.take_idle())
                 })?,
             };
             let size = CLASSES_BYTES[class];
@@ -252,7 +263,7 @@ impl Pool {
                 for region in free.large.drain(..).collect::<Vec<_>>() {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
-                for region in free.regions.drain(..).collect::<Vec<_>>() {
+                while let Some(region) = free.regions.pop().or_else(|| free.take_idle()) {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
                 self.map(len)
@@ -385,7 +396,16 @@ mod tests {
         drop(small);
         let large: Vec<_> = (0..2).map(|_| pool.buffer(1 << 20).unwrap()).collect();
         drop(large);
-        assert!(pool.buffer(4 << 20).is_none(), "regions that are split stay split while in a class");
+        assert!(pool.buffer(4 << 20).is_some(), "what no class uses may become a large block");
+    }
+
+    #[test]
+    fn a_class_that_uses_nothing_does_not_keep_the_last_region() {
+        let pool = Pool::new(2 << 20);
+        for bytes in [64 << 10, 16 << 10, 1 << 20, 2 << 20, 256 << 10] {
+            let block = pool.buffer(bytes);
+            assert!(block.is_some(), "{bytes} bytes");
+        }
     }
 
     #[test]

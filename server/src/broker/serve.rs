@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::broker::boot::{self, BootError, Start};
 use crate::broker::reserve::Reserve;
-use crate::broker::{Broker, BrokerCore};
+use crate::broker::{Broker, BrokerCore, metadata_log};
 use crate::config::BrokerConfig;
 use crate::data_dir::DataDir;
 use crate::net::listener::{self, Accepted, BindError, ConnectionLimits, Dealer, Listener};
@@ -88,7 +88,14 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
     let (dealer, incoming) = Dealer::new(cores, connection_limits(&config));
     let (end, ended) = watch::channel(false);
     let main = Main {
-        start: Start { config, cluster_id: data_dir.meta().cluster_id.clone(), data_dir: path, recovered },
+        start: Start {
+            config,
+            cluster_id: data_dir.meta().cluster_id.clone(),
+            data_dir: path,
+            recovered,
+            new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+            snapshot_records: metadata_log::SNAPSHOT_RECORDS,
+        },
         listeners,
         dealer,
         incoming,
@@ -204,11 +211,9 @@ impl Main {
         for served in futures_util::future::join_all(serving).await {
             failed = failed.or(served.err());
         }
-        // No command begins any more; the one at work ends first.
-        let _commands = broker.controller.lock().await;
         let result = match failed {
             Some(error) => Err(BrokerError::Close(error.to_string())),
-            None => close(&core, &cores, &data_dir).await,
+            None => close(&core, &broker, &data_dir).await,
         };
         end.send_replace(true);
         result
@@ -248,11 +253,12 @@ async fn serve_core(
     }
 }
 
-/// Removes old segments from time to time.
-async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop: Stop) {
+/// Removes a core's old segments from time to time, until the stop.
+pub async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop: Stop) {
     let mut pause = RETENTION_DELAY.min(interval);
     loop {
         tokio::select! {
+            biased;
             () = stop.clone().wait() => return,
             () = core.env.sleep(pause) => {}
         }
@@ -264,8 +270,14 @@ async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop:
     }
 }
 
-/// The clean stop: every core closes, then Kafka's checkpoints and the marker are written, then the journals go.
-async fn close(core: &Rc<Core>, cores: &Arc<[CoreHandle]>, data_dir: &Path) -> Result<(), BrokerError> {
+/// The clean stop, when no request is at work any more: the command that is ends and none begins, every core closes, Kafka's
+/// checkpoints and the marker are written, then the journals go. Called on core 0.
+///
+/// # Errors
+/// The next start recovers.
+pub async fn close(core: &Rc<Core>, broker: &Broker, data_dir: &Path) -> Result<(), BrokerError> {
+    let _commands = broker.controller.lock().await;
+    let cores = &broker.cores;
     let not_clean = |error: io::Error| BrokerError::Close(error.to_string());
     let stopped = || BrokerError::Close("a core has stopped".to_owned());
     let closing = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.close().await })));

@@ -74,6 +74,8 @@ impl Machine {
                 cluster_id: "cluster".into(),
                 data_dir: data.into_boxed_path().into(),
                 recovered,
+                new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+                snapshot_records: metadata_log::SNAPSHOT_RECORDS,
             };
             let broker = boot(&cores[0], handles.into(), start).await?;
             Ok(Running { broker, cores, disk })

@@ -101,7 +101,15 @@ pub fn verify(path: &Path) -> Result<ExitCode, OfflineError> {
 /// # Errors
 /// When a broker uses the directory, or something cannot be read or written.
 pub fn repair(path: &Path, execute: bool) -> Result<ExitCode, OfflineError> {
-    status(to_stdout(|out| repair::repair(path, execute, out)))
+    status(to_stdout(|out| repair_to(path, execute, out)))
+}
+
+/// The same, said to `out`; returns whether all is well.
+///
+/// # Errors
+/// When a broker uses the directory, or something cannot be read or written.
+pub fn repair_to(path: &Path, execute: bool, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    repair::repair(path, execute, out)
 }
 
 fn to_stdout(write: impl FnOnce(&mut dyn Write) -> Result<bool, OfflineError>) -> Result<bool, OfflineError> {

@@ -14,7 +14,7 @@ use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::Log;
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::open::{OpenParams, open};
-use ringlog_engine::log::read::{ReadError, Reader};
+use ringlog_engine::log::read::{ReadError, Reader, Source};
 use ringlog_engine::memory::Pool;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
@@ -159,5 +159,30 @@ fn a_damaged_producer_snapshot_is_made_up_for_by_the_log() {
     for clean in [false, true] {
         let files = vec![("00000000000000000000.log", batch.clone()), ("00000000000000000001.snapshot", b"nonsense".to_vec())];
         assert_eq!(opened_from(files, 1, clean).log.producers().len(), 1, "clean {clean}");
+    }
+}
+
+/// A CRC does not cover the base offset either: below the recovery point, where nothing is cut, a batch at another offset than its
+/// own used to be served.
+#[test]
+fn a_batch_with_a_wrong_base_offset_is_not_served() {
+    for (damaged, byte) in [(0, 7), (2, 1), (2, 7), (BATCHES - 1, 1)] {
+        let opened = opened_with(damaged, byte, BATCHES, true);
+        for offset in 0..BATCHES {
+            let plan = opened.reader.plan(opened.log.published(), Offset(offset), 1 << 20, true);
+            let Ok(plan) = opened.simulation.block_on(plan) else { continue };
+            let mut due = 0;
+            for range in &plan.ranges {
+                let Source::Memory(bytes) = &range.source else { panic!("read from the disk") };
+                for batch in ringlog_engine::batch::batches(bytes) {
+                    let header = *batch.unwrap().header();
+                    assert!(
+                        header.base_offset.0 >= due && header.next_offset().0 <= BATCHES,
+                        "{header:?} in the read at {offset}"
+                    );
+                    due = header.next_offset().0;
+                }
+            }
+        }
     }
 }

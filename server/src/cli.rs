@@ -90,6 +90,20 @@ pub enum LogCommand {
         /// A partition's folder or a data directory
         dir: PathBuf,
     },
+    /// Make damaged logs sound again: say what would be cut and rebuilt, and why; with --execute do it
+    ///
+    /// A sound batch is never taken away, wherever it stands; a copy of what is cut is kept beside it (*.cut). The directory must
+    /// not be in use. The exit status says whether all is well.
+    Repair {
+        /// A partition's folder or a data directory
+        dir: PathBuf,
+        /// Do it; without, nothing is changed
+        #[arg(long, visible_alias = "apply")]
+        execute: bool,
+        /// Change nothing, which is the default
+        #[arg(long, conflicts_with = "execute")]
+        dry_run: bool,
+    },
 }
 
 /// Why there is no configuration.
@@ -222,5 +236,12 @@ mod tests {
         };
         assert_eq!((dir, records, json), (PathBuf::from("d"), false, true));
         assert!(matches!(parse(&["log", "verify", "d"]).command, Some(Command::Log(LogCommand::Verify { .. }))));
+        for (arguments, wanted) in
+            [(&["d"][..], false), (&["d", "--dry-run"], false), (&["d", "--execute"], true), (&["--apply", "d"], true)]
+        {
+            let parsed = parse(&[&["log", "repair"], arguments].concat()).command;
+            let Some(Command::Log(LogCommand::Repair { execute, .. })) = parsed else { panic!("repair was asked for") };
+            assert_eq!(execute, wanted);
+        }
     }
 }

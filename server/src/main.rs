@@ -57,6 +57,7 @@ fn log(command: LogCommand) -> Result<ExitCode, Box<dyn Error>> {
     Ok(match command {
         LogCommand::Dump { dir, records, json } => offline::dump(&dir, offline::DumpOptions { records, json })?,
         LogCommand::Verify { dir } => offline::verify(&dir)?,
+        LogCommand::Repair { dir, execute, dry_run: _ } => offline::repair(&dir, execute)?,
     })
 }
 

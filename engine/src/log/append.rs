@@ -13,7 +13,7 @@ use crate::log::producers::{ProducerError, Verdict};
 use crate::log::published::{LiveIndex, Segment};
 use crate::log::{LiveSegment, Log, SegmentState, tail};
 use crate::memory::Pool;
-use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::segment::index::{self, IndexEntry, TimeEntry};
 use crate::segment::names;
 use crate::types::{LeaderEpoch, Offset, TimestampMs};
 
@@ -264,7 +264,7 @@ impl Log {
         });
         let index_full = (live.index.offsets.count() as u64 + 1) * 8 > config.segment_index_bytes
             || (live.index.times.count() as u64 + 1) * 12 > config.segment_index_bytes;
-        let far = header.last_offset().0 - active.shared.base_offset.0 > i64::from(i32::MAX);
+        let far = header.last_offset().0 - active.shared.base_offset.0 > index::OFFSETS_MAX;
         if active.bytes + size <= config.segment_bytes && !old && !index_full && !far {
             return false;
         }

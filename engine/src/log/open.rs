@@ -48,7 +48,7 @@ pub struct OpenParams {
 /// Those of the disk.
 pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: TimestampMs) -> io::Result<Log> {
     let names = tidy(disk, &params.directory).await?;
-    let mut opening = Opening { disk, pool, params: &params, now, changed: false };
+    let mut opening = Opening { disk, pool, params: &params, now, changed: false, snapshot_lost: false };
     let mut bases = segment_files(&names);
     let (mut producers, mut snapshot_files) = opening.producers(&names).await?;
     // A removal that a crash interrupted, or that the journal's replay has undone in part.
@@ -201,6 +201,8 @@ struct Opening<'a> {
     params: &'a OpenParams,
     now: TimestampMs,
     changed: bool,
+    /// Whether a producer snapshot was there and could not be read.
+    snapshot_lost: bool,
 }
 
 struct Recovered {
@@ -236,6 +238,7 @@ impl Opening<'_> {
                     tracing::warn!(path = %path.display(), %error, "a producer snapshot is damaged: an older one or the log is read");
                     self.disk.remove_file(&path).await?;
                     self.changed = true;
+                    self.snapshot_lost = true;
                     snapshots.pop();
                 }
             }
@@ -466,7 +469,8 @@ impl Opening<'_> {
         } else {
             start = 0;
         }
-        if out.producers.is_empty() && out.producers_saved == Offset(-1) && base == Offset(0) && self.params.clean {
+        let never_saved = out.producers_saved == Offset(-1) && !self.snapshot_lost;
+        if out.producers.is_empty() && never_saved && base == Offset(0) && self.params.clean {
             // A clean stop leaves a snapshot: without one there are no producers.
             start = check_from;
         }
@@ -502,7 +506,7 @@ impl Opening<'_> {
                     if next_offset < synced_to {
                         tracing::error!(
                             segment = %path.display(), position, offset = next_offset.0, %reason,
-                            "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it"
+                            "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it, and `ringlog log repair` takes it out"
                         );
                         if scanner.skip_damage().await? {
                             continue;

@@ -17,7 +17,7 @@ use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{Disk, File};
 use crate::env::Env;
-use crate::log::cold::{ColdError, ColdReads};
+use crate::log::cold::{ColdError, ColdReads, Order};
 use crate::log::published::{Published, Segment, TailPiece, View};
 use crate::memory::{Buffer, Pool, Slice};
 use crate::segment::index;
@@ -329,18 +329,22 @@ impl Reader {
             let (buffer, read) = file.read_at(buffer, wanted as usize, position).await?;
             let mut rest = &buffer[..read];
             let mut sound = 0;
+            let mut order = Order::new(segment, None);
             while rest.len() >= batch::HEADER_BYTES {
                 let header = BatchHeader::parse(rest);
                 let size = header.as_ref().map_or(0, BatchHeader::size_bytes);
                 if header.is_ok() && size > rest.len() {
                     break;
                 }
-                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| batch.check_crc());
-                if let Err(error) = checked {
+                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| {
+                    batch.check_crc()?;
+                    Ok(*batch.header())
+                });
+                if let Err(reason) = checked.map_err(|error| error.to_string()).and_then(|header| order.check(&header)) {
                     if sound > 0 {
                         return Ok(sound);
                     }
-                    return Err(self.damaged(segment, position, &error.to_string()));
+                    return Err(self.damaged(segment, position, &reason));
                 }
                 sound += size as u64;
                 rest = &rest[size..];

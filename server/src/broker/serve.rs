@@ -54,7 +54,9 @@ pub enum BrokerError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The data directory cannot be recovered.
-    #[error("the data directory {path} cannot be recovered: {error}")]
+    #[error(
+        "the data directory {path} cannot be recovered: {error}; where a file is damaged, `ringlog log repair` says what can be done"
+    )]
     Recover {
         /// Which.
         path: String,

@@ -52,7 +52,7 @@ impl Findings {
 
 /// What the indexes of a segment are held against.
 #[derive(Default)]
-struct Batches {
+pub(super) struct Batches {
     /// The base offset of each batch, by position.
     starts: BTreeMap<u64, Offset>,
     /// Wherever the largest timestamp so far grew: the last offset of that batch, and the timestamp.
@@ -60,6 +60,22 @@ struct Batches {
 }
 
 impl Batches {
+    /// From each batch's position, first and last offset, and largest timestamp.
+    pub(super) fn of(batches: impl Iterator<Item = (u64, Offset, Offset, TimestampMs)>) -> Self {
+        let mut all = Self::default();
+        for (position, first, last, max_timestamp) in batches {
+            all.add(position, first, last, max_timestamp);
+        }
+        all
+    }
+
+    fn add(&mut self, position: u64, first: Offset, last: Offset, max_timestamp: TimestampMs) {
+        self.starts.insert(position, first);
+        if self.timestamps.last().is_none_or(|&(_, newest)| max_timestamp > newest) && max_timestamp > TimestampMs::NONE {
+            self.timestamps.push((last, max_timestamp));
+        }
+    }
+
     /// The largest timestamp of batches that end at or below `offset`.
     fn newest_up_to(&self, offset: Offset) -> Option<TimestampMs> {
         let after = self.timestamps.partition_point(|&(last, _)| last <= offset);
@@ -135,7 +151,6 @@ fn check_segment(
     let mut batches = Batches::default();
     let name = segment_name(segment);
     let mut reader = Reader::open(segment, base).map_err(OfflineError::read(&segment.path))?;
-    let mut newest = TimestampMs::NONE;
     let mut end = base;
     while let Some(item) = reader.next().map_err(OfflineError::read(&segment.path))? {
         // What the next start would cut, because it was never said to be durable, is no damage.
@@ -172,11 +187,7 @@ fn check_segment(
                 findings.first_offset.get_or_insert(header.base_offset);
                 findings.next_offset = Some(header.next_offset());
                 end = header.next_offset();
-                batches.starts.insert(position, header.base_offset);
-                if header.max_timestamp > newest {
-                    newest = header.max_timestamp;
-                    batches.timestamps.push((header.last_offset(), newest));
-                }
+                batches.add(position, header.base_offset, header.last_offset(), header.max_timestamp);
             }
         }
     }
@@ -205,10 +216,33 @@ fn check_indexes(
     rebuilt: bool,
     findings: &mut Findings,
 ) -> Result<(), OfflineError> {
-    for (kind, entry_bytes) in [(FileKind::OffsetIndex, OFFSET_ENTRY_BYTES), (FileKind::TimeIndex, TIME_ENTRY_BYTES)] {
+    for (kind, what) in check_indexes_of(&partition.path, base, log_bytes, batches)? {
         let name = SegmentFile::new(base, kind).name();
-        let Some(bytes) = read(&partition.path.join(&name))? else {
-            findings.note(&name, None, "missing; the next start makes it");
+        if what == MISSING {
+            findings.note(&name, None, format!("{what}; the next start makes it"));
+        } else if rebuilt {
+            findings.note(&name, None, format!("{what}; the next start makes it anew"));
+        } else {
+            findings.problem(&name, None, what);
+        }
+    }
+    Ok(())
+}
+
+/// What is said of an index that is not there.
+pub(super) const MISSING: &str = "missing";
+
+/// Which index files of a segment in `folder` do not fit its batches, and why.
+pub(super) fn check_indexes_of(
+    folder: &Path,
+    base: Offset,
+    log_bytes: u64,
+    batches: &Batches,
+) -> Result<Vec<(FileKind, String)>, OfflineError> {
+    let mut bad = Vec::new();
+    for (kind, entry_bytes) in [(FileKind::OffsetIndex, OFFSET_ENTRY_BYTES), (FileKind::TimeIndex, TIME_ENTRY_BYTES)] {
+        let Some(bytes) = read(&folder.join(SegmentFile::new(base, kind).name()))? else {
+            bad.push((kind, MISSING.to_owned()));
             continue;
         };
         let bytes = without_room(&bytes, entry_bytes);
@@ -216,13 +250,9 @@ fn check_indexes(
             FileKind::OffsetIndex => check_offset_index(bytes, base, log_bytes, batches),
             _ => check_time_index(bytes, base, batches),
         };
-        match result {
-            Ok(()) => {}
-            Err(what) if rebuilt => findings.note(&name, None, format!("{what}; the next start makes it anew")),
-            Err(what) => findings.problem(&name, None, what),
-        }
+        bad.extend(result.err().map(|what| (kind, what)));
     }
-    Ok(())
+    Ok(bad)
 }
 
 /// Kafka keeps room for entries, as zeros, at the end of the index files of a segment that is written to.
@@ -259,9 +289,17 @@ fn check_time_index(bytes: &[u8], base: Offset, batches: &Batches) -> Result<(),
 
 /// The files beside logs and indexes.
 fn check_file(partition: &Partition, name: &str, findings: &mut Findings) -> Result<(), OfflineError> {
-    let path = partition.path.join(name);
+    if let Some(Err(what)) = check_content(&partition.path, name)? {
+        findings.problem(name, None, what);
+    }
+    Ok(())
+}
+
+/// Whether a file beside logs and indexes is what its name says; `None` where that says nothing, or it is gone.
+pub(super) fn check_content(folder: &Path, name: &str) -> Result<Option<Result<(), String>>, OfflineError> {
+    let path = folder.join(name);
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let result = match (name, SegmentFile::parse(name)) {
+    Ok(match (name, SegmentFile::parse(name)) {
         (EPOCHS_FILE, _) => read(&path)?.map(|bytes| LeaderEpochs::decode(&text(bytes)).map(drop).map_err(|e| e.to_string())),
         (PARTITION_METADATA_FILE, _) => {
             read(&path)?.map(|bytes| checkpoint::parse_partition_metadata(&text(bytes)).map(drop).map_err(|e| e.to_string()))
@@ -276,14 +314,10 @@ fn check_file(partition: &Partition, name: &str, findings: &mut Findings) -> Res
             })
         }
         _ => None,
-    };
-    if let Some(Err(what)) = result {
-        findings.problem(name, None, what);
-    }
-    Ok(())
+    })
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, OfflineError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, OfflineError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
+pub mod group;
 pub mod logging;
 pub mod net;
 pub mod offline;

@@ -8,24 +8,35 @@ mod alter_configs;
 mod api_versions;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod outbox;
 mod produce;
 mod produce_legacy;
 mod respond;
+mod sync_group;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -41,6 +52,7 @@ use ringlog_engine::types::LeaderEpoch;
 use ringlog_protocol::{ApiKey, Decoder, ErrorCode, Message};
 
 use crate::broker::{BrokerCore, Topics};
+use crate::group::Name;
 use crate::net::{Handler, LocalBoxFuture, Outcome, RequestContext, Response};
 use outbox::Outbox;
 
@@ -111,6 +123,15 @@ impl Handler for Api {
             ApiKey::Fetch => Box::pin(fetch::handle(self, context, body)),
             ApiKey::ListOffsets => Box::pin(list_offsets::handle(self, context, body)),
             ApiKey::Metadata => Box::pin(metadata::handle(self, context, body)),
+            ApiKey::OffsetCommit => Box::pin(offset_commit::handle(self, context, body)),
+            ApiKey::OffsetFetch => Box::pin(offset_fetch::handle(self, context, body)),
+            ApiKey::FindCoordinator => Box::pin(find_coordinator::handle(self, context, body)),
+            ApiKey::JoinGroup => Box::pin(join_group::handle(self, context, body)),
+            ApiKey::Heartbeat => Box::pin(heartbeat::handle(self, context, body)),
+            ApiKey::LeaveGroup => Box::pin(leave_group::handle(self, context, body)),
+            ApiKey::SyncGroup => Box::pin(sync_group::handle(self, context, body)),
+            ApiKey::DescribeGroups => Box::pin(describe_groups::handle(self, context, body)),
+            ApiKey::ListGroups => Box::pin(list_groups::handle(self, context, body)),
             ApiKey::ApiVersions => ready(api_versions::handle(&context, &body)),
             ApiKey::CreateTopics => Box::pin(create_topics::handle(self, context, body)),
             ApiKey::DeleteTopics => Box::pin(delete_topics::handle(self, context, body)),
@@ -121,25 +142,17 @@ impl Handler for Api {
             ApiKey::AlterConfigs => Box::pin(alter_configs::handle(self, context, body)),
             ApiKey::DescribeLogDirs => Box::pin(describe_log_dirs::handle(self, context, body)),
             ApiKey::CreatePartitions => Box::pin(create_partitions::handle(self, context, body)),
+            ApiKey::DeleteGroups => Box::pin(delete_groups::handle(self, context, body)),
             ApiKey::IncrementalAlterConfigs => Box::pin(incremental_alter_configs::handle(self, context, body)),
+            ApiKey::OffsetDelete => Box::pin(offset_delete::handle(self, context, body)),
             ApiKey::DescribeCluster => ready(describe_cluster::handle(&self, &context, &body)),
             ApiKey::DescribeProducers => Box::pin(describe_producers::handle(self, context, body)),
             ApiKey::ListConfigResources => ready(list_config_resources::handle(&self, &context, &body)),
             ApiKey::DescribeTopicPartitions => ready(describe_topic_partitions::handle(&self, &context, &body)),
             // What `ApiKey` calls unserved: a handler takes its line from here and the word from there.
-            ApiKey::OffsetCommit
-            | ApiKey::OffsetFetch
-            | ApiKey::FindCoordinator
-            | ApiKey::JoinGroup
-            | ApiKey::Heartbeat
-            | ApiKey::LeaveGroup
-            | ApiKey::SyncGroup
-            | ApiKey::DescribeGroups
-            | ApiKey::ListGroups
-            | ApiKey::DeleteGroups
-            | ApiKey::OffsetDelete
-            | ApiKey::ConsumerGroupHeartbeat
-            | ApiKey::ConsumerGroupDescribe => ready(Outcome::Close(format!("{} is not served", context.api).into())),
+            ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe => {
+                ready(Outcome::Close(format!("{} is not served", context.api).into()))
+            }
         }
     }
 }
@@ -162,6 +175,12 @@ fn decode<'a, M: Message<'a>>(context: &RequestContext, body: &'a [u8]) -> Resul
 /// The answer to a request, encoded in its version.
 fn reply<'a>(context: &RequestContext, response: &impl Message<'a>) -> Outcome {
     Outcome::Reply(Response::encode(context, |encoder| response.encode(encoder, context.api_version)))
+}
+
+/// A client as the members of a group are known: its name for itself, and where it is, as Kafka writes that.
+fn group_client(context: &RequestContext) -> (Name, Name) {
+    let client_id = context.client_id.as_deref().unwrap_or_default();
+    (client_id.into(), format!("/{}", context.connection.peer.ip().to_canonical()).into())
 }
 
 /// Compares the leader epoch that a client believes in with the partition's (KIP-320); -1 believes in none.

@@ -14,6 +14,7 @@ use ringlog_engine::core::{Core, CoreHandle, NewPartition, Partition};
 use ringlog_engine::types::{Offset, PartitionId};
 
 use crate::broker::controller::{Controller, Shared};
+use crate::broker::groups::Groups;
 use crate::broker::metadata_log::{self, CommitError, LoadError, MetadataLog};
 use crate::broker::reconcile::{self, Known, State};
 use crate::broker::reserve::Reserve;
@@ -118,12 +119,14 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
         open_terms(core, &mut state, config.node_id).await?;
     }
     let reserve = Arc::new(Reserve::new(&data_dir));
+    let groups = Groups::new(cores.len());
     let shared = Shared {
         config: config.clone(),
         data_dir: data_dir.clone(),
         cores: cores.clone(),
         topics: topics.clone(),
         reserve: reserve.clone(),
+        groups: groups.clone(),
     };
     reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
 
@@ -138,7 +141,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     reserve.take(&core.disk).await;
     let node_id = config.node_id;
     let controller = Controller::new(shared, state);
-    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, reserve, controller }))
+    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, reserve, groups, controller }))
 }
 
 /// After a crash every partition begins a new term: offsets that were given out and lost will be given out again, and by the

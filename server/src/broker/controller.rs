@@ -18,12 +18,13 @@ use ringlog_protocol::api::delete_topics::{DeletableTopicResult, DeleteTopicsReq
 use ringlog_protocol::api::incremental_alter_configs as incremental;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::broker::groups::Groups;
 use crate::broker::metadata_log::{self, CommitError};
 use crate::broker::reconcile::{self, State};
 use crate::broker::reserve::Reserve;
 use crate::broker::topics::{Topic, Topics};
 use crate::catalogue::commands::{self, Plan, ProducerIdBlock, Refusal};
-use crate::catalogue::{Catalogue, MetadataRecord};
+use crate::catalogue::{Catalogue, MetadataRecord, names};
 use crate::config::BrokerConfig;
 
 /// When what could not be carried out is tried again.
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) cores: Arc<[CoreHandle]>,
     pub(crate) topics: Arc<ArcSwap<Topics>>,
     pub(crate) reserve: Arc<Reserve>,
+    pub(crate) groups: Groups,
 }
 
 /// See the module. Clones are the same controller.
@@ -152,6 +154,23 @@ impl Controller {
         // No records: somebody else was faster, or what is committed is not carried out.
         self.commit(state, records).await.map_err(|error| error.refusal())?;
         let missing = || Refusal { code: ErrorCode::KAFKA_STORAGE_ERROR, message: format!("Topic '{name}' is not open yet.") };
+        find().ok_or_else(missing)
+    }
+
+    /// The topic of the groups, made if it does not exist.
+    ///
+    /// # Errors
+    /// It does not, and cannot be made: the code and message are for the client.
+    pub async fn offsets_topic(&self) -> Result<Arc<Topic>, Refusal> {
+        let find = || self.shared.topics.load().by_name(names::CONSUMER_OFFSETS).cloned();
+        if let Some(topic) = find() {
+            return Ok(topic);
+        }
+        let state = self.lock().await;
+        let records = commands::create_offsets_topic(&state.catalogue, &self.shared.config, &mut new_id)?;
+        self.commit(state, records).await.map_err(|error| error.refusal())?;
+        let missing =
+            || Refusal { code: ErrorCode::KAFKA_STORAGE_ERROR, message: "The topic of the groups is not open yet.".to_owned() };
         find().ok_or_else(missing)
     }
 

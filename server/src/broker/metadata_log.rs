@@ -12,11 +12,11 @@ use ringlog_engine::core::{Append, Core, Partition};
 use ringlog_engine::disk::{self, Disk};
 use ringlog_engine::log::append::{Acks, AppendError};
 use ringlog_engine::log::config::LogConfig;
-use ringlog_engine::log::read::{ReadError, Source};
-use ringlog_engine::memory::Buffer;
+use ringlog_engine::log::read::ReadError;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TopicId};
 use tokio::sync::oneshot;
 
+use crate::broker::log_reader;
 use crate::broker::reconcile::State;
 use crate::catalogue::names::CLUSTER_METADATA;
 use crate::catalogue::records::RecordError;
@@ -174,19 +174,7 @@ pub async fn load(core: &Rc<Core>, partition: &Partition, directory: &Path) -> R
     }
     let mut next = snapshot_end;
     while next < high_watermark {
-        let plan = core.reader.plan(&partition.published, next, READ_BYTES, true).await?;
-        let mut bytes = Vec::new();
-        for range in plan.ranges {
-            match range.source {
-                Source::Tail(slice) => bytes.extend_from_slice(slice.bytes()),
-                Source::Memory(read) => bytes.extend_from_slice(&read),
-                Source::File(file) => {
-                    let len = usize::try_from(range.len).unwrap_or(usize::MAX);
-                    let (buffer, read) = file.read_at(Buffer::standalone(len), len, range.position).await?;
-                    bytes.extend_from_slice(&buffer[..read]);
-                }
-            }
-        }
+        let bytes = log_reader::read(core, &partition.published, next, READ_BYTES).await?;
         let before = next;
         let mut rest = &bytes[..];
         while let Ok(Some((batch, after))) = batch::split_first(rest) {

@@ -3,6 +3,7 @@
 //!
 //! - [`topics`]: the snapshot of topics that the data path reads.
 //! - [`controller`]: commands: plan, commit to the metadata log, apply. [`reconcile`]: make partitions follow the catalogue.
+//! - [`groups`]: runs the group coordinator ([`crate::group`]) over the partitions of `__consumer_offsets`.
 //! - [`metadata_log`]: the metadata log's records, batches and snapshots.
 //! - [`producer_ids`]: the ids that a core gives to idempotent producers.
 //! - [`reserve`]: room on the disk for when it is full.
@@ -11,6 +12,8 @@
 pub mod boot;
 pub mod controller;
 mod folders;
+pub mod groups;
+mod log_reader;
 pub mod metadata_log;
 pub mod producer_ids;
 mod reconcile;
@@ -44,6 +47,8 @@ pub struct Broker {
     pub topics: Arc<ArcSwap<Topics>>,
     /// Room that is held back for when the disk is full.
     pub reserve: Arc<reserve::Reserve>,
+    /// The way to the groups, wherever they live.
+    pub groups: groups::Groups,
     /// Where topics are created, changed and deleted.
     pub controller: Controller,
 }
@@ -59,10 +64,11 @@ pub struct BrokerCore {
 }
 
 impl BrokerCore {
-    /// The broker as seen from one core.
+    /// The broker as seen from one core, where the groups that live there begin to be served.
     #[must_use]
     pub fn new(broker: Arc<Broker>, core: Rc<Core>) -> Rc<Self> {
         let producer_ids = producer_ids::ProducerIds::new(broker.controller.clone());
+        groups::start(&broker, &core);
         Rc::new(Self { broker, core, producer_ids })
     }
 }

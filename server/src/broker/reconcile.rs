@@ -120,6 +120,9 @@ async fn remove_gone(shared: &Shared, state: &mut State, before: &Topics) -> Res
     if !gone.is_empty() {
         // Nobody finds them from here on.
         shared.topics.store(Arc::new(Topics::new(before.iter().filter(|topic| !gone.contains(&topic.id)).cloned())));
+        shared
+            .groups
+            .topics_deleted(before.iter().filter(|topic| gone.contains(&topic.id)).map(|topic| (topic.id, topic.name.clone())));
     }
     let mut by_core: BTreeMap<usize, Vec<(PartitionId, String)>> = BTreeMap::new();
     for (id, doomed) in &state.doomed {

@@ -226,7 +226,14 @@ async fn serve_core(
     let interval_ms = broker.config.options.log_retention_check_interval_ms;
     let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(u64::MAX));
     core.env.spawn(Box::pin(retain(core.clone(), broker.reserve.clone(), interval, stop.clone())));
+    let groups = broker.groups.clone();
     let handler = make_handler(BrokerCore::new(broker, core.clone()));
+    let (index, stopping) = (core.index, stop.clone());
+    core.env.spawn(Box::pin(async move {
+        stopping.wait().await;
+        // Joins and syncs that wait for other members would keep their connections for longer than these may take.
+        groups.stop(index);
+    }));
     let net_core = net::Core::new(handler, limits, Pool::new(NET_POOL_BYTES));
     let patience = async {
         stop.clone().wait().await;

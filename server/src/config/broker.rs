@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::definition::Valid::{Any, AtLeast, Check, OneOf};
+use super::definition::Valid::{Any, AtLeast, Between, Check, OneOf};
 use super::definition::{Definition, Valid, Value, ValueType, options};
 use super::error::{ConfigError, Problem};
 use super::listeners::{self, Listener};
@@ -58,6 +58,19 @@ options! {
 
     /// The most bytes in one Fetch response, except that the first batch is always returned whole.
     fetch_max_bytes: i32 = "fetch.max.bytes", default Some("57671680"), valid AtLeast(1024);
+
+    /// Milliseconds for which a group that was empty waits for more members after the first one; begun anew while new ones come, up
+    /// to their rebalance timeout.
+    group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms", default Some("3000"), valid AtLeast(0);
+
+    /// The longest session timeout in milliseconds that a member of a group may ask for.
+    group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms", default Some("1800000"), valid AtLeast(0);
+
+    /// The most members of a group.
+    group_max_size: i32 = "group.max.size", default Some(INT_MAX), valid AtLeast(1);
+
+    /// The shortest session timeout in milliseconds that a member of a group may ask for.
+    group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms", default Some("6000"), valid AtLeast(0);
 
     /// The listener by which brokers reach one another; it must be one of the listeners.
     inter_broker_listener_name: Option<String> = "inter.broker.listener.name", default None, valid Any;
@@ -170,6 +183,24 @@ options! {
     /// The number of partitions of a topic that does not say one.
     num_partitions: i32 = "num.partitions", default Some("1"), valid AtLeast(1);
 
+    /// The longest metadata in bytes that a client may keep with a committed offset.
+    offset_metadata_max_bytes: i32 = "offset.metadata.max.bytes", default Some("4096"), valid Between(0, 32767);
+
+    /// Milliseconds between two searches for committed offsets that have expired.
+    offsets_retention_check_interval_ms: i64 = "offsets.retention.check.interval.ms", default Some("600000"), valid AtLeast(1);
+
+    /// Minutes for which committed offsets are kept after their group lost its last member, or, without members, after the commit.
+    offsets_retention_minutes: i32 = "offsets.retention.minutes", default Some("10080"), valid AtLeast(1);
+
+    /// The number of partitions of __consumer_offsets, when it is made.
+    offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions", default Some("50"), valid Between(1, 10000);
+
+    /// The number of replicas of __consumer_offsets, when it is made; never more than there are brokers.
+    offsets_topic_replication_factor: i32 = "offsets.topic.replication.factor", default Some("3"), valid AtLeast(1);
+
+    /// The size in bytes of a segment of __consumer_offsets, when it is made.
+    offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes", default Some("104857600"), valid AtLeast(1048576);
+
     /// What this process is: a broker, alone or with the controller. A controller without a broker is not offered.
     process_roles: Vec<String> = "process.roles", default Some("broker,controller"), valid Check(with_broker);
 
@@ -182,6 +213,10 @@ options! {
 
     /// The number of cores, with one thread each; 0: all that the process may run on.
     ringlog_cores: i32 = "ringlog.cores", default Some("0"), valid AtLeast(0);
+
+    /// The bytes of memory for groups, their members and their offsets, over all cores; beyond it no member and no new offset is
+    /// taken.
+    ringlog_group_memory_bytes: i64 = "ringlog.group.memory.bytes", default Some("268435456"), valid AtLeast(1048576);
 
     /// The size in bytes that each core's journal may grow to.
     ringlog_journal_bytes: i64 = "ringlog.journal.bytes", default Some("536870912"), valid AtLeast(16777216);

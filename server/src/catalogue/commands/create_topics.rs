@@ -87,6 +87,41 @@ pub fn auto_create_topic(
     Ok(design.into_records(name, id))
 }
 
+/// Plans the topic of the groups ([`names::CONSUMER_OFFSETS`]), as `offsets.topic.*` says. No records: it exists.
+///
+/// # Errors
+/// It cannot be made as the configuration wants it.
+pub fn create_offsets_topic(
+    catalogue: &Catalogue,
+    broker: &BrokerConfig,
+    new_id: NewId<'_>,
+) -> Result<Vec<MetadataRecord>, Refusal> {
+    let name = names::CONSUMER_OFFSETS;
+    if catalogue.topic(name).is_some() {
+        return Ok(Vec::new());
+    }
+    let options = &broker.options;
+    let topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: options.offsets_topic_num_partitions,
+        // There is one broker.
+        replication_factor: i16::try_from(options.offsets_topic_replication_factor.min(1)).unwrap_or(1),
+        ..CreatableTopic::default()
+    };
+    let mut design = design(catalogue, broker, &topic, &NamesNew::default())?;
+    // What a group lost with an acknowledged commit would be read twice: always durable, whatever the defaults.
+    for (option, value) in [
+        ("cleanup.policy", "compact".to_owned()),
+        ("compression.type", "producer".to_owned()),
+        ("flush.messages", "1".to_owned()),
+        ("segment.bytes", options.offsets_topic_segment_bytes.to_string()),
+    ] {
+        design.config_overrides.insert(option.to_owned(), value);
+    }
+    let id = new_topic_id(catalogue, &BTreeSet::new(), new_id);
+    Ok(design.into_records(name, id))
+}
+
 /// The topics that the same request creates.
 #[derive(Default)]
 struct NamesNew {

@@ -18,7 +18,7 @@ use ringlog_protocol::ErrorCode;
 
 pub use configs::{alter_configs, incremental_alter_configs};
 pub use create_partitions::create_partitions;
-pub use create_topics::{auto_create_topic, create_topics};
+pub use create_topics::{auto_create_topic, create_offsets_topic, create_topics};
 pub use delete_topics::delete_topics;
 pub use producer_ids::{PRODUCER_ID_BLOCK_COUNT, ProducerIdBlock, allocate_producer_ids};
 

@@ -1,0 +1,436 @@
+//! The coordinator of one core: takes requests, lets the time pass, appends what shards say, and lets answers go when it is durable.
+//! What is asked while an append is in flight goes into the next one together. An append that fails leaves nobody in doubt: the shard
+//! is thrown away, everybody who waits for it is told to ask again, and it is replayed from what is committed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use ringlog_engine::batch::{BatchBuilder, BatchView};
+use ringlog_engine::core::{Append, Core, Partition};
+use ringlog_engine::env::LocalFuture;
+use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::types::{Offset, TopicId};
+use ringlog_protocol::{ErrorCode, Uuid};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Message;
+use super::load::{LoadError, load};
+use crate::broker::{Broker, Topic};
+use crate::catalogue::names::CONSUMER_OFFSETS;
+use crate::group::request::Listed;
+use crate::group::{Answer, CallId, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
+
+/// How many messages are taken before their records are appended.
+const MESSAGES_MAX: usize = 256;
+/// How many bytes of records go into a batch, unless one is larger.
+const BATCH_BYTES: usize = 1 << 20;
+/// When a partition that could not be loaded is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a shard is left alone after an append failed: the disk may be full.
+const FAILED_WAIT: Duration = Duration::from_millis(500);
+
+type AppendDone = (i32, u64, Result<Appended, AppendError>);
+type LoadDone = (i32, Result<(Shard, Output), LoadError>);
+
+/// Answers that wait for an append, their own or one before it.
+struct InFlight {
+    sequence: u64,
+    /// What came of the append, once that is known.
+    result: Option<Result<(), String>>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+}
+
+enum State {
+    /// It is to be loaded, at this time at the earliest.
+    Queued(Option<Duration>),
+    /// It is being loaded.
+    Loading,
+    /// It could not be loaded; it is tried again then.
+    Failed(Duration),
+    /// It is served.
+    Active(Box<Shard>),
+}
+
+/// One partition of `__consumer_offsets`.
+struct Slot {
+    partition: Arc<Partition>,
+    state: State,
+    out: Output,
+    /// Who waits for an answer of the shard.
+    calls: BTreeMap<CallId, oneshot::Sender<Answer>>,
+    /// Appends that are not known to have ended well, in order.
+    in_flight: VecDeque<InFlight>,
+    /// How many appends, of this shard or of the one that was thrown away, are unanswered.
+    unanswered: usize,
+}
+
+struct Coordinator {
+    broker: Arc<Broker>,
+    core: Rc<Core>,
+    settings: Rc<Settings>,
+    usage: Usage,
+    topic: Option<TopicId>,
+    slots: BTreeMap<i32, Slot>,
+    appends: FuturesUnordered<LocalFuture<AppendDone>>,
+    loads: FuturesUnordered<LocalFuture<LoadDone>>,
+    sequence: u64,
+    next_call: u64,
+    expiry_at: Duration,
+    /// A sleep, and when it ends.
+    sleep: Option<(Duration, LocalFuture<()>)>,
+}
+
+/// Serves until the broker stops.
+pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc::UnboundedReceiver<Message>) {
+    let settings = Rc::new(Settings::new(&broker.config.options, broker.cores.len()));
+    let mut coordinator = Coordinator {
+        expiry_at: core.env.monotonic() + expiry_interval(&broker),
+        broker,
+        core,
+        settings,
+        usage: Usage::default(),
+        topic: None,
+        slots: BTreeMap::new(),
+        appends: FuturesUnordered::new(),
+        loads: FuturesUnordered::new(),
+        sequence: 0,
+        next_call: 0,
+        sleep: None,
+    };
+    let mut messages = Vec::with_capacity(MESSAGES_MAX);
+    loop {
+        coordinator.follow_topic();
+        coordinator.begin_loads();
+        coordinator.set_alarm();
+        let alarm = coordinator.sleep.as_mut().map(|(_, sleep)| sleep);
+        tokio::select! {
+            biased;
+            Some(done) = coordinator.appends.next() => coordinator.appended(done),
+            Some(done) = coordinator.loads.next() => coordinator.loaded(done),
+            count = receiver.recv_many(&mut messages, MESSAGES_MAX) => {
+                let is_stop = messages.iter().any(|message| matches!(message, Message::Stop));
+                if count == 0 || is_stop {
+                    // What is not taken is answered by its going.
+                    return coordinator.stop().await;
+                }
+                // A partition may be new since the last message.
+                coordinator.follow_topic();
+                for message in messages.drain(..) {
+                    coordinator.take(message);
+                }
+            }
+            () = async { if let Some(alarm) = alarm { alarm.await } }, if alarm.is_some() => coordinator.sleep = None,
+        }
+        coordinator.tick();
+        coordinator.append_all();
+    }
+}
+
+fn expiry_interval(broker: &Broker) -> Duration {
+    Duration::from_millis(u64::try_from(broker.config.options.offsets_retention_check_interval_ms).unwrap_or(u64::MAX))
+}
+
+impl Coordinator {
+    fn now(&self) -> Now {
+        Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
+    }
+
+    /// Has a slot for each partition of this core, of the topic as it is now.
+    fn follow_topic(&mut self) {
+        let topics = self.broker.topics.load();
+        let topic = topics.by_name(CONSUMER_OFFSETS);
+        if self.topic != topic.map(|topic| topic.id) {
+            // The topic was deleted, and all groups with it; there may be another.
+            self.topic = topic.map(|topic| topic.id);
+            self.close();
+            self.slots.clear();
+        }
+        let Some(topic) = topic.cloned() else { return };
+        drop(topics);
+        for partition in &topic.partitions {
+            if partition.core == self.core.index && !self.slots.contains_key(&partition.id.index) {
+                self.add(&topic, partition);
+            }
+        }
+    }
+
+    fn add(&mut self, topic: &Topic, partition: &Arc<Partition>) {
+        let published = &partition.published;
+        // A topic that was just made has nothing to load, and nobody is told to wait.
+        let is_empty = published.high_watermark() == published.log_start();
+        let state = if is_empty { State::Active(Box::new(self.new_shard())) } else { State::Queued(None) };
+        tracing::debug!(topic = %topic.name, partition = partition.id.index, is_empty, "groups of a partition");
+        let slot = Slot {
+            partition: partition.clone(),
+            state,
+            out: Output::default(),
+            calls: BTreeMap::new(),
+            in_flight: VecDeque::new(),
+            unanswered: 0,
+        };
+        self.slots.insert(partition.id.index, slot);
+    }
+
+    fn new_shard(&self) -> Shard {
+        let env = self.core.env.clone();
+        let new_id = move || u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
+        Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id))
+    }
+
+    /// Loads the next partition, one at a time.
+    fn begin_loads(&mut self) {
+        if !self.loads.is_empty() {
+            return;
+        }
+        let now = self.core.env.monotonic();
+        let is_due = |slot: &Slot| match slot.state {
+            State::Queued(at) => slot.unanswered == 0 && at.is_none_or(|at| at <= now),
+            State::Failed(at) => slot.unanswered == 0 && at <= now,
+            State::Loading | State::Active(_) => false,
+        };
+        let Some((index, partition)) =
+            self.slots.iter().find(|(_, slot)| is_due(slot)).map(|(index, slot)| (*index, slot.partition.clone()))
+        else {
+            return;
+        };
+        let mut shard = self.new_shard();
+        if let Some(slot) = self.slots.get_mut(&index) {
+            slot.state = State::Loading;
+        }
+        let (core, controller) = (self.core.clone(), self.broker.controller.clone());
+        self.loads.push(Box::pin(async move {
+            let mut out = Output::default();
+            let loaded = load(&core, &controller, &partition, &mut shard, &mut out).await;
+            (index, loaded.map(|()| (shard, out)))
+        }));
+    }
+
+    fn loaded(&mut self, (index, loaded): LoadDone) {
+        let now = self.now();
+        let Some(slot) = self.slots.get_mut(&index) else { return };
+        if !matches!(slot.state, State::Loading) {
+            return;
+        }
+        match loaded {
+            Ok((mut shard, out)) => {
+                slot.out = out;
+                shard.begin(now, &mut slot.out);
+                slot.state = State::Active(Box::new(shard));
+            }
+            Err(error) => {
+                tracing::error!(partition = index, %error, "the groups of a partition of {CONSUMER_OFFSETS} cannot be loaded; tried again soon");
+                slot.state = State::Failed(now.monotonic + RETRY);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Ask { partition, group, request, reply } => self.ask(partition, &group, request, reply),
+            Message::List { reply } => {
+                // Who gave up does not hear it.
+                let _ = reply.send(self.list());
+            }
+            Message::TopicsDeleted(topics) => {
+                let is_gone = |name: &str, id: Uuid| {
+                    topics.iter().any(|(gone, gone_name)| if id == Uuid::default() { **gone_name == *name } else { gone.0 == id })
+                };
+                for slot in self.slots.values_mut() {
+                    // Those that are not loaded look for themselves.
+                    if let State::Active(shard) = &mut slot.state {
+                        shard.forget_topics(&|name, id| !is_gone(name, id), &mut slot.out);
+                    }
+                }
+            }
+            Message::Stop => {}
+        }
+    }
+
+    fn ask(&mut self, partition: i32, group: &Name, request: Request, reply: oneshot::Sender<Answer>) {
+        let now = self.now();
+        let refuse = |reply: oneshot::Sender<Answer>, error| {
+            // Who gave up does not hear it.
+            let _ = reply.send(Err(error));
+        };
+        let Some(slot) = self.slots.get_mut(&partition) else { return refuse(reply, ErrorCode::NOT_COORDINATOR) };
+        match &mut slot.state {
+            State::Queued(_) | State::Loading => refuse(reply, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            State::Failed(_) => refuse(reply, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            State::Active(shard) => {
+                let call = CallId(self.next_call);
+                self.next_call += 1;
+                slot.calls.insert(call, reply);
+                shard.handle(call, group, request, now, &mut slot.out);
+            }
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Listed>, ErrorCode> {
+        let mut listed = Vec::new();
+        for slot in self.slots.values() {
+            match &slot.state {
+                State::Active(shard) => listed.extend(shard.list()),
+                State::Queued(_) | State::Loading => return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+                State::Failed(_) => return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Lets everything happen whose time has come.
+    fn tick(&mut self) {
+        let now = self.now();
+        let expires = self.expiry_at <= now.monotonic;
+        if expires {
+            self.expiry_at = now.monotonic + expiry_interval(&self.broker);
+        }
+        for slot in self.slots.values_mut() {
+            if let State::Active(shard) = &mut slot.state {
+                shard.tick(now, &mut slot.out);
+                if expires {
+                    shard.expire(now, &mut slot.out);
+                }
+            }
+        }
+    }
+
+    fn set_alarm(&mut self) {
+        let deadlines = self.slots.values().filter_map(|slot| match &slot.state {
+            State::Active(shard) => shard.next_deadline(),
+            State::Failed(at) | State::Queued(Some(at)) => Some(*at),
+            State::Queued(None) | State::Loading => None,
+        });
+        let next = deadlines.min().map_or(self.expiry_at, |next| next.min(self.expiry_at));
+        if self.sleep.as_ref().is_none_or(|(at, _)| *at > next) {
+            let duration = next.saturating_sub(self.core.env.monotonic());
+            self.sleep = Some((next, self.core.env.sleep(duration)));
+        }
+    }
+
+    /// Appends what shards said, and lets answers go that wait for nothing.
+    fn append_all(&mut self) {
+        let Self { slots, core, appends, sequence, .. } = self;
+        for (index, slot) in slots.iter_mut() {
+            let Output { records, replies } = std::mem::take(&mut slot.out);
+            if records.is_empty() && replies.is_empty() {
+                continue;
+            }
+            let answers: Vec<_> =
+                replies.into_iter().filter_map(|(call, answer)| Some((slot.calls.remove(&call)?, answer))).collect();
+            for batch in batches(core, records) {
+                *sequence += 1;
+                let (index, sequence) = (*index, *sequence);
+                let answer = append(core, &slot.partition, batch);
+                slot.in_flight.push_back(InFlight { sequence, result: None, answers: Vec::new() });
+                slot.unanswered += 1;
+                appends.push(Box::pin(async move {
+                    let stopped = |_| AppendError::Offline("the log is closed".to_owned());
+                    (index, sequence, answer.await.map_err(stopped).flatten())
+                }));
+            }
+            match slot.in_flight.back_mut() {
+                // What an answer says may come from records that are on their way.
+                Some(last) => last.answers.extend(answers),
+                None => send(answers),
+            }
+        }
+    }
+
+    fn appended(&mut self, (index, sequence, result): AppendDone) {
+        let Some(slot) = self.slots.get_mut(&index) else { return };
+        slot.unanswered = slot.unanswered.saturating_sub(1);
+        let Some(found) = slot.in_flight.iter_mut().find(|in_flight| in_flight.sequence == sequence) else { return };
+        found.result = Some(result.map(|_| ()).map_err(|error| error.to_string()));
+        while let Some(first) = slot.in_flight.front_mut() {
+            match first.result.take() {
+                None => return,
+                Some(Ok(())) => {
+                    let done = slot.in_flight.pop_front();
+                    send(done.into_iter().flat_map(|done| done.answers).collect());
+                }
+                Some(Err(error)) => return self.fail(index, &error),
+            }
+        }
+    }
+
+    /// What the shard says is not, or perhaps not, in the log: it goes.
+    fn fail(&mut self, index: i32, error: &str) {
+        tracing::warn!(partition = index, error, "groups could not be written; they are loaded again");
+        let now = self.core.env.monotonic();
+        let Some(slot) = self.slots.get_mut(&index) else { return };
+        slot.state = State::Queued(Some(now + FAILED_WAIT));
+        slot.refuse_all(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    }
+
+    /// Answers what waits for other members, then what is on its way to the log.
+    async fn stop(mut self) {
+        self.close();
+        while let Some(done) = self.appends.next().await {
+            self.appended(done);
+        }
+    }
+
+    /// Answers everything that waits for other members, and lets go of the shards.
+    fn close(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.state = State::Queued(None);
+            slot.out = Output::default();
+            for (_, reply) in std::mem::take(&mut slot.calls) {
+                // Clients look for the coordinator again.
+                let _ = reply.send(Err(ErrorCode::NOT_COORDINATOR));
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn refuse_all(&mut self, error: ErrorCode) {
+        self.out = Output::default();
+        let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|in_flight| in_flight.answers);
+        let waiting = in_flight.map(|(reply, _)| reply).chain(std::mem::take(&mut self.calls).into_values());
+        for reply in waiting {
+            // Who gave up does not hear it.
+            let _ = reply.send(Err(error));
+        }
+    }
+}
+
+fn send(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
+    for (reply, answer) in answers {
+        // Who gave up does not hear it.
+        let _ = reply.send(answer);
+    }
+}
+
+/// Records as batches, in order.
+fn batches(core: &Core, records: Vec<RawRecord>) -> Vec<Bytes> {
+    let now = core.env.now();
+    let mut batches = Vec::new();
+    let mut builder = BatchBuilder::new(Offset(0));
+    for record in records {
+        builder.push(now, Some(&record.key), record.value.as_deref(), &[]);
+        if builder.size_bytes() >= BATCH_BYTES {
+            batches.push(std::mem::replace(&mut builder, BatchBuilder::new(Offset(0))).build().into());
+        }
+    }
+    if builder.record_count() > 0 {
+        batches.push(builder.build().into());
+    }
+    batches
+}
+
+fn append(core: &Core, partition: &Partition, batch: Bytes) -> oneshot::Receiver<Result<Appended, AppendError>> {
+    let header = match BatchView::new(&batch) {
+        Ok(view) => *view.header(),
+        Err(error) => unreachable!("the batch was just made: {error}"),
+    };
+    let (reply, answer) = oneshot::channel();
+    core.append(Append { partition: partition.id, batch, header, acks: Acks::All, reply });
+    answer
+}

@@ -1,0 +1,43 @@
+//! What the broker's configuration says of groups.
+
+use std::time::Duration;
+
+use crate::config::BrokerOptions;
+
+/// See the module. Each field is the option of that name.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `group.min.session.timeout.ms`
+    pub session_timeout_min: Duration,
+    /// `group.max.session.timeout.ms`
+    pub session_timeout_max: Duration,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_delay: Duration,
+    /// `group.max.size`
+    pub group_size_max: usize,
+    /// `offset.metadata.max.bytes`
+    pub offset_metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`
+    pub offsets_retention_ms: i64,
+    /// A core's share of `ringlog.group.memory.bytes`: what all its groups may take.
+    pub memory_bytes_max: usize,
+}
+
+impl Settings {
+    /// The settings of one of `cores` cores.
+    #[must_use]
+    pub fn new(options: &BrokerOptions, cores: usize) -> Self {
+        let duration = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        let count = |count: i32| usize::try_from(count).unwrap_or(0);
+        let memory_bytes = usize::try_from(options.ringlog_group_memory_bytes).unwrap_or(usize::MAX);
+        Self {
+            session_timeout_min: duration(options.group_min_session_timeout_ms),
+            session_timeout_max: duration(options.group_max_session_timeout_ms),
+            initial_rebalance_delay: duration(options.group_initial_rebalance_delay_ms),
+            group_size_max: count(options.group_max_size),
+            offset_metadata_bytes_max: count(options.offset_metadata_max_bytes),
+            offsets_retention_ms: i64::from(options.offsets_retention_minutes) * 60_000,
+            memory_bytes_max: memory_bytes / cores.max(1),
+        }
+    }
+}

@@ -247,7 +247,6 @@ impl Classic {
     pub(super) fn prepare_rebalance(&mut self, scope: &mut Scope<'_>) {
         if self.state == State::CompletingRebalance {
             for member in self.members.values_mut() {
-                member.assignment = Bytes::new();
                 if let Some(call) = member.syncing.take() {
                     scope.out.replies.push((call, Err(ErrorCode::REBALANCE_IN_PROGRESS)));
                 }
@@ -336,7 +335,6 @@ impl Classic {
             member.is_new = false;
             // Whoever is not back yet is not waited for: its session says when it is out.
             member.has_synced = member.joining.is_none();
-            member.assignment = Bytes::new();
             if let Some(call) = member.joining.take() {
                 self.joining -= 1;
                 self.touch(id, scope);

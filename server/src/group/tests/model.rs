@@ -76,9 +76,9 @@ struct Client {
 #[derive(Clone, Debug)]
 enum Asked {
     Join { client: usize },
-    Sync { client: usize, generation: i32 },
+    Sync { client: usize, identity: Identity },
     Heartbeat { client: usize },
-    Leave { client: usize },
+    Leave { client: usize, identity: Identity },
     Commit { identity: Identity, partition: i32, offset: i64, is_ghost: bool },
     Fetch,
 }
@@ -147,7 +147,7 @@ impl World {
             Step::Sync { client } => {
                 let identity = self.identity(client);
                 let assignments = self.clients[client].joined.as_ref().map(|joined| assign(&joined.members));
-                let asked = Asked::Sync { client, generation: identity.generation };
+                let asked = Asked::Sync { client, identity: identity.clone() };
                 let assignments = assignments.unwrap_or_default();
                 self.ask(asked, Request::Sync(Sync { identity, assignments, ..Sync::default() }));
             }
@@ -155,8 +155,9 @@ impl World {
                 self.ask(Asked::Heartbeat { client }, Request::Heartbeat(self.identity(client)));
             }
             Step::Leave { client } => {
-                let Client { instance, member, .. } = self.clients[client].clone();
-                self.ask(Asked::Leave { client }, Request::Leave(vec![Leaver { member, instance }]));
+                let identity = self.identity(client);
+                let leaver = Leaver { member: identity.member.clone(), instance: identity.instance.clone() };
+                self.ask(Asked::Leave { client, identity }, Request::Leave(vec![leaver]));
             }
             Step::Commit { client, partition } => {
                 let identity = self.identity(client);
@@ -222,10 +223,10 @@ impl World {
         match (asked, answer) {
             (Asked::Join { client }, Ok(Reply::Joined(joined))) => self.hear_joined(client, *joined),
             (Asked::Join { client }, Ok(Reply::MemberIdRequired(id))) => self.clients[client].member = id,
-            (Asked::Sync { client, generation }, Ok(Reply::Synced(synced))) => self.hear_synced(client, generation, &synced),
-            (Asked::Leave { client }, Ok(Reply::Left(codes))) => {
+            (Asked::Sync { client, identity }, Ok(Reply::Synced(synced))) => self.hear_synced(client, &identity, &synced),
+            (Asked::Leave { client, identity }, Ok(Reply::Left(codes))) => {
                 if codes[0].is_none() {
-                    self.shut_out(client);
+                    self.shut_out(client, identity);
                 }
             }
             (Asked::Commit { identity, partition, offset, is_ghost }, Ok(Reply::Committed(codes))) => {
@@ -245,13 +246,15 @@ impl World {
         }
     }
 
-    fn shut_out(&mut self, client: usize) {
-        let Client { member, generation, .. } = self.clients[client].clone();
-        if generation > 0 {
-            self.ghosts.insert((member, generation));
+    fn shut_out(&mut self, client: usize, identity: Identity) {
+        if self.clients[client].member == identity.member {
+            self.clients[client].member = "".into();
+            self.clients[client].generation = 0;
         }
-        self.clients[client].member = "".into();
-        self.clients[client].generation = 0;
+        // By its instance id alone whoever has that now is out, not who it was.
+        if identity.generation > 0 && !identity.member.is_empty() {
+            self.ghosts.insert((identity.member, identity.generation));
+        }
     }
 
     fn hear_joined(&mut self, client: usize, joined: Joined) {
@@ -274,13 +277,14 @@ impl World {
         client.joined = Some(joined);
     }
 
-    fn hear_synced(&mut self, client: usize, generation: i32, synced: &Synced) {
+    fn hear_synced(&mut self, client: usize, identity: &Identity, synced: &Synced) {
+        let generation = identity.generation;
         assert!(generation >= self.logged_generation, "GenerationsGrow");
         self.logged_generation = generation;
-        let who = self.clients[client].instance.clone().unwrap_or_else(|| self.clients[client].member.clone());
+        let who = identity.instance.as_ref().unwrap_or(&identity.member);
         for partition in synced.assignment.iter() {
             let owner = self.owners.entry((generation, i32::from(*partition))).or_insert_with(|| who.clone());
-            assert_eq!(*owner, who, "OneAssignmentPerGeneration: partition {partition} of {generation}");
+            assert_eq!(owner, who, "OneAssignmentPerGeneration: partition {partition} of {generation}");
         }
         self.clients[client].joined = None;
     }

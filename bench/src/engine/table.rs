@@ -34,6 +34,7 @@ fn appends(engine: &Engine, sync_rounds: u64) -> Table {
         "partitions × batch",
         "raw",
         "raw twice",
+        "raw copied",
         "journal",
         "of raw",
         "of raw twice",
@@ -52,6 +53,7 @@ fn appends(engine: &Engine, sync_rounds: u64) -> Table {
             format!("{} × {}", show_count(u64::from(appends.partitions)), show_bytes(appends.batch_bytes)),
             show(AppendPath::Raw),
             show(AppendPath::RawTwice),
+            show(AppendPath::RawCopied),
             show(AppendPath::Journal),
             of(journal.and_then(|journal| journal.of_raw)),
             of(journal.and_then(|journal| journal.of_raw_twice)),
@@ -100,6 +102,7 @@ pub(super) fn name(case: &Case, path: AppendPath) -> String {
     let path = match path {
         AppendPath::Raw => "raw",
         AppendPath::RawTwice => "raw twice",
+        AppendPath::RawCopied => "raw copied",
         AppendPath::Journal => "journal",
         AppendPath::EachDirect => "each direct",
         AppendPath::EachBuffered => "each buffered",

@@ -150,7 +150,15 @@ pub(super) mod tests {
 
     pub(in super::super) fn plan() -> Plan {
         let times = Times { measure: Duration::from_millis(30), warm_up: Duration::from_millis(10) };
-        Plan { cases: Vec::new(), ways: Vec::new(), times, runs: 1, journal_bytes: 32 << 20, tail_bytes: 128 << 20, read_bytes: 0 }
+        Plan {
+            cases: Vec::new(),
+            ways: Vec::new(),
+            times,
+            runs: 1,
+            journal_bytes: 32 << 20,
+            tail_bytes: 128 << 20,
+            read_bytes: 0,
+        }
     }
 
     #[test]
@@ -170,7 +178,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_bare_loops_run() {
-        for (sync_rounds, is, work) in [(1, true, bare::Work::Twice), (0, false, bare::Work::Once), (2, true, bare::Work::Copied)] {
+        for (sync_rounds, is, work) in [(1, true, bare::Work::Twice), (0, false, bare::Work::Once), (2, true, bare::Work::Copied)]
+        {
             let folder = tempfile::tempdir().unwrap();
             let case = Case { partitions: 3, batch_bytes: 5000, sync_rounds };
             let runtime = Runtime::with_defaults().unwrap();

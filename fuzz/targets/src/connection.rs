@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringlog_engine::core::{Core, CoreHandle, CoreSettings, recover, run_mailbox};
@@ -70,7 +71,16 @@ async fn broker(simulation: &Simulation, disk: &SimDisk) -> Rc<BrokerCore> {
     core.start();
     core.env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
     let (config, _) = BrokerConfig::load(None, &[("auto.create.topics.enable".into(), "true".into())]).unwrap();
-    let start = Start { config: Arc::new(config), cluster_id: "cluster-of-fuzzing".to_owned(), data_dir: data, recovered };
+    let last_topic = AtomicU64::new(0);
+    let start = Start {
+        config: Arc::new(config),
+        cluster_id: "cluster-of-fuzzing".to_owned(),
+        data_dir: data,
+        recovered,
+        // The same for the same input.
+        new_topic_id: Arc::new(move || (1 << 64 | u128::from(last_topic.fetch_add(1, Ordering::Relaxed))).to_be_bytes()),
+        snapshot_records: 1000,
+    };
     let broker = boot::boot(&core, handles, start).await.unwrap();
     BrokerCore::new(broker, core)
 }

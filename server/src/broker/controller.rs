@@ -171,7 +171,7 @@ impl Controller {
             return Ok(topic);
         }
         let state = self.lock().await;
-        let records = commands::create_offsets_topic(&state.catalogue, &self.shared.config, &mut new_id)?;
+        let records = commands::create_offsets_topic(&state.catalogue, &self.shared.config, &mut || (self.shared.new_id)())?;
         self.commit(state, records).await.map_err(|error| error.refusal())?;
         let missing =
             || Refusal { code: ErrorCode::KAFKA_STORAGE_ERROR, message: "The topic of the groups is not open yet.".to_owned() };

@@ -209,7 +209,11 @@ impl Model {
         let partition = &mut topic.partitions[at_partition as usize];
         assert!(base >= 0, "OffsetsAreGivenOnce: {what}");
         if at.is_first {
-            assert!(base >= at.acknowledged_end, "OffsetsGoForward: {what}, sent after an acknowledgement up to {}", at.acknowledged_end);
+            assert!(
+                base >= at.acknowledged_end,
+                "OffsetsGoForward: {what}, sent after an acknowledgement up to {}",
+                at.acknowledged_end
+            );
         }
         let is_weak = acks == 1;
         if is_idempotent && partition.damage.is_empty() {
@@ -220,13 +224,19 @@ impl Model {
         }
         if is_dirty {
             // What a journal that failed took back is given again.
-            partition.acknowledged.retain(|&other, known| !(known.is_weak && other < end && other >= base && known.number != number));
+            partition
+                .acknowledged
+                .retain(|&other, known| !(known.is_weak && other < end && other >= base && known.number != number));
         }
         if let Some((other, known)) = partition.acknowledged.range(..end).next_back()
             && known.number != number
         {
             let other_end = other + self.sent[&known.number].records;
-            assert!(other_end <= base || (known.is_weak && is_dirty), "OffsetsAreGivenOnce: {what}, and batch {} at {other}", known.number);
+            assert!(
+                other_end <= base || (known.is_weak && is_dirty),
+                "OffsetsAreGivenOnce: {what}, and batch {} at {other}",
+                known.number
+            );
         }
         if let Some(seen) = partition.seen.get(&base) {
             assert_eq!(*seen, number, "OffsetsAreGivenOnce: {what} was read as another");
@@ -255,7 +265,11 @@ impl Model {
         while let Ok(Some((batch, after))) = ringlog_engine::batch::split_first(rest) {
             let header = *batch.header();
             let what = format!("offset {} of {name}-{at_partition}", header.base_offset.0);
-            let read = Read { base: header.base_offset.0, end: header.next_offset().0, number: self.identify(at_topic, at_partition, &batch, &what) };
+            let read = Read {
+                base: header.base_offset.0,
+                end: header.next_offset().0,
+                number: self.identify(at_topic, at_partition, &batch, &what),
+            };
             match reads.last() {
                 None => assert!(
                     (read.base..read.end).contains(&from),
@@ -273,7 +287,11 @@ impl Model {
         // What follows is the beginning of the next batch: no padding of a file, nothing that is not visible.
         if let Some(base) = rest.first_chunk() {
             let expected = reads.last().map_or(from, |last| last.end);
-            assert_eq!(i64::from_be_bytes(*base), expected, "OffsetsHaveNoGap: behind the last whole batch of {name}-{at_partition}");
+            assert_eq!(
+                i64::from_be_bytes(*base),
+                expected,
+                "OffsetsHaveNoGap: behind the last whole batch of {name}-{at_partition}"
+            );
         }
         self.read_count += reads.len() as u64;
         reads
@@ -289,18 +307,31 @@ impl Model {
         };
         let key = records.iter().next().and_then(Result::ok).and_then(|record| record.key?.first_chunk::<8>().copied());
         let Some(number) = key.map(u64::from_le_bytes) else { panic!("NothingInvented: {what} has no number") };
-        let Some(sent) = self.sent.get(&number) else { panic!("NothingInvented: {what} is batch {number}, which was never sent") };
-        assert_eq!((sent.topic, sent.partition), (at_topic, at_partition), "NothingInvented: {what} is batch {number} of another partition");
+        let Some(sent) = self.sent.get(&number) else {
+            panic!("NothingInvented: {what} is batch {number}, which was never sent")
+        };
+        assert_eq!(
+            (sent.topic, sent.partition),
+            (at_topic, at_partition),
+            "NothingInvented: {what} is batch {number} of another partition"
+        );
         // The base offset and the leader epoch are the broker's.
         let same = |bytes: &[u8]| [bytes[8..12].to_vec(), bytes[16..].to_vec()];
-        assert!(same(&sent.bytes) == same(batch.bytes()), "NothingInvented: {what}, batch {number}, is not byte for byte what was sent");
+        assert!(
+            same(&sent.bytes) == same(batch.bytes()),
+            "NothingInvented: {what}, batch {number}, is not byte for byte what was sent"
+        );
         number
     }
 
     fn see(&mut self, at_topic: usize, at_partition: i32, read: Read, what: &str) {
         let partition = &mut self.topics[at_topic].partitions[at_partition as usize];
         let before = partition.seen.insert(read.base, read.number);
-        assert!(before.is_none_or(|before| before == read.number), "SeenStays: {what} was batch {before:?} and is {}", read.number);
+        assert!(
+            before.is_none_or(|before| before == read.number),
+            "SeenStays: {what} was batch {before:?} and is {}",
+            read.number
+        );
         if let Some(known) = partition.acknowledged.get(&read.base)
             && !(known.is_weak && self.is_dirty)
         {
@@ -354,7 +385,9 @@ impl Model {
                 let newest = partition.ends.iter().filter(settled).map(|&(end, _)| end).max().unwrap_or(0);
                 let by_count = newest.saturating_sub(messages);
                 let flush_ms = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-                let old = |&&(_, at): &&(i64, Duration)| at.checked_add(flush_ms).and_then(|due| due.checked_add(SYNC_SLACK)).is_some_and(|due| due <= now);
+                let old = |&&(_, at): &&(i64, Duration)| {
+                    at.checked_add(flush_ms).and_then(|due| due.checked_add(SYNC_SLACK)).is_some_and(|due| due <= now)
+                };
                 let by_time = partition.ends.iter().filter(old).map(|&(end, _)| end).max().unwrap_or(0);
                 // The count is of records, and a sync of batches: what lies within one is not asked about.
                 let flushed = by_time.max(by_count.min(partition.written_end));

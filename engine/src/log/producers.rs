@@ -277,7 +277,11 @@ impl ProducerStates {
                 continue;
             };
             let none = Offset(-1);
-            entries.extend(older.iter().map(|batch| SnapshotEntry { timestamp: batch.timestamp, transaction_start: none, ..of(batch) }));
+            entries.extend(older.iter().map(|batch| SnapshotEntry {
+                timestamp: batch.timestamp,
+                transaction_start: none,
+                ..of(batch)
+            }));
             entries.push(of(newest));
         }
         entries

@@ -287,8 +287,7 @@ impl<'a> Reader<'a> {
     fn start(&mut self, frame: Bytes) -> Result<(), End> {
         let len = frame.len();
         let handler = &self.shared.core.handler;
-        let (context, body) =
-            request::read(&**handler, &self.shared.info, &mut self.client_id, frame).map_err(End::Malformed)?;
+        let (context, body) = request::read(&**handler, &self.shared.info, &mut self.client_id, frame).map_err(End::Malformed)?;
         self.shared.start(handler.clone().handle(context, body), len);
         Ok(())
     }

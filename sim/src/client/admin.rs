@@ -127,10 +127,9 @@ async fn create(life: &Life, client: &mut Client, mut random: Random) {
         there.has_retention |= has_retention;
         topic
     };
-    let configs = configs.into_iter().map(|(name, value)| CreatableTopicConfig {
-        name: name.into(),
-        value: Some(value.to_string().into()),
-    });
+    let configs = configs
+        .into_iter()
+        .map(|(name, value)| CreatableTopicConfig { name: name.into(), value: Some(value.to_string().into()) });
     let creatable = CreatableTopic {
         name: name.into(),
         num_partitions: count as i32,
@@ -293,7 +292,11 @@ async fn delete_records(life: &Life, client: &mut Client, mut random: Random) {
     let mut model = life.model.borrow_mut();
     match answer.error_code {
         ErrorCode::NONE => {
-            assert!(answer.low_watermark >= offset, "LogStartNeverRetreats: {name}-{partition} starts at {}", answer.low_watermark);
+            assert!(
+                answer.low_watermark >= offset,
+                "LogStartNeverRetreats: {name}-{partition} starts at {}",
+                answer.low_watermark
+            );
             model.hear(topic, partition, Some(answer.low_watermark), None, known);
         }
         ErrorCode::OFFSET_OUT_OF_RANGE => {

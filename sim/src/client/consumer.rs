@@ -134,10 +134,17 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
             let reads = model.read(topic, partition, bytes, from, answer.high_watermark);
             life.say(|| {
                 let (start, end) = (answer.log_start_offset, answer.high_watermark);
-                format!("reads {name} ({start} to {end}) from {from}: {:?}", reads.iter().map(|r| (r.base, r.number)).collect::<Vec<_>>())
+                format!(
+                    "reads {name} ({start} to {end}) from {from}: {:?}",
+                    reads.iter().map(|r| (r.base, r.number)).collect::<Vec<_>>()
+                )
             });
             let is_new = from >= answer.high_watermark;
-            assert!(!reads.is_empty() || is_new, "ReadFindsTheBatch: {name} gives nothing at {from}, below {}", answer.high_watermark);
+            assert!(
+                !reads.is_empty() || is_new,
+                "ReadFindsTheBatch: {name} gives nothing at {from}, below {}",
+                answer.high_watermark
+            );
             Fetched::Batches(reads)
         }
         ErrorCode::OFFSET_OUT_OF_RANGE => {
@@ -164,7 +171,10 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
             Fetched::Nothing
         }
         code if is_unknown_topic(code) => {
-            assert!(model.topics[topic].existence != Existence::Present, "TopicStays: a consumer is told that there is no {name}");
+            assert!(
+                model.topics[topic].existence != Existence::Present,
+                "TopicStays: a consumer is told that there is no {name}"
+            );
             Fetched::Nothing
         }
         code => panic!("ReadFindsTheBatch: {name} at {from}: {code}"),

@@ -138,7 +138,8 @@ fn fill(producer: &mut Producer, life: &Life) -> bool {
     let mut model = life.model.borrow_mut();
     let is_there = |target: &Target| model.topics[target.topic].existence == Existence::Present;
     if producer.target.as_ref().is_none_or(|target| !is_there(target)) || producer.random.chance(0.2) {
-        producer.target = pick_partition(&model, &mut producer.random).map(|(topic, partition, id)| Target { topic, partition, id });
+        producer.target =
+            pick_partition(&model, &mut producer.random).map(|(topic, partition, id)| Target { topic, partition, id });
     }
     let Some(target) = producer.target else { return false };
     for _ in 0..1 + producer.random.below(producer.in_flight_max) {
@@ -201,7 +202,10 @@ async fn send(producer: &Rc<RefCell<Producer>>, life: &Life, client: &mut Client
         let (correlation, answer) = client.send(life, &request, version);
         life.say(|| {
             let sequence = crate::model::sequence_of(&model.sent[&number].bytes);
-            format!("{name} sends batch {number} to {}-{} acks {acks} {sequence:?}", model.topics[target.topic].name, target.partition)
+            format!(
+                "{name} sends batch {number} to {}-{} acks {acks} {sequence:?}",
+                model.topics[target.topic].name, target.partition
+            )
         });
         answers.push((number, at, correlation, answer));
     }

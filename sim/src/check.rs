@@ -112,7 +112,7 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
     life.say(|| format!("{name}-{partition} has {start} to {log_end}"));
     life.model.borrow_mut().settle_ends(topic, partition, end, start, log_end);
     let mut found: Vec<Read> = Vec::new();
-    let mut at = start;
+    let (mut start, mut at) = (start, start);
     while at < log_end {
         let wanted = Wanted { topic, partition, id, from: at, bytes_max: 1 << 20, wait_ms: 0 };
         match fetch(life, client, FETCH_VERSION, wanted).await {
@@ -126,6 +126,12 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
                 let damage = life.model.borrow_mut().partition(topic, partition).damage.clone();
                 at = damage.iter().filter(|range| (range.0..range.1).contains(&at)).map(|range| range.1).max().unwrap_or(at + 1);
             }
+            Fetched::OutOfRange if life.model.borrow().topics[topic].has_retention => {
+                // Retention came in between.
+                found.clear();
+                start = offset(life, client, &name, partition, EARLIEST).await.unwrap_or(log_end);
+                at = start;
+            }
             other => panic!("ReadFindsTheBatch: {name}-{partition} at {at}: {other:?}"),
         }
     }
@@ -135,7 +141,9 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
 
 /// Finds offsets by timestamp, for some of what is there.
 async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32, found: &[Read], random: &mut Random) {
-    if found.is_empty() || !random.chance(0.3) || !life.model.borrow_mut().partition(topic, partition).damage.is_empty() {
+    let is_steady =
+        !life.model.borrow().topics[topic].has_retention && life.model.borrow_mut().partition(topic, partition).damage.is_empty();
+    if found.is_empty() || !random.chance(0.3) || !is_steady {
         return;
     }
     let (name, wanted, expected) = {

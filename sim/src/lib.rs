@@ -6,7 +6,7 @@
 //! - [`network`], [`wire`], [`client`], [`life`]: connections and who is on them.
 //! - [`model`], [`check`]: the invariants, by name.
 //!
-//! The binary runs seeds; `tests/` runs a few in CI.
+//! - [`runner`]: many seeds. The binary runs one or many; `tests/` runs some in CI.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -20,6 +20,7 @@ pub mod life;
 pub mod machine;
 pub mod model;
 pub mod network;
+pub mod runner;
 pub mod story;
 pub mod weather;
 pub mod wire;

@@ -68,7 +68,9 @@ pub(super) struct Directory {
 /// The partitions at `path`, a partition's folder or a data directory, with what the journals hold for them.
 pub(super) fn partitions(path: &Path) -> Result<Vec<Partition>, OfflineError> {
     let mut directory = open(path)?;
-    warn_if_used(&directory.data);
+    if directory.is_used() {
+        warn!("{} is used by a running broker: the end of what it writes meanwhile may look damaged", directory.data.display());
+    }
     add_journals(&mut directory.partitions, &directory.journals)?;
     Ok(directory.partitions)
 }
@@ -106,11 +108,11 @@ pub(super) fn open(path: &Path) -> Result<Directory, OfflineError> {
     Ok(Directory { data: data.to_owned(), whole: !is_partition, is_data_dir, partitions, journals })
 }
 
-/// A broker that writes meanwhile makes sound things look damaged.
-fn warn_if_used(data: &Path) {
-    let Ok(lock) = File::open(data.join(LOCK_FILE)) else { return };
-    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK) {
-        warn!("{} is used by a running broker: what it writes meanwhile may look damaged", data.display());
+impl Directory {
+    /// Whether a broker has it. Kafka's lock is another: one of its directories that is in use is not told from one that is not.
+    pub(super) fn is_used(&self) -> bool {
+        let Ok(lock) = File::open(self.data.join(LOCK_FILE)) else { return false };
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }
 }
 

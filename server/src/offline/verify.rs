@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use ringlog_engine::batch::BatchView;
 use ringlog_engine::log::epochs::LeaderEpochs;
@@ -11,6 +12,8 @@ use ringlog_engine::log::{checkpoint, producer_snapshot};
 use ringlog_engine::segment::index::{IndexError, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, parse_offset_index, parse_time_index};
 use ringlog_engine::segment::names::{EPOCHS_FILE, FileKind, FileState, PARTITION_METADATA_FILE, SegmentFile};
 use ringlog_engine::types::{Offset, TimestampMs};
+
+use tracing::warn;
 
 use super::OfflineError;
 use super::directory::{self, Partition, Segment};
@@ -38,6 +41,12 @@ struct Problem {
     file: String,
     position: Option<u64>,
     what: String,
+}
+
+impl Problem {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.file, self.position, &self.what) == (&other.file, other.position, &other.what)
+    }
 }
 
 impl Findings {
@@ -83,16 +92,75 @@ impl Batches {
     }
 }
 
+/// How often a partition that a broker writes to is looked at before what is wrong counts, and how long to wait in between.
+const LOOKS: usize = 4;
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
 /// Checks everything at `path`; returns whether all of it is sound.
 pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    let mut directory = directory::open(path)?;
+    let is_used = directory.is_used();
+    if is_used {
+        warn!("{} is used by a running broker: what it does meanwhile is allowed for", directory.data.display());
+    }
+    match directory::add_journals(&mut directory.partitions, &directory.journals) {
+        Err(_) if is_used => {}
+        added => added?,
+    }
     let mut sound = true;
-    for partition in directory::partitions(path)? {
-        let findings = check(&partition)?;
+    for partition in &directory.partitions {
+        let findings = if is_used { check_used(partition)? } else { Some(check(partition)?) };
+        let Some(findings) = findings else {
+            writeln!(out, "{}: deleted meanwhile", partition.name).map_err(OfflineError::Output)?;
+            continue;
+        };
         sound &= findings.problems.is_empty();
-        print(&partition, &findings, out).map_err(OfflineError::Output)?;
+        print(partition, &findings, out).map_err(OfflineError::Output)?;
     }
     writeln!(out, "{}", if sound { "all is well" } else { "NOT well" }).map_err(OfflineError::Output)?;
     Ok(sound)
+}
+
+/// Checks a partition that a broker has open. Files come, go and grow while they are read: what is wrong counts if it is
+/// still there at each of several looks. `None`: the partition is gone.
+fn check_used(partition: &Partition) -> Result<Option<Findings>, OfflineError> {
+    let mut last = attempt(check(partition))?;
+    for _ in 1..LOOKS {
+        if last.as_ref().is_some_and(|findings| findings.problems.is_empty()) {
+            break;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        if !partition.path.exists() {
+            return Ok(None);
+        }
+        let again = directory::open(&partition.path).and_then(|mut directory| {
+            directory::add_journals(&mut directory.partitions, &directory.journals)?;
+            directory.partitions.first().map(check).transpose()
+        });
+        let Some(mut findings) = attempt(again)?.flatten() else { continue };
+        if let Some(last) = last {
+            findings.problems.retain(|problem| last.problems.iter().any(|before| before.is_same(problem)));
+        }
+        last = Some(findings);
+    }
+    match last {
+        None if partition.path.exists() => Err(OfflineError::read(&partition.path)(io::ErrorKind::NotFound.into())),
+        last => Ok(last),
+    }
+}
+
+/// What was found; `None` where a file went away while it was read, or a journal was written over.
+fn attempt<T>(result: Result<T, OfflineError>) -> Result<Option<T>, OfflineError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(OfflineError::NoPartitions { .. }) => Ok(None),
+        Err(OfflineError::Read { error, .. })
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn print(partition: &Partition, findings: &Findings, out: &mut dyn Write) -> io::Result<()> {

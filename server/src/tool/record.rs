@@ -101,6 +101,10 @@ impl Default for Headers {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn from_json(line: &[u8]) -> Result<NewRecord, String> {
+    // Fields in their order, without names, would pass for a record otherwise.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not a JSON object".to_owned());
+    }
     let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a record in JSON ({error})"))?;
     let pair = |key: Bytes, value: Bytes| match key.bytes()? {
         Some(key) => Ok((key, value.bytes()?)),

@@ -203,7 +203,7 @@ class Ringlog(Broker):
 
     def command(self):
         command = [self.binary(), "serve", "--data-dir", str(self.data_dir), "--listen", self.bootstrap]
-        for name, value in self.settings.items():
+        for name, value in {"group.initial.rebalance.delay.ms": 0, **self.settings}.items():
             command += ["--set", f"{name}={value}"]
         return command
 

@@ -1,6 +1,8 @@
 //! The broker without its sockets, in the simulator: cores, controller and boot on a simulated disk, through restarts, crashes and
 //! errors that come for certain.
 
+mod groups;
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;

@@ -48,7 +48,6 @@ fn all_that_is_advertised_is_answered_to_the_last_byte() {
             fetch::FetchRequest => FetchResponse,
             list_offsets::ListOffsetsRequest => ListOffsetsResponse,
             offset_commit::OffsetCommitRequest => OffsetCommitResponse,
-            offset_fetch::OffsetFetchRequest => OffsetFetchResponse,
             find_coordinator::FindCoordinatorRequest => FindCoordinatorResponse,
             join_group::JoinGroupRequest => JoinGroupResponse,
             heartbeat::HeartbeatRequest => HeartbeatResponse,
@@ -89,15 +88,23 @@ fn all_that_is_advertised_is_answered_to_the_last_byte() {
             let advertised: Vec<i16> = response.api_keys.iter().map(|api| api.api_key).collect();
             assert_eq!(advertised, served().map(ApiKey::key).collect::<Vec<_>>());
         }
+        for version in ApiKey::OffsetFetch.version_min()..=ApiKey::OffsetFetch.version_max() {
+            // Old versions cannot say "all", new ones say it for each group.
+            let topics = (version < 8).then(Vec::new);
+            let request = api::offset_fetch::OffsetFetchRequest { topics, ..api::offset_fetch::OffsetFetchRequest::default() };
+            let answer = broker.ask(&request, version).await;
+            let _: api::offset_fetch::OffsetFetchResponse<'_> = answer.read();
+        }
         for version in ApiKey::Metadata.version_min()..=ApiKey::Metadata.version_max() {
             // Nothing, but in version 0, where that is everything.
             let request =
                 api::metadata::MetadataRequest { topics: Some(Vec::new()), ..api::metadata::MetadataRequest::default() };
             let answer = broker.ask(&request, version).await;
             let response: api::metadata::MetadataResponse<'_> = answer.read();
-            assert_eq!(response.topics.len(), usize::from(version == 0));
+            // The topic, and that of the groups, for somebody looked for a coordinator.
+            assert_eq!(response.topics.len(), if version == 0 { 2 } else { 0 });
         }
-        asked.extend([ApiKey::Produce, ApiKey::ApiVersions, ApiKey::Metadata]);
+        asked.extend([ApiKey::Produce, ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::OffsetFetch]);
         asked.sort();
         assert_eq!(asked, served().collect::<Vec<_>>(), "an API without a test");
     });

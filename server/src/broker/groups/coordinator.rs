@@ -114,15 +114,20 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
             Some(done) = coordinator.appends.next() => coordinator.appended(done),
             Some(done) = coordinator.loads.next() => coordinator.loaded(done),
             count = receiver.recv_many(&mut messages, MESSAGES_MAX) => {
-                let is_stop = messages.iter().any(|message| matches!(message, Message::Stop));
-                if count == 0 || is_stop {
-                    // What is not taken is answered by its going.
-                    return coordinator.stop().await;
-                }
                 // A partition may be new since the last message.
                 coordinator.follow_topic();
+                let mut stops = count == 0;
                 for message in messages.drain(..) {
+                    stops |= matches!(message, Message::Stop);
+                    if stops {
+                        break;
+                    }
                     coordinator.take(message);
+                }
+                if stops {
+                    // What comes behind is answered by its going.
+                    coordinator.append_all();
+                    return coordinator.stop().await;
                 }
             }
             () = async { if let Some(alarm) = alarm { alarm.await } }, if alarm.is_some() => coordinator.sleep = None,

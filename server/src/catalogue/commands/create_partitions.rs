@@ -6,6 +6,7 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic, CreatePartitionsTopicResult};
 
 use super::{PARTITIONS_PER_REQUEST_MAX, Plan, Refusal, check_assignment, check_partition_budget, new_partition, outcome, place};
+use crate::catalogue::names;
 use crate::catalogue::records::MetadataRecord;
 use crate::catalogue::state::Catalogue;
 use crate::config::BrokerConfig;
@@ -51,6 +52,11 @@ fn grow(
     let Some(topic) = catalogue.topic(name) else {
         return Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition."));
     };
+    if name == names::CONSUMER_OFFSETS {
+        // A group's partition follows from how many there are: it would not find what it has written.
+        let message = format!("The number of partitions of {name} says where each group is kept, and does not change.");
+        return Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
+    }
     let count = topic.partitions.len();
     let wanted = usize::try_from(request.count).unwrap_or(0);
     if wanted <= count {

@@ -167,6 +167,26 @@ fn topics_are_created_when_asked_for_if_that_is_wanted() {
 }
 
 #[test]
+fn the_topic_of_groups_is_made_as_it_has_to_be_and_keeps_its_partitions() {
+    let mut state = catalogue(&[("a", 1)]);
+    let broker = broker("log.flush.interval.messages=1000\noffsets.topic.num.partitions=7");
+    let records = create_offsets_topic(&state, &broker, &mut ids()).unwrap();
+    commit(&mut state, &records);
+    let topic = state.topic("__consumer_offsets").unwrap();
+    let config = crate::broker::topics::resolve(&broker, topic).unwrap();
+    assert_eq!((topic.partitions.len(), topic.partitions[0].replicas.len()), (7, 1));
+    assert!(topic.is_internal() && config.is_durable() && !config.deletes_old_segments());
+    assert_eq!(
+        (config.cleanup_policy.clone(), config.segment_bytes, config.retention_ms),
+        (vec!["compact".to_owned()], 100 << 20, -1)
+    );
+    assert_eq!(create_offsets_topic(&state, &broker, &mut ids()).unwrap(), []);
+    let topics = vec![CreatePartitionsTopic { name: "__consumer_offsets".into(), count: 8, assignments: None }];
+    let plan = create_partitions(&state, &broker, &CreatePartitionsRequest { topics, ..CreatePartitionsRequest::default() });
+    assert_eq!((plan.records.len(), plan.answers[0].error_code), (0, ErrorCode::INVALID_REQUEST));
+}
+
+#[test]
 fn ids_that_mean_something_else_or_are_taken_are_passed_over() {
     let state = catalogue(&[("a", 1)]);
     let taken = state.topic("a").unwrap().id.0;

@@ -14,7 +14,7 @@ use crate::catalogue::commands::*;
 use crate::catalogue::records::{MetadataRecord, RESOURCE_TOPIC};
 use crate::catalogue::state::Catalogue;
 
-const NAMES: [&str; 5] = ["a", "b.c", "b_c", "__consumer_offsets", "bad name"];
+const NAMES: [&str; 5] = ["a", "b.c", "b_c", "__transaction_state", "bad name"];
 const OPTIONS: [(&str, &str); 4] =
     [("retention.ms", "5"), ("retention.ms", "-7"), ("cleanup.policy", "delete"), ("no.such", "1")];
 

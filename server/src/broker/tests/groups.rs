@@ -1,0 +1,213 @@
+//! Groups on a whole broker: what survives a crash, a disk that fails, and the end of a topic.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringlog_protocol::Uuid;
+
+use super::*;
+use crate::catalogue::names::CONSUMER_OFFSETS;
+use crate::group::request::{Commit, CommitOffset, Identity, Join, Joined, Reply, Sync};
+use crate::group::{Answer, Request};
+
+/// A broker that serves its groups.
+fn serve(machine: &Machine) -> (Running, Vec<Rc<BrokerCore>>) {
+    let running = machine.start();
+    let cores = running.cores.iter().map(|core| BrokerCore::new(running.broker.clone(), core.clone())).collect();
+    (running, cores)
+}
+
+impl Running {
+    fn ask_group(&self, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        self.broker.groups.ask(&self.broker.topics.load(), group, request)
+    }
+
+    /// Asks until the group is loaded; says whether it was not at first.
+    async fn ask_loaded(&self, group: &str, request: Request) -> (Answer, bool) {
+        let mut waited = false;
+        loop {
+            match self.ask_group(group, request.clone()).await {
+                Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => waited = true,
+                answer => return (answer, waited),
+            }
+            self.cores[0].env.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn commit_to(&self, group: &str, identity: Identity, topic: &str, offset: i64) -> Answer {
+        let topic_id: Uuid = self.id(topic).map_or([0; 16], |id| id.0);
+        let offsets =
+            vec![CommitOffset { topic: topic.into(), topic_id, partition: 0, offset, leader_epoch: 0, metadata: "".into() }];
+        self.ask_group(group, Request::Commit(Commit { identity, retention_ms: None, offsets })).await
+    }
+
+    async fn committed(&self, group: &str) -> Vec<(String, i64)> {
+        let (answer, _) = self.ask_loaded(group, Request::Fetch(None)).await;
+        let Ok(Reply::Fetched(fetched)) = answer else { panic!("fetched: {answer:?}") };
+        fetched.into_iter().map(|(topic, offsets)| (topic.to_string(), offsets[0].offset)).collect()
+    }
+
+    /// The one member of a stable group.
+    async fn stable(&self, group: &str) -> Joined {
+        let join = Join {
+            client_id: "client".into(),
+            session_timeout: Duration::from_secs(10),
+            rebalance_timeout: Duration::from_secs(10),
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::new())],
+            ..Join::default()
+        };
+        let (answer, _) = self.ask_loaded(group, Request::Join(Box::new(join))).await;
+        let Ok(Reply::Joined(joined)) = answer else { panic!("joined: {answer:?}") };
+        let assignments = vec![(joined.member.clone(), Bytes::from_static(b"all"))];
+        let request = Request::Sync(Sync { identity: identity(&joined), assignments, ..Sync::default() });
+        self.ask_group(group, request).await.unwrap();
+        *joined
+    }
+}
+
+fn identity(joined: &Joined) -> Identity {
+    Identity { member: joined.member.clone(), instance: None, generation: joined.generation }
+}
+
+fn nobody() -> Identity {
+    Identity { generation: -1, ..Identity::default() }
+}
+
+/// Groups in different partitions, so on both cores.
+const GROUPS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[test]
+fn members_and_their_commits_survive_a_loss_of_power() {
+    let machine = Machine::new(40);
+    let (running, cores) = serve(&machine);
+    assert_eq!(
+        machine.run(running.ask_group("a", Request::Describe)),
+        Err(ErrorCode::NOT_COORDINATOR),
+        "nobody asked for it yet"
+    );
+    let members = machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        let mut members = Vec::new();
+        for (offset, group) in (0..).zip(GROUPS) {
+            let member = running.stable(group).await;
+            running.commit_to(group, identity(&member), "t", offset).await.unwrap();
+            members.push(member);
+        }
+        members
+    });
+    drop(cores);
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        let mut has_waited = false;
+        for (offset, (group, member)) in (0..).zip(GROUPS.iter().zip(&members)) {
+            let (alive, waited) = running.ask_loaded(group, Request::Heartbeat(identity(member))).await;
+            has_waited |= waited;
+            assert_eq!(alive, Ok(Reply::Alive));
+            assert_eq!(running.committed(group).await, [("t".to_owned(), offset)]);
+        }
+        assert!(has_waited, "who asks before all is loaded is told so");
+        assert_eq!(running.broker.groups.list().await.unwrap().len(), GROUPS.len());
+    });
+}
+
+#[test]
+fn what_cannot_be_written_did_not_happen() {
+    let machine = Machine::new(41);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        let member = running.stable("a").await;
+        running.commit_to("a", identity(&member), "t", 7).await.unwrap();
+        machine.disk.inject(Injection::next(Operation::Write, ".journal"));
+        // Whoever asks behind the commit hears nothing that may not last.
+        let fetched = running.ask_group("a", Request::Fetch(None));
+        let (failed, _, fetched_behind) = tokio::join!(running.commit_to("a", identity(&member), "t", 8), fetched, async {
+            running.ask_group("a", Request::Fetch(None)).await
+        });
+        assert_eq!(failed, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+        assert!(fetched_behind.is_err(), "{fetched_behind:?}");
+        assert_eq!(running.committed("a").await, [("t".to_owned(), 7)]);
+        assert_eq!(running.ask_group("a", Request::Heartbeat(identity(&member))).await, Ok(Reply::Alive));
+        running.commit_to("a", identity(&member), "t", 9).await.unwrap();
+        assert_eq!(running.committed("a").await, [("t".to_owned(), 9)]);
+    });
+}
+
+#[test]
+fn offsets_go_with_their_topic_whether_or_not_somebody_is_there_to_see_it() {
+    let machine = Machine::new(42);
+    let (running, cores) = serve(&machine);
+    let settle = |running: &Running| running.cores[0].env.sleep(Duration::from_secs(1));
+    machine.run(async {
+        running.create(&["t", "u"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        running.commit_to("a", nobody(), "t", 1).await.unwrap();
+        running.commit_to("a", nobody(), "u", 2).await.unwrap();
+        running.delete("t").await;
+        settle(&running).await;
+        assert_eq!(running.committed("a").await, [("u".to_owned(), 2)]);
+        // Another topic of that name has nothing of it.
+        running.create(&["t"], 1).await;
+        assert_eq!(running.committed("a").await, [("u".to_owned(), 2)]);
+    });
+    drop(cores);
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    // Nobody serves groups while the topic goes.
+    let running = machine.start();
+    machine.run(async {
+        assert_eq!(running.delete("u").await, ErrorCode::NONE);
+        running.create(&["u"], 1).await;
+    });
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    let (running, _cores) = serve(&machine);
+    assert_eq!(machine.run(running.committed("a")), []);
+}
+
+#[test]
+fn a_stop_answers_those_who_wait() {
+    let machine = Machine::new(43);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.broker.controller.offsets_topic().await.unwrap();
+        let join = Join {
+            session_timeout: Duration::from_secs(10),
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::new())],
+            ..Join::default()
+        };
+        let waiting = running.ask_group("a", Request::Join(Box::new(join)));
+        running.create(&["t"], 1).await;
+        let commit = running.commit_to("a", nobody(), "t", 1);
+        let other = running.commit_to("b", nobody(), "t", 1);
+        let stop = async {
+            for core in 0..2 {
+                running.broker.groups.stop(core);
+            }
+        };
+        let (waiting, _, other, ()) = tokio::join!(waiting, commit, other, stop);
+        assert_eq!(waiting, Err(ErrorCode::NOT_COORDINATOR));
+        assert_eq!(other, Ok(Reply::Committed(vec![ErrorCode::NONE])), "what was asked before the stop is finished");
+        assert_eq!(running.ask_group("a", Request::Describe).await, Err(ErrorCode::NOT_COORDINATOR));
+    });
+}
+
+#[test]
+fn without_their_topic_there_are_no_groups() {
+    let machine = Machine::new(44);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        running.commit_to("a", nobody(), "t", 1).await.unwrap();
+        assert_eq!(running.delete(CONSUMER_OFFSETS).await, ErrorCode::NONE);
+        assert_eq!(running.ask_group("a", Request::Describe).await, Err(ErrorCode::NOT_COORDINATOR));
+        running.broker.controller.offsets_topic().await.unwrap();
+        assert_eq!(running.committed("a").await, []);
+        running.commit_to("a", nobody(), "t", 2).await.unwrap();
+        assert_eq!(running.committed("a").await, [("t".to_owned(), 2)]);
+    });
+}

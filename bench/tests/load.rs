@@ -549,10 +549,13 @@ fn ringlog() -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    // Written past the harness, which keeps what a test that passes prints.
-    let text = format!("SKIPPED: no {}; `cargo build` makes it, or RINGLOG_BIN names it\n", path.display());
-    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    skipped(&format!("no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display()));
     None
+}
+
+/// Says so past the harness, which keeps what a test that passes prints.
+fn skipped(why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
 struct Real {
@@ -592,20 +595,40 @@ fn the_real_broker_is_sound() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
     let broker = Real::start(&binary, data.path(), None);
+    is_sound(&broker.address, &format!("--pid {}", broker.child.id()));
+}
+
+/// Any broker that runs already, of whatever make; `scripts/test load` starts a Kafka for it.
+#[test]
+fn the_running_broker_is_sound() {
+    match std::env::var("BOOTSTRAP") {
+        Ok(address) => is_sound(&address, ""),
+        Err(_) => skipped("BOOTSTRAP names no running broker; `scripts/test load` starts a Kafka"),
+    }
+}
+
+/// Drives a broker in every way, and reads back what it acknowledged.
+fn is_sound(address: &str, options: &str) {
     let bench = Bench::new();
-    let pid = broker.child.id();
     for line in [
         "produce --verify --idempotent --partitions 3 --producers 2",
         "produce --verify --compression zstd --keys 100 --acks 1",
         "mixed --verify --partitions 4 --producers 2 --consumers 2 --threads 2",
         "end-to-end --rate 2000 --verify --linger 1ms",
     ] {
-        let load = bench.run(&broker.address, &format!("{line} --records 2000 --record-bytes 200 --pid {pid}")).ok();
+        let load = bench.run(address, &format!("{line} --records 2000 --record-bytes 200 {options}")).ok();
         let verified = load.verify.unwrap();
         assert!(verified.is_sound(), "{line}: {verified:?}");
         assert_eq!((verified.acknowledged, verified.received), (2000, 2000), "{line}");
-        assert!(load.broker.unwrap().rss_bytes > 0);
+        assert_eq!(load.broker.is_some_and(|used| used.rss_bytes > 0), !options.is_empty(), "{line}");
     }
+    // A later process, and consumers alone.
+    let log = bench.out.path().join("log");
+    let line = format!("produce --topic kept --partitions 2 --records 2000 --compression lz4 --verify-log {}", log.display());
+    bench.run(address, &line).ok();
+    let verified = bench.run(address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
+    assert!(verified.is_sound() && verified.acknowledged == 2000, "{verified:?}");
+    assert_eq!(bench.run(address, "consume --topic kept --consumers 2").ok().consume.unwrap().records, 2000);
 }
 
 #[cfg(feature = "librdkafka")]

@@ -191,6 +191,24 @@ fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
 }
 
+#[test]
+fn charts_for_docs_are_files_of_their_own() {
+    let directory = results();
+    save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
+    let charts = directory.path().join("charts");
+    let output = report(&[directory.path(), Path::new("--charts"), &charts]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let svg = fs::read_to_string(charts.join("2000-compare-throughput.svg")).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.matches("<svg").count() == 2 && svg.matches("</svg>").count() == 2, "{svg}");
+    assert!(svg.contains("Throughput, MB/s") && svg.contains(">ringlog</text>") && !svg.contains("<script"), "{svg}");
+    // What has no chart leaves nothing half-done.
+    let other = results();
+    save(other.path(), 3_000, Outcome::Machine);
+    let output = report(&[other.path(), Path::new("--charts"), &charts]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no run of these has a chart"), "{}", text(&output.stderr));
+}
+
 /// A browser, where one is installed.
 fn browser() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];

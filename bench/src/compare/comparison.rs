@@ -193,7 +193,9 @@ impl Comparison<'_> {
         let Some(step) = workload.verify_step() else { return Ok(None) };
         self.stage(&format!("{}: verifying", broker.name));
         let directory = self.work.join(format!("verify-{number:03}"));
-        let called = self.load(workload, &step, VERIFY_TOPIC, &mut BTreeSet::new(), broker, instance, &directory)?;
+        // The step has all that it takes of the workload's options.
+        let bare = Workload { options: toml::Table::new(), ..workload.clone() };
+        let called = self.load(&bare, &step, VERIFY_TOPIC, &mut BTreeSet::new(), broker, instance, &directory)?;
         Ok(called.load.verify)
     }
 

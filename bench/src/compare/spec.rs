@@ -54,6 +54,8 @@ const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
 const VERIFY_BYTES: u64 = 32 << 20;
 /// A value that is verified has room for what is kept in it.
 const VERIFY_RECORD_BYTES_MIN: u64 = 64;
+/// More partitions than this only take their time to be made.
+const VERIFY_PARTITIONS_MAX: u64 = 100;
 
 /// A spec.
 #[derive(Clone, Debug, Deserialize)]
@@ -447,6 +449,10 @@ impl Workload {
         if record_bytes < VERIFY_RECORD_BYTES_MIN {
             options.insert("record_bytes".to_owned(), Value::String(VERIFY_RECORD_BYTES_MIN.to_string()));
         }
+        let partitions = options.get("partitions").and_then(|value| units::count(&shown(value)).ok());
+        if partitions.is_some_and(|partitions| partitions > VERIFY_PARTITIONS_MAX) {
+            options.insert("partitions".to_owned(), Value::String(VERIFY_PARTITIONS_MAX.to_string()));
+        }
         options.insert("bytes".to_owned(), Value::String(VERIFY_BYTES.to_string()));
         options.insert("verify".to_owned(), Value::Boolean(true));
         Some(Step { name: "verify".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None })
@@ -574,7 +580,9 @@ mod tests {
         use clap::Parser;
         for (name, _) in READY_MADE {
             for workload in Spec::find(name).unwrap().workload {
-                for step in workload.warm_up.iter().chain(&workload.step) {
+                let verify = workload.verify_step();
+                assert_eq!(verify.is_some(), name != "start-stop");
+                for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
                     let (action, options) = match &step.start_stop {
                         Some(start_stop) => (Action::Produce, start_stop.load_step("t").options),
                         None => (step.load.unwrap(), workload.options_of(step)),
@@ -586,6 +594,24 @@ mod tests {
                     args.command.plan().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_verified_is_a_little_of_the_same_load() {
+        let text = LEAST.replace(
+            "name = 'w'",
+            "name = 'w'\noptions = { record_bytes = 10, partitions = 5000, rate = '5k', linger = '1ms', acks = 1, duration = '1h' }",
+        );
+        let workload = &Spec::parse(&text, "file").unwrap().workload[0];
+        let step = workload.verify_step().unwrap();
+        let expected = ["--acks=1", "--bytes=33554432", "--partitions=100", "--record-bytes=64", "--verify"];
+        // The step's own options stand over the workload's, as every step's do.
+        let bare = Workload { options: toml::Table::new(), ..workload.clone() };
+        assert_eq!(arguments(&bare.options_of(&step)).unwrap(), expected);
+        for left_out in ["acks = 0", "acks = 'all' }\nverify = false #"] {
+            let text = text.replace("acks = 1", left_out);
+            assert!(Spec::parse(&text, "file").unwrap().workload[0].verify_step().is_none(), "{left_out}");
         }
     }
 

@@ -549,6 +549,7 @@ impl Producer {
         };
         self.version = connection.versions.of(ApiKey::Produce)?;
         self.connection = connection;
+        self.unblocked_ns = self.lane.shared.clock.now_ns();
         self.outgoing.clear();
         self.failed.extend(self.waiting.drain(..));
         if self.failed.is_empty() {

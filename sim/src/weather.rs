@@ -122,7 +122,6 @@ impl Weather {
                     self.disk.set_faults(self.climate.mild());
                     self.disk.set_capacity(None);
                     self.disk.clear_injections();
-                    self.life.model.borrow_mut().reads_fail = false;
                 }
                 _ => {}
             }

@@ -179,6 +179,8 @@ pub struct Core {
     /// One settling at a time: of two syncs of a file the first may fail and the second succeed, and the second would be
     /// believed before the first is heard of.
     settle_lock: tokio::sync::Mutex<()>,
+    /// Held while log starts move and segments are removed, and by the clean stop, which writes down where logs start.
+    log_start_lock: tokio::sync::Mutex<()>,
     /// One checkpoint at a time.
     checkpoint_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
@@ -234,6 +236,7 @@ impl Core {
             space_changed: Notify::new(),
             full: RefCell::default(),
             settle_lock: tokio::sync::Mutex::new(()),
+            log_start_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
             journal_lost: RefCell::default(),

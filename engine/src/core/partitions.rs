@@ -168,6 +168,11 @@ impl Core {
 
     /// Makes moved log starts durable, then removes the segments below them.
     async fn apply_log_start(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
+        let _one = self.log_start_lock.lock().await;
+        if self.stopping.get() {
+            // What a clean stop writes down would be out of date.
+            return Err(io::Error::other("the broker is stopping"));
+        }
         let starts: Vec<_> = slots.iter().map(|slot| slot.log.borrow().next_log_start()).collect();
         self.free_journal().await?;
         let mut failed = Ok(());
@@ -209,6 +214,8 @@ impl Core {
         self.stopping.set(true);
         self.retry_waiting();
         self.rounds_drained().await;
+        // Retention that is at work ends first, and none begins.
+        let _starts = self.log_start_lock.lock().await;
         // A settling that is under way ends first: should its sync fail, the next one of the same file is not to be believed.
         let _one = self.settle_lock.lock().await;
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -82,6 +82,8 @@ impl Drop for Region {
 struct Returns {
     blocks: SegQueue<ReturnedBlock>,
     out_bytes: AtomicUsize,
+    /// The shared regions of a pool that is gone, as long as blocks of them are out: each block has this alive.
+    kept: Mutex<Vec<Region>>,
 }
 
 struct ReturnedBlock {
@@ -130,8 +132,7 @@ struct Inner {
     members: Cell<usize>,
 }
 
-/// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep what they need,
-/// because shared regions are never unmapped while the process lives.
+/// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep the shared regions.
 #[derive(Default)]
 struct Free {
     /// Free blocks per class.
@@ -170,7 +171,7 @@ impl Pool {
                 bytes_max: bytes_max.next_multiple_of(REGION_BYTES),
                 mapped_bytes: Cell::new(0),
                 free: RefCell::new(Free::default()),
-                returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0) }),
+                returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0), kept: Mutex::default() }),
                 members: Cell::new(0),
             }),
         }
@@ -312,15 +313,14 @@ impl Drop for Membership {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Blocks that are still out point into these regions: let those live on.
+        // Blocks that are still out point into these regions: they live on until the last of them is dropped.
         let free = std::mem::take(self.free.get_mut());
         while let Some(block) = self.returns.blocks.pop() {
             drop(block.region);
         }
         if self.returns.out_bytes.load(Ordering::Acquire) > 0 {
-            for (_, shared) in free.shared {
-                std::mem::forget(shared.region);
-            }
+            let mut kept = self.returns.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(free.shared.into_values().map(|shared| shared.region));
         }
     }
 }

@@ -9,6 +9,10 @@ from conftest import TIMEOUT_S, Deliveries, admin, create_topic, producer, read
 from confluent_kafka import KafkaException
 
 
+# A client that asks for a topic again after a reconnect would make a deleted one anew.
+SETTINGS = {"ringlog.journal.bytes": 16 << 20, "auto.create.topics.enable": "false"}
+
+
 class Topic:
     """A topic under load by one producer. Values say which record they are, so that none can be taken for another."""
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import unique_name
-from crash import Commands, Topic, wait_for_progress
+from crash import SETTINGS, Commands, Topic, wait_for_progress
 
 
 def rounds_of_kills(broker, rounds, seed):
@@ -42,14 +42,14 @@ def rounds_of_kills(broker, rounds, seed):
 
 
 def test_a_few_kills(own_broker):
-    rounds_of_kills(own_broker({"ringlog.journal.bytes": 16 << 20}), 4, seed=int(os.environ.get("RINGLOG_KILL_SEED", "1")))
+    rounds_of_kills(own_broker(SETTINGS), 4, seed=int(os.environ.get("RINGLOG_KILL_SEED", "1")))
 
 
 @pytest.mark.long
 def test_hundreds_of_kills(own_broker):
     rounds, seed = int(os.environ.get("RINGLOG_KILL_ROUNDS", "200")), int(os.environ.get("RINGLOG_KILL_SEED", str(time.time_ns())))
     print(f"RINGLOG_KILL_SEED={seed}")
-    broker = own_broker({"ringlog.journal.bytes": 16 << 20})
+    broker = own_broker(SETTINGS)
     for start in range(0, rounds, 50):
         # What is remembered stays within the memory of a test.
         rounds_of_kills(broker, min(50, rounds - start), seed + start)

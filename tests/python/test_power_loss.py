@@ -13,7 +13,7 @@ import time
 import harness
 import pytest
 from conftest import unique_name
-from crash import Commands, Topic, wait_for_progress
+from crash import SETTINGS, Commands, Topic, wait_for_progress
 
 pytestmark = [
     pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka leaves syncing to the operating system"),
@@ -125,7 +125,7 @@ def test_the_disk_really_forgets(disk):
 
 def rounds_without_power(disk, tmp_path, rounds, seed):
     rng = random.Random(seed)
-    broker = harness.Ringlog({"ringlog.journal.bytes": 16 << 20}, work_dir=tmp_path / "work")
+    broker = harness.Ringlog(SETTINGS, work_dir=tmp_path / "work")
     broker.data_dir = disk.mount / "data"
     topics, commands, lost_all = [], None, 0
     try:

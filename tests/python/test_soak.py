@@ -12,8 +12,8 @@ import time
 
 import harness
 import pytest
-from conftest import produce_all, read, unique_name
-from crash import Commands, Topic, wait_for_progress
+from conftest import create_topic, produce_all, read, unique_name
+from crash import SETTINGS, Commands, Topic, wait_for_progress
 
 pytestmark = [
     pytest.mark.long,
@@ -35,11 +35,12 @@ def sample(broker, topic):
 
 def test_soak(own_broker):
     seconds = float(os.environ.get("RINGLOG_SOAK_S", "600"))
-    broker = own_broker({"ringlog.journal.bytes": 64 * MIB})
+    broker = own_broker(SETTINGS)
     rng = random.Random(1)
     for life in range(LIVES):
         kinds = [(True, True), (True, False), (False, True), (False, False)]
         topics = [Topic(broker, unique_name("soak"), 4, n, *kind) for n, kind in enumerate(kinds)]
+        create_topic(broker, topics[0].name + "-probe")
         commands = Commands(broker, unique_name("come-and-go"))
         samples, abandoned = [], []
         end = time.monotonic() + seconds / LIVES

@@ -7,7 +7,7 @@ import subprocess
 import harness
 import pytest
 from conftest import produce_all, read, unique_name
-from crash import Commands, Topic, wait_for_progress
+from crash import SETTINGS, Commands, Topic, wait_for_progress
 from test_directories import dump, fill
 
 
@@ -184,7 +184,7 @@ def test_a_journal_without_its_checkpoint(own_broker):
 
 def test_a_live_directory_can_be_verified(own_broker):
     """Under load, with topics that come and go: whatever the moment, nothing sound is called damaged, and nothing is disturbed."""
-    broker = own_broker({"ringlog.journal.bytes": 16 << 20})
+    broker = own_broker(SETTINGS)
     topics = [Topic(broker, unique_name("live"), 2, n, n == 0, True) for n in range(2)]
     commands = Commands(broker, unique_name("come-and-go"))
     try:

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::core::{Core, Slot};
 use crate::disk::Disk;
@@ -25,8 +25,10 @@ use crate::log::compaction::offset_map::OffsetMap;
 use crate::log::compaction::swap::{self, SwapError};
 use crate::log::published::Segment;
 use crate::segment::names::{CLEANER_FILE, PartitionFolder};
-use crate::types::{Offset, PartitionId};
+use crate::types::Offset;
 
+/// How long a log that could not be cleaned is left alone: others come first.
+const RETRY: Duration = Duration::from_secs(60);
 /// The least that a step reads.
 const STEP_BYTES_MIN: usize = crate::disk::BLOCK_BYTES;
 
@@ -78,20 +80,33 @@ impl Cleaner {
         Arc::new(Self { settings, path, turn: Mutex::new(()), points: Mutex::new(None) })
     }
 
-    /// Runs `change` on the clean points, and makes what it changed durable.
-    async fn with_points<T>(&self, disk: &Rc<dyn Disk>, change: impl FnOnce(&mut OffsetCheckpoint) -> T) -> io::Result<T> {
+    /// The clean points, locked.
+    async fn points(&self, disk: &Rc<dyn Disk>) -> io::Result<MutexGuard<'_, Option<OffsetCheckpoint>>> {
         let mut points = self.points.lock().await;
-        let known = match &*points {
-            Some(known) => known.clone(),
-            None => self.read(disk).await?,
-        };
-        let mut changed = known.clone();
-        let result = change(&mut changed);
-        if changed != known {
-            crate::disk::replace_file(disk, &self.path, changed.encode().into_bytes()).await?;
+        if points.is_none() {
+            *points = Some(self.read(disk).await?);
         }
+        Ok(points)
+    }
+
+    /// How far the partition in that folder is cleaned, as far as that is known.
+    async fn point(&self, disk: &Rc<dyn Disk>, folder: &Path) -> io::Result<Option<Offset>> {
+        let points = self.points(disk).await?;
+        Ok(points.as_ref().and_then(|points| point_of(points, folder)))
+    }
+
+    /// Says how far it is cleaned, durably; `None`: not at all.
+    async fn set_point(&self, disk: &Rc<dyn Disk>, folder: &Path, point: Option<Offset>) -> io::Result<()> {
+        let Some(key) = key_of(folder) else { return Ok(()) };
+        let mut points = self.points(disk).await?;
+        let mut changed = points.clone().unwrap_or_default();
+        match point {
+            Some(point) => changed.offsets.insert(key, point),
+            None => changed.offsets.remove(&key),
+        };
+        crate::disk::replace_file(disk, &self.path, changed.encode().into_bytes()).await?;
         *points = Some(changed);
-        Ok(result)
+        Ok(())
     }
 
     async fn read(&self, disk: &Rc<dyn Disk>) -> io::Result<OffsetCheckpoint> {
@@ -106,20 +121,22 @@ impl Cleaner {
         }
     }
 
-    /// Forgets how far the partition of that name was cleaned, where it was another one's, or its log ends before that.
-    pub(crate) async fn forget_beyond(&self, disk: &Rc<dyn Disk>, folder: &str, log_end: Option<Offset>) -> io::Result<()> {
-        let Some(key) = key_of(folder) else { return Ok(()) };
-        self.with_points(disk, |points| {
-            if points.offsets.get(&key).is_some_and(|&point| log_end.is_none_or(|end| point > end)) {
-                points.offsets.remove(&key);
-            }
-        })
-        .await
+    /// Forgets how far a partition was cleaned that has its folder's name from another one, or whose log ends before that.
+    pub(crate) async fn forget_beyond(&self, disk: &Rc<dyn Disk>, folder: &Path, log_end: Option<Offset>) -> io::Result<()> {
+        match self.point(disk, folder).await? {
+            Some(point) if log_end.is_none_or(|end| point > end) => self.set_point(disk, folder, None).await,
+            _ => Ok(()),
+        }
     }
 }
 
-fn key_of(folder: &str) -> Option<(String, i32)> {
-    PartitionFolder::parse(folder).map(|folder| (folder.topic.to_owned(), folder.index))
+fn key_of(folder: &Path) -> Option<(String, i32)> {
+    let folder = PartitionFolder::parse(folder.file_name()?.to_str()?)?;
+    Some((folder.topic.to_owned(), folder.index))
+}
+
+fn point_of(points: &OffsetCheckpoint, folder: &Path) -> Option<Offset> {
+    points.offsets.get(&key_of(folder)?).copied()
 }
 
 /// A cleaning that has come to its end.
@@ -143,8 +160,8 @@ impl Core {
     async fn clean_one(self: &Rc<Self>, cleaner: &Cleaner) -> bool {
         let _turn = cleaner.turn.lock().await;
         let _cleaning = self.cleaning_lock.lock().await;
-        let points = match cleaner.with_points(&self.disk, |points| points.clone()).await {
-            Ok(points) => points,
+        let found = match cleaner.points(&self.disk).await {
+            Ok(points) => points.as_ref().and_then(|points| self.dirtiest(points)),
             Err(error) => {
                 tracing::error!(path = %cleaner.path.display(), %error, "the checkpoint of compaction cannot be read");
                 return false;
@@ -153,7 +170,7 @@ impl Core {
         if self.stopping.get() {
             return false;
         }
-        let Some((slot, cleanable)) = self.dirtiest(&points) else { return false };
+        let Some((slot, cleanable)) = found else { return false };
         let folder = slot.log.borrow().directory().clone();
         let began = self.env.monotonic();
         match self.clean(cleaner, &slot, &cleanable).await {
@@ -163,33 +180,37 @@ impl Core {
                     millis = self.env.monotonic().saturating_sub(began).as_millis() as u64,
                     "compacted"
                 );
-                true
             }
-            Err(CleanError::Abandoned) => true,
-            Err(CleanError::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(partition = %folder.display(), %error, "no room to compact: tried again later");
-                false
-            }
-            Err(CleanError::Io(error)) => {
-                tracing::error!(partition = %folder.display(), %error, "compaction failed: tried again later");
-                false
-            }
-            Err(error @ CleanError::Unfit { .. }) => {
-                tracing::error!(partition = %folder.display(), %error, "the log cannot be compacted: not tried again before the next start");
-                slot.uncleanable.set(true);
-                true
+            Err(CleanError::Abandoned) => {}
+            Err(error) => {
+                let is_full = matches!(&error, CleanError::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+                if matches!(error, CleanError::Unfit { .. }) {
+                    slot.clean_after.set(Duration::MAX);
+                }
+                let after = slot.clean_after.get().max(self.env.monotonic() + RETRY);
+                slot.clean_after.set(after);
+                let partition = folder.display();
+                match (is_full, after) {
+                    (true, _) => tracing::warn!(%partition, "no room to compact: tried again later"),
+                    (_, Duration::MAX) => tracing::error!(%partition, %error, "not compacted any more until the next start"),
+                    _ => tracing::error!(%partition, %error, "compaction failed: tried again later"),
+                }
             }
         }
+        true
     }
 
     /// The partition that is dirty most of those that are due.
     fn dirtiest(&self, points: &OffsetCheckpoint) -> Option<(Rc<Slot>, Cleanable)> {
         let now = self.env.now();
         let mut best: Option<(Rc<Slot>, Cleanable)> = None;
-        for slot in self.slots.borrow().values().filter(|slot| !slot.uncleanable.get()) {
+        let monotonic = self.env.monotonic();
+        for slot in self.slots.borrow().values().filter(|slot| slot.clean_after.get() <= monotonic) {
             let log = slot.log.borrow();
-            let folder = log.directory().file_name().and_then(|name| name.to_str());
-            let point = folder.and_then(key_of).and_then(|key| points.offsets.get(&key).copied());
+            if log.config().compaction.is_none() {
+                continue;
+            }
+            let point = point_of(points, log.directory());
             let Some(cleanable) = log.cleanable(point, now).filter(|cleanable| cleanable.is_due) else { continue };
             if best.as_ref().is_none_or(|(_, best)| cleanable.ratio > best.ratio) {
                 best = Some((slot.clone(), cleanable));
@@ -239,14 +260,13 @@ impl Core {
         for group in &groups {
             filter = self.clean_group(&io, slot, group, filter, &mut done).await?;
         }
-        let folder = slot.log.borrow().directory().clone();
-        let Some(key) = folder.file_name().and_then(|name| name.to_str()).and_then(key_of) else { return Ok(done) };
         // With the files locked the name is still this partition's.
         let _files = slot.files_lock.lock().await;
         if slot.deleted.get() {
             return Err(CleanError::Abandoned);
         }
-        cleaner.with_points(&self.disk, |points| points.offsets.insert(key, covered)).await?;
+        let folder = slot.log.borrow().directory().clone();
+        cleaner.set_point(&self.disk, &folder, Some(covered)).await?;
         Ok(done)
     }
 
@@ -312,16 +332,16 @@ impl Core {
             Ok(()) => {}
             Err(SwapError::NotBegun(error)) => {
                 // What the folder has after a failed sync nobody knows, so no other one is begun.
-                slot.uncleanable.set(true);
+                slot.clean_after.set(Duration::MAX);
                 self.discard(slot, &directory, first.base_offset).await;
                 return Err(error.into());
             }
             Err(SwapError::NotSynced(error)) => {
-                slot.uncleanable.set(true);
+                slot.clean_after.set(Duration::MAX);
                 return Err(error.into());
             }
             Err(SwapError::Unfinished(error)) => {
-                slot.uncleanable.set(true);
+                slot.clean_after.set(Duration::MAX);
                 slot.log.borrow_mut().set_offline(&format!("a compaction failed half way: {error}"));
                 return Err(error.into());
             }
@@ -341,17 +361,6 @@ impl Core {
         if !slot.deleted.get() {
             swap::discard(&self.disk, directory, base).await;
         }
-    }
-
-    /// How far a partition is cleaned, as far as that is known: for tests.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub async fn clean_point(&self, id: PartitionId) -> io::Result<Option<Offset>> {
-        let (Some(cleaner), Some(slot)) = (self.cleaner.get(), self.slot(id)) else { return Ok(None) };
-        let folder = slot.log.borrow().directory().clone();
-        let Some(key) = folder.file_name().and_then(|name| name.to_str()).and_then(key_of) else { return Ok(None) };
-        cleaner.with_points(&self.disk, |points| points.offsets.get(&key).copied()).await
     }
 }
 

@@ -21,6 +21,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -107,8 +108,8 @@ pub(crate) struct Slot {
     /// Whether it is being deleted: no round takes it, and its files are not ours to touch. Another partition may have its
     /// folder's name by now.
     pub(crate) deleted: Cell<bool>,
-    /// Whether compaction leaves it alone until the next start.
-    pub(crate) uncleanable: Cell<bool>,
+    /// Until when compaction leaves it alone, by the monotonic clock.
+    pub(crate) clean_after: Cell<Duration>,
     /// Held while its files are written.
     pub(crate) files_lock: tokio::sync::Mutex<()>,
     watchers: RefCell<Vec<Arc<Watcher>>>,
@@ -124,7 +125,7 @@ impl Slot {
             flush_queued: Cell::new(false),
             releasable: Cell::new(false),
             deleted: Cell::new(false),
-            uncleanable: Cell::new(false),
+            clean_after: Cell::new(Duration::ZERO),
             files_lock: tokio::sync::Mutex::new(()),
             watchers: RefCell::new(Vec::new()),
             watchers_checked: Cell::new(0),

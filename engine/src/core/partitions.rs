@@ -73,7 +73,7 @@ impl Core {
         };
         let log = open::open(&self.disk, &self.scratch, params, self.env.now()).await?;
         if let Some(cleaner) = self.cleaner.get() {
-            cleaner.forget_beyond(&self.disk, &new.folder, Some(log.published().log_end())).await?;
+            cleaner.forget_beyond(&self.disk, log.directory(), Some(log.published().log_end())).await?;
         }
         let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
         self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
@@ -295,8 +295,8 @@ async fn make_folder(
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // CleanPointsAreTheirPartitions.
-            if let (Some(cleaner), Some(folder)) = (cleaner, directory.file_name().and_then(|name| name.to_str())) {
-                cleaner.forget_beyond(disk, folder, None).await?;
+            if let Some(cleaner) = cleaner {
+                cleaner.forget_beyond(disk, directory, None).await?;
             }
             let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
             crate::disk::replace_file(disk, &path, text.into_bytes()).await

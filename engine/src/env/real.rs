@@ -154,7 +154,7 @@ mod tests {
         let (thread, nice) = runtime.block_on(crate::env::in_background(&env, job)).unwrap();
         assert_ne!(thread, thread::current().id());
         assert_eq!(nice, 19);
-        assert!(runtime.block_on(crate::env::in_background(&env, || assert!(nice < 0, "a job that panics"))).is_none());
+        assert!(runtime.block_on(crate::env::in_background(&env, move || assert!(nice < 0, "a job that panics"))).is_none());
         assert_eq!(runtime.block_on(crate::env::in_background(&env, move || 7)), Some(7));
     }
 }

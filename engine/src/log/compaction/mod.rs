@@ -15,6 +15,8 @@ pub(crate) mod clean;
 pub(crate) mod filter;
 pub(crate) mod offset_map;
 pub(crate) mod swap;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -56,7 +58,9 @@ impl Log {
         let (mut clean_bytes, mut dirty_bytes, mut is_late) = (0, 0, false);
         for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
             let end = next.shared.base_offset;
-            if segment.live.is_some() || end > self.published.high_watermark() || !self.producers_are_saved_before(end) {
+            // Settled and visible, and below the recovery point, so that replay leaves it alone.
+            let is_settled = segment.live.is_none() && end <= self.settled_offset && end <= self.published.high_watermark();
+            if !is_settled || !self.producers_are_saved_before(end) {
                 break;
             }
             if end > from {

@@ -501,6 +501,25 @@ impl World {
         model.producer = Producer { id: self.next_id as i64, ..Producer::default() };
     }
 
+    /// Lets time go on until new names of a compaction are there, and a little further: most crashes would miss these moments.
+    /// Returns whether there was one.
+    fn run_into_a_swap(&mut self) -> bool {
+        let mut step = Duration::from_millis(2);
+        for _ in 0..3_000 {
+            let tree = self.disk.tree();
+            if tree.contains(".swap") {
+                self.simulation.run_for(Duration::from_micros(self.dice.below(1_000)));
+                self.say("in the middle of a swap");
+                return true;
+            }
+            if tree.contains(".cleaned") {
+                step = Duration::from_micros(100);
+            }
+            self.simulation.run_for(step);
+        }
+        false
+    }
+
     fn inject(&mut self, boot: &Boot) {
         let mut injection = match self.dice.below(7) {
             0 => Injection::next(Operation::Write, ".cleaned"),
@@ -558,6 +577,7 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
             }
             world.check(&boot, index, "after boot", false);
         }
+        let mut in_a_swap = false;
         for _ in 0..world.dice.below(70) {
             match world.dice.below(14) {
                 0 => world.simulation.run_for(Duration::from_millis(world.dice.below(30))),
@@ -583,6 +603,12 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
                     let retained = world.block_on(async move { core.retain().await });
                     assert!(retained.is_ok() || world.faults, "{retained:?}");
                 }
+                12 if world.dice.below(6) == 0 => {
+                    if world.run_into_a_swap() {
+                        in_a_swap = true;
+                        break;
+                    }
+                }
                 8 if world.faults => world.inject(&boot),
                 9 if world.faults => world.disk.set_capacity(None),
                 10 | 11 => {
@@ -601,7 +627,7 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
         world.disk.clear_injections();
         world.note_visible(&boot);
         power_lost = match world.dice.below(4) {
-            0 => {
+            0 if !in_a_swap => {
                 world.say("clean stop");
                 let (core, disk, data, faults) = (boot.core.clone(), boot.core.disk.clone(), world.data.clone(), world.faults);
                 let clean = world.block_on(async move {

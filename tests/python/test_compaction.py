@@ -114,7 +114,8 @@ def test_kills_while_it_compacts_lose_nothing(own_broker):
         last = {key: (offset, value) for offset, key, value in sorted(sent)}
         there = {key: (offset, value) for offset, key, value in found(broker, "killed")}
         assert there == last
-    check(sent, found(broker, "killed"), wait_until_compacted(broker, "killed"))
+    active = wait_until_compacted(broker, "killed")
+    check(sent, found(broker, "killed"), active)
 
 
 def test_a_consumer_in_the_middle_sees_nothing_odd(own_broker):

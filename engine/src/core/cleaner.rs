@@ -24,6 +24,7 @@ use crate::log::compaction::filter::Filter;
 use crate::log::compaction::offset_map::OffsetMap;
 use crate::log::compaction::swap::{self, SwapError};
 use crate::log::published::Segment;
+use crate::log::side_files;
 use crate::segment::names::{CLEANER_FILE, PartitionFolder};
 use crate::types::Offset;
 
@@ -221,6 +222,15 @@ impl Core {
 
     async fn clean(&self, cleaner: &Cleaner, slot: &Rc<Slot>, cleanable: &Cleanable) -> Result<Cleaning, CleanError> {
         let settings = &cleaner.settings;
+        {
+            // ProducersOutliveSegments; in an idle log a snapshot that is due waits for whoever needs it.
+            let _files = slot.files_lock.lock().await;
+            self.may_flush(slot)?;
+            side_files::save_due_snapshots(&self.flush_io(), &slot.log, false).await?;
+            if !slot.log.borrow().producers_are_saved_before(cleanable.to) {
+                return Err(io::Error::other("its producers' state could not be saved").into());
+            }
+        }
         // ReplayLeavesCompactedAlone: replay writes what lies above the recovery point to where it was before.
         self.free_journal().await?;
         let is_wanted = || !self.stopping.get() && !slot.deleted.get() && slot.log.borrow().offline_reason().is_none();

@@ -60,7 +60,7 @@ impl Log {
             let end = next.shared.base_offset;
             // Settled and visible, and below the recovery point, so that replay leaves it alone.
             let is_settled = segment.live.is_none() && end <= self.settled_offset && end <= self.published.high_watermark();
-            if !is_settled || !self.producers_are_saved_before(end) {
+            if !is_settled {
                 break;
             }
             if end > from {

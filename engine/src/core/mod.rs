@@ -3,9 +3,11 @@
 //!
 //! - [`rounds`]: the journal's rounds, and what follows when they are written and synced.
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
+//! - [`cleaner`]: which log is compacted next.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
+pub mod cleaner;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -13,12 +15,13 @@ pub mod recover;
 mod rounds;
 pub mod runtime;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -105,6 +108,8 @@ pub(crate) struct Slot {
     /// Whether it is being deleted: no round takes it, and its files are not ours to touch. Another partition may have its
     /// folder's name by now.
     pub(crate) deleted: Cell<bool>,
+    /// Until when compaction leaves it alone, by the monotonic clock.
+    pub(crate) clean_after: Cell<Duration>,
     /// Held while its files are written.
     pub(crate) files_lock: tokio::sync::Mutex<()>,
     watchers: RefCell<Vec<Arc<Watcher>>>,
@@ -120,6 +125,7 @@ impl Slot {
             flush_queued: Cell::new(false),
             releasable: Cell::new(false),
             deleted: Cell::new(false),
+            clean_after: Cell::new(Duration::ZERO),
             files_lock: tokio::sync::Mutex::new(()),
             watchers: RefCell::new(Vec::new()),
             watchers_checked: Cell::new(0),
@@ -183,6 +189,10 @@ pub struct Core {
     log_start_lock: tokio::sync::Mutex<()>,
     /// One checkpoint at a time.
     checkpoint_lock: tokio::sync::Mutex<()>,
+    /// Compaction, where it runs.
+    cleaner: OnceCell<Arc<cleaner::Cleaner>>,
+    /// Held while a log is cleaned.
+    cleaning_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
     begun: Cell<bool>,
     /// Why there is no journal any more, where there is none.
@@ -238,6 +248,8 @@ impl Core {
             settle_lock: tokio::sync::Mutex::new(()),
             log_start_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
+            cleaner: OnceCell::new(),
+            cleaning_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
             journal_lost: RefCell::default(),
             waiting: RefCell::default(),

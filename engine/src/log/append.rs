@@ -260,7 +260,7 @@ impl Log {
         let Some(live) = &active.live else { unreachable!("the active segment is live") };
         let old = live.first_timestamp.is_some_and(|first| {
             let newest = if header.max_timestamp == TimestampMs::NONE { now } else { header.max_timestamp };
-            newest.0.saturating_sub(first.0) > config.segment_ms
+            newest.0.saturating_sub(first.0) > config.roll_ms()
         });
         let index_full = (live.index.offsets.count() as u64 + 1) * 8 > config.segment_index_bytes
             || (live.index.times.count() as u64 + 1) * 12 > config.segment_index_bytes;
@@ -279,6 +279,7 @@ impl Log {
         let active = self.active_mut();
         if let Some(live) = &mut active.live {
             live.close();
+            active.shared.set_first_timestamp(live.first_timestamp);
         }
         let path = self.directory.join(names::log_file_name(base_offset));
         let shared = Arc::new(Segment::new(base_offset, path, 0, base_offset));

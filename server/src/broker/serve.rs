@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::recover::{self, Recovered};
 use ringlog_engine::core::runtime::{self, RuntimeError};
 use ringlog_engine::core::{ClosedPartition, Core, CoreHandle, CoreSettings};
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::broker::boot::{self, BootError, Start};
 use crate::broker::reserve::Reserve;
 use crate::broker::{Broker, BrokerCore, metadata_log};
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, BrokerOptions};
 use crate::data_dir::DataDir;
 use crate::net::listener::{self, Accepted, BindError, ConnectionLimits, Dealer, Listener};
 use crate::net::{self, Handler, Limits, Stop};
@@ -87,6 +88,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
     let path: Arc<Path> = data_dir.path().into();
     let recovered = recover(&path)?;
     let settings = settings(&config, &path, cores);
+    let cleaner = Cleaner::new(cleaner_settings(&config.options), &path);
     let (dealer, incoming) = Dealer::new(cores, connection_limits(&config));
     let (end, ended) = watch::channel(false);
     let main = Main {
@@ -112,6 +114,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
         &settings,
         || Box::new(net::sendfile::is_cached),
         move |core, handles| {
+            core.start_cleaner(cleaner.clone());
             let (main, mut ended) = (main.clone(), ended.clone());
             Box::pin(async move {
                 if core.index > 0 {
@@ -153,6 +156,21 @@ fn settings(config: &BrokerConfig, path: &Path, cores: usize) -> CoreSettings {
         journal_bytes: u64::try_from(config.options.ringlog_journal_bytes).unwrap_or(u64::MAX),
         tail_bytes: usize::try_from(tail_bytes(config) / cores as u64).unwrap_or(usize::MAX),
         open_files_max: (descriptors / OPEN_FILES_PART / cores).clamp(16, OPEN_FILES_MAX),
+    }
+}
+
+/// The least time between two searches for a log to compact.
+const CLEANER_BACKOFF_MS_MIN: i64 = 100;
+
+fn cleaner_settings(options: &BrokerOptions) -> CleanerSettings {
+    let size = |bytes: i64| usize::try_from(bytes).unwrap_or(0);
+    CleanerSettings {
+        enabled: options.log_cleaner_enable,
+        backoff: Duration::from_millis(options.log_cleaner_backoff_ms.max(CLEANER_BACKOFF_MS_MIN).unsigned_abs()),
+        dedupe_bytes_max: size(options.log_cleaner_dedupe_buffer_size),
+        load_factor: options.log_cleaner_io_buffer_load_factor,
+        step_bytes: size(options.log_cleaner_io_buffer_size.into()),
+        bytes_per_second_max: options.log_cleaner_io_max_bytes_per_second,
     }
 }
 

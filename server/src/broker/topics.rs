@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use ringlog_engine::core::Partition;
-use ringlog_engine::log::config::{LogConfig, TimestampType};
+use ringlog_engine::log::config::{CompactionConfig, LogConfig, TimestampType};
 use ringlog_engine::types::TopicId;
 
 use crate::catalogue;
@@ -160,12 +160,18 @@ pub fn log_config(topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogCon
         segment_ms: topic.segment_ms,
         segment_index_bytes: bytes(topic.segment_index_bytes),
         index_interval_bytes: bytes(topic.index_interval_bytes),
-        retention_ms: topic.retention_ms,
-        retention_bytes: topic.retention_bytes,
+        retention_ms: if topic.deletes_old_segments() { topic.retention_ms } else { -1 },
+        retention_bytes: if topic.deletes_old_segments() { topic.retention_bytes } else { -1 },
         flush_messages: topic.flush_messages,
         flush_ms: topic.flush_ms,
         timestamp_type: if topic.has_log_append_time() { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
         producer_id_expiration_ms,
+        compaction: topic.is_compacted().then_some(CompactionConfig {
+            min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
+        }),
     }
 }
 

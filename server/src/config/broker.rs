@@ -12,6 +12,7 @@ use super::properties;
 use super::topic::TopicConfig;
 
 const LONG_MAX: &str = "9223372036854775807";
+const DOUBLE_MAX: &str = "1.7976931348623157E308";
 const INT_MAX: &str = "2147483647";
 
 options! {
@@ -83,10 +84,40 @@ options! {
     /// Kafka's, is the loopback address.
     listeners: Vec<String> = "listeners", default Some("PLAINTEXT://127.0.0.1:9092"), valid Any;
 
-    /// What happens to old segments: "delete" removes them by age and size. "compact" is refused until it exists. Topics can
-    /// override it.
-    log_cleanup_policy: Vec<String> = "log.cleanup.policy", default Some("delete"), valid OneOf(&["delete"]),
-        refused ["compact" => "compaction is not implemented yet; accepted: delete"];
+    /// Milliseconds between two searches for a log to compact, while there is none.
+    log_cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms", default Some("15000"), valid AtLeast(0);
+
+    /// The memory in bytes that compaction takes to remember keys, 24 bytes each; with more keys a log is compacted in several
+    /// goes.
+    log_cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size", default Some("134217728"), valid AtLeast(1048576);
+
+    /// Milliseconds for which tombstones stay after the first compaction that meets them. Topics can override it.
+    log_cleaner_delete_retention_ms: i64 = "log.cleaner.delete.retention.ms", default Some("86400000"), valid AtLeast(0);
+
+    /// Whether topics with cleanup.policy=compact are compacted. One log is, at a time.
+    log_cleaner_enable: bool = "log.cleaner.enable", default Some("true"), valid Any;
+
+    /// How full the memory of log.cleaner.dedupe.buffer.size may be.
+    log_cleaner_io_buffer_load_factor: f64 = "log.cleaner.io.buffer.load.factor", default Some("0.9"), valid Between(0, 1);
+
+    /// How many bytes compaction reads or writes at once.
+    log_cleaner_io_buffer_size: i32 = "log.cleaner.io.buffer.size", default Some("524288"), valid AtLeast(4096);
+
+    /// How many bytes a second compaction may read and write, together.
+    log_cleaner_io_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second", default Some(DOUBLE_MAX), valid AtLeast(1);
+
+    /// Milliseconds after which a record is compacted whatever log.cleaner.min.cleanable.ratio says. Topics can override it.
+    log_cleaner_max_compaction_lag_ms: i64 = "log.cleaner.max.compaction.lag.ms", default Some(LONG_MAX), valid AtLeast(1);
+
+    /// The share of a compacted log that must be dirty before it is compacted. Topics can override it.
+    log_cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio", default Some("0.5"), valid Between(0, 1);
+
+    /// Milliseconds for which a record of a compacted topic is left alone. Topics can override it.
+    log_cleaner_min_compaction_lag_ms: i64 = "log.cleaner.min.compaction.lag.ms", default Some("0"), valid AtLeast(0);
+
+    /// What happens to old segments: "delete" removes them by age and size, "compact" keeps the last value of each key. Topics
+    /// can override it.
+    log_cleanup_policy: Vec<String> = "log.cleanup.policy", default Some("delete"), valid OneOf(&["compact", "delete"]);
 
     /// The data directory, when log.dirs is not set. The default, unlike Kafka's, is "data" in the working directory.
     log_dir: String = "log.dir", default Some("data"), valid Check(one_directory);
@@ -356,11 +387,13 @@ impl BrokerConfig {
             .iter()
             .map(|definition| (definition.name, topic_default(definition, &values)))
             .collect();
+        let topic_defaults = TopicConfig::from_values(|name| topic_values.get(name));
+        problems.extend(topic_defaults.conflict());
         Self {
             node_id,
             listeners,
             data_dir: PathBuf::from(options.log_dirs.as_ref().unwrap_or(&options.log_dir)),
-            topic_defaults: TopicConfig::from_values(|name| topic_values.get(name)),
+            topic_defaults,
             options,
             given,
             values,

@@ -319,7 +319,7 @@ fn single_settings_are_changed() {
     for (expected, operation) in [
         (ErrorCode::INVALID_CONFIG, ("no.such", 0, Some("1"))),
         (ErrorCode::INVALID_CONFIG, ("retention.ms", 0, Some("x"))),
-        (ErrorCode::INVALID_CONFIG, ("cleanup.policy", 2, Some("compact"))),
+        (ErrorCode::INVALID_CONFIG, ("cleanup.policy", 2, Some("shred"))),
         (ErrorCode::INVALID_CONFIG, ("retention.ms", 2, Some("1"))),
         (ErrorCode::INVALID_CONFIG, ("no.such", 3, Some("1"))),
         (ErrorCode::INVALID_REQUEST, ("retention.ms", 0, None)),

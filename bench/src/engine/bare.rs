@@ -76,9 +76,9 @@ pub(super) async fn raw(directory: &Path, case: &Case, plan: &Plan, work: Work) 
         }
         for buffer in full {
             let (segment, position) = (segment.clone(), in_segment);
-            writing.push_back(tokio::task::spawn_local(
-                async move { write(&segment, buffer, SEGMENT_WRITE_BYTES, position, false).await },
-            ));
+            writing.push_back(tokio::task::spawn_local(async move {
+                write(&segment, buffer, SEGMENT_WRITE_BYTES, position, false).await
+            }));
             in_segment += SEGMENT_WRITE_BYTES as u64;
             if writing.len() >= SEGMENT_WRITES
                 && let Some(oldest) = writing.pop_front()

@@ -174,7 +174,15 @@ impl Settings {
         let times = Times { measure, warm_up };
         let ways = AppendPath::value_variants().iter().copied();
         let ways = ways.filter(|way| self.ways.is_empty() || self.ways.contains(way)).collect();
-        Ok(Plan { cases, ways, times, runs: self.runs.unwrap_or(runs), journal_bytes: self.journal, tail_bytes: self.tail, read_bytes })
+        Ok(Plan {
+            cases,
+            ways,
+            times,
+            runs: self.runs.unwrap_or(runs),
+            journal_bytes: self.journal,
+            tail_bytes: self.tail,
+            read_bytes,
+        })
     }
 }
 

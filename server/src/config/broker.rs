@@ -60,6 +60,25 @@ options! {
     /// The most bytes in one Fetch response, except that the first batch is always returned whole.
     fetch_max_bytes: i32 = "fetch.max.bytes", default Some("57671680"), valid AtLeast(1024);
 
+    /// What assigns partitions to the members of groups of the new protocol (KIP-848): "uniform", "range", or both. The first is for
+    /// members that name none.
+    group_consumer_assignors: Vec<String> = "group.consumer.assignors", default Some("uniform,range"), valid Check(assignors);
+
+    /// Milliseconds between two heartbeats of a member of a group of the new protocol.
+    group_consumer_heartbeat_interval_ms: i32 = "group.consumer.heartbeat.interval.ms", default Some("5000"), valid AtLeast(1);
+
+    /// The most members of a group of the new protocol.
+    group_consumer_max_size: i32 = "group.consumer.max.size", default Some(INT_MAX), valid AtLeast(1);
+
+    /// Whether a group with members may go from the classic protocol to the new one ("upgrade"), back ("downgrade"), both
+    /// ("bidirectional") or neither ("disabled"). A group without members may always.
+    group_consumer_migration_policy: String = "group.consumer.migration.policy", default Some("bidirectional"),
+        valid Check(migration_policy);
+
+    /// Milliseconds of silence after which a member of a group of the new protocol is out. It has to be longer than
+    /// group.consumer.heartbeat.interval.ms.
+    group_consumer_session_timeout_ms: i32 = "group.consumer.session.timeout.ms", default Some("45000"), valid AtLeast(1);
+
     /// Milliseconds for which a group that was empty waits for more members after the first one; begun anew while new ones come, up
     /// to their rebalance timeout.
     group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms", default Some("3000"), valid AtLeast(0);
@@ -275,6 +294,18 @@ fn one_directory(text: &str) -> Option<String> {
     }
 }
 
+fn assignors(text: &str) -> Option<String> {
+    let names = super::definition::split_list(text);
+    let are_known = !names.is_empty() && names.iter().all(|name| name == "uniform" || name == "range");
+    (!are_known).then(|| "Accepted: uniform and range; assignors of one's own are not offered".to_owned())
+}
+
+fn migration_policy(text: &str) -> Option<String> {
+    let policies = ["bidirectional", "upgrade", "downgrade", "disabled"];
+    let is_known = policies.iter().any(|policy| policy.eq_ignore_ascii_case(text));
+    (!is_known).then(|| format!("Accepted: {}", policies.join(", ")))
+}
+
 fn not_zero(text: &str) -> Option<String> {
     (text.parse() == Ok(0_i64)).then(|| "Value must be unlimited (-1) or at least 1".to_owned())
 }
@@ -380,6 +411,13 @@ impl BrokerConfig {
         let node_id = if given.contains_key("node.id") { options.node_id } else { broker_id.unwrap_or(options.node_id) };
         if broker_id.is_some_and(|broker_id| broker_id != node_id) {
             let what = format!("broker.id ({}) must be the same as node.id ({node_id}), or left out", options.broker_id);
+            problems.push(Problem::Conflict { what });
+        }
+        let (heartbeat, session) = (options.group_consumer_heartbeat_interval_ms, options.group_consumer_session_timeout_ms);
+        if heartbeat >= session {
+            let what = format!(
+                "group.consumer.heartbeat.interval.ms ({heartbeat}) must be less than group.consumer.session.timeout.ms ({session})"
+            );
             problems.push(Problem::Conflict { what });
         }
         let listeners = listeners::resolve(&options, problems);

@@ -1,7 +1,9 @@
 //! `ringlog group`: consumer groups listed, described with their lag, reset, deleted.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
+use ringlog_protocol::api::consumer_group_describe::{self, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use ringlog_protocol::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ringlog_protocol::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
@@ -168,10 +170,14 @@ fn members(client: &mut Client, name: &str) -> Result<Described, ClientError> {
     let response: DescribeGroupsResponse<'_> = answer.decode()?;
     let refused = |code, message| ClientError::refused(ApiKey::DescribeGroups, format!("of group {name}"), code, message);
     let Some(group) = response.groups.first() else { return Err(refused(ErrorCode::GROUP_ID_NOT_FOUND, None)) };
-    if !group.error_code.is_none() {
+    // What is not a classic group is "dead" to this request, and from version 6 on not found.
+    if !group.error_code.is_none() && group.error_code != ErrorCode::GROUP_ID_NOT_FOUND {
         return Err(refused(group.error_code, group.error_message.as_deref()));
     }
     if group.group_state == "Dead" {
+        if let Some(found) = consumers(client, coordinator, name)? {
+            return Ok(found);
+        }
         return Err(refused(ErrorCode::GROUP_ID_NOT_FOUND, Some("`ringlog group list` shows those there are")));
     }
     let member = |member: &ringlog_protocol::api::describe_groups::DescribedGroupMember<'_>| Member {
@@ -188,6 +194,41 @@ fn members(client: &mut Client, name: &str) -> Result<Described, ClientError> {
         members: group.members.iter().map(member).collect(),
         partitions: Vec::new(),
     })
+}
+
+/// The same of a group of the new protocol (KIP-848), if it is one and the broker knows that protocol.
+fn consumers(client: &mut Client, coordinator: SocketAddr, name: &str) -> Result<Option<Described>, ClientError> {
+    let request = ConsumerGroupDescribeRequest { group_ids: vec![name.into()], ..Default::default() };
+    let answer = match client.ask(coordinator, &request) {
+        Err(ClientError::Unfit { .. }) => return Ok(None),
+        answer => answer?,
+    };
+    let response: ConsumerGroupDescribeResponse<'_> = answer.decode()?;
+    let Some(group) = response.groups.first().filter(|group| group.error_code != ErrorCode::GROUP_ID_NOT_FOUND) else {
+        return Ok(None);
+    };
+    if !group.error_code.is_none() {
+        let message = group.error_message.as_deref();
+        return Err(ClientError::refused(ApiKey::ConsumerGroupDescribe, format!("of group {name}"), group.error_code, message));
+    }
+    let topic = |topic: &consumer_group_describe::TopicPartitions<'_>| {
+        let name = topic.topic_name.to_string();
+        topic.partitions.iter().map(|partition| (name.clone(), *partition)).collect::<Vec<_>>()
+    };
+    let member = |member: &consumer_group_describe::Member<'_>| Member {
+        member: member.member_id.to_string(),
+        instance: member.instance_id.as_deref().map(str::to_owned),
+        client: member.client_id.to_string(),
+        host: member.client_host.trim_start_matches('/').to_owned(),
+        assigned: member.assignment.topic_partitions.iter().flat_map(topic).collect(),
+    };
+    Ok(Some(Described {
+        group: name.to_owned(),
+        state: group.group_state.to_string(),
+        assignor: group.assignor_name.to_string(),
+        members: group.members.iter().map(member).collect(),
+        partitions: Vec::new(),
+    }))
 }
 
 /// What a member holds. What cannot be read is not shown: it is the members' own, and theirs may be another format.

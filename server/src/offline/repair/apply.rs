@@ -176,17 +176,17 @@ fn rewrite(folder: &Path, base: Offset, file: &mut File, plan: &SegmentPlan) -> 
 fn keep_copy(folder: &Path, name: &str, file: &mut File, range: Range<u64>) -> io::Result<()> {
     for number in 0_u64.. {
         let path = folder.join(if number == 0 { format!("{name}.cut") } else { format!("{name}.{number}.cut") });
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(mut copied) => {
-                step()?;
+        match File::open(&path) {
+            Ok(other) if is_copy(&other, file, &range)? => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let unfinished = folder.join(format!("{name}.cut.cleaned"));
+                let mut copied = File::create(&unfinished)?;
                 file.seek(SeekFrom::Start(range.start))?;
                 copy(file, &mut copied, range.end - range.start)?;
-                return copied.sync_all();
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if is_copy(&File::open(&path)?, file, &range)? {
-                    return Ok(());
-                }
+                copied.sync_all()?;
+                step()?;
+                return fs::rename(&unfinished, &path);
             }
             Err(error) => return Err(error),
         }
@@ -211,8 +211,6 @@ fn is_copy(copied: &File, file: &File, range: &Range<u64>) -> io::Result<bool> {
         }
         at += piece as u64;
     }
-    // That run may have ended before it synced the copy.
-    copied.sync_all()?;
     Ok(true)
 }
 

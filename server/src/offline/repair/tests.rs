@@ -337,7 +337,7 @@ fn a_journal_without_a_sound_checkpoint_is_salvaged() {
     let pieces = [piece(0, 2), piece(2, 4), piece(4, 7), piece(7, 10)];
     // From whole segments to none of what the journal has.
     for whole in [10, 8, 7, 5, 4, 0] {
-        let data = Data::new(&[&log[..positions[whole]], &log[positions[whole]..].get(..20).unwrap_or_default()].concat());
+        let data = Data::new(&[&log[..positions[whole]], log[positions[whole]..].get(..20).unwrap_or_default()].concat());
         let data = data.crashed().with_journal(&pieces);
         let checkpoint = data.path().join("ringlog-journal.0/checkpoint");
         let mut text = fs::read(&checkpoint).unwrap();

@@ -11,7 +11,6 @@ import pytest
 import test_compaction
 from conftest import TIMEOUT_S, admin, consumer, create_topic, plain, produce_all, read, watermarks
 from confluent_kafka import TopicPartition
-from kafka import KafkaProducer
 
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -37,30 +36,12 @@ def fill(broker, topic):
             records = []
             for n in range(100):
                 value = None if n % 50 == 7 else 3 * rng.randbytes(rng.randrange(1000))  # else it would not compress
-                key = None if n % 3 and codec != "lz4" else b"key %d" % n
+                key = None if n % 3 else b"key %d" % n
                 headers = [("codec", codec.encode()), ("empty", b"")] if n % 10 == 0 else None
                 records.append({"key": key, "value": value, "headers": headers, "timestamp": base + 10 * (len(sent) + n)})
-            if codec == "lz4":
-                # librdkafka compresses with lz4 only where consumer groups are served: another client does it everywhere.
-                send_with_kafka_python(broker, topic, records, codec)
-            else:
-                produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
+            produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
             sent += records
     return sent
-
-
-def send_with_kafka_python(broker, topic, records, codec):
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, compression_type=codec, linger_ms=20)
-    try:
-        sent = [
-            producer.send(topic, r["value"], key=r["key"], headers=r["headers"] or [], partition=0, timestamp_ms=r["timestamp"])
-            for r in records
-        ]
-        producer.flush(TIMEOUT_S)
-        for future in sent:
-            future.get(TIMEOUT_S)
-    finally:
-        producer.close()
 
 
 def expected(sent):

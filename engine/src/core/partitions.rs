@@ -129,6 +129,10 @@ impl Core {
         };
         let unique = format!("{:016x}{:016x}", self.env.random_u64(), self.env.random_u64());
         let Some(folder) = PartitionFolder::parse(name) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        if let Some(cleaner) = self.cleaner.get() {
+            // Only so that the file does not grow: who gets the name next makes sure of it.
+            let _ = cleaner.forget_beyond(&self.disk, &directory, None).await;
+        }
         let renamed = PartitionFolder { role: FolderRole::Deleted(&unique), ..folder }.name();
         let renamed = self.settings.data_directory.join(renamed);
         self.disk.rename(&directory, &renamed).await?;

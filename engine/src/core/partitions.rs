@@ -112,7 +112,10 @@ impl Core {
     pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
         let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
         slot.deleted.set(true);
-        self.out_of_flight(&slot).await;
+        // A round that carries it may be in flight.
+        if self.round_running.get() {
+            self.round_done.notified().await;
+        }
         let mut replies = Replies::default();
         slot.log.borrow_mut().cut_uncommitted(&AppendError::Deleted, &mut replies);
         slot.log.borrow_mut().set_deleted();

@@ -20,9 +20,9 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             let is_wanted = |filter: &[Cow<'_, str>], what: &str| {
                 filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(what))
             };
-            let wanted = groups
-                .into_iter()
-                .filter(|group| is_wanted(&request.states_filter, group.state) && is_wanted(&request.types_filter, group.group_type));
+            let wanted = groups.into_iter().filter(|group| {
+                is_wanted(&request.states_filter, group.state) && is_wanted(&request.types_filter, group.group_type)
+            });
             let listed = wanted.map(|group| ListedGroup {
                 group_id: group.group.to_string().into(),
                 protocol_type: group.protocol_type.to_string().into(),

@@ -43,7 +43,12 @@ pub(super) struct Group {
 
 impl Group {
     fn new(id: &str, usage: &Usage) -> Self {
-        Self { classic: Classic::default(), consumer: None, offsets: Offsets::new(usage), _charge: usage.charge(GROUP_BYTES + 2 * id.len()) }
+        Self {
+            classic: Classic::default(),
+            consumer: None,
+            offsets: Offsets::new(usage),
+            _charge: usage.charge(GROUP_BYTES + 2 * id.len()),
+        }
     }
 
     /// Whether nothing is to be known of it, here or in the log.

@@ -90,7 +90,8 @@ impl Consumer {
 
     /// Whether it is a consumer that speaks what all classic members do.
     fn speaks_classic(&self, join: &Join) -> bool {
-        let others = || self.seats.iter().filter(|(id, _)| **id != join.member).filter_map(|(_, seat)| seat.member.classic.as_ref());
+        let others =
+            || self.seats.iter().filter(|(id, _)| **id != join.member).filter_map(|(_, seat)| seat.member.classic.as_ref());
         let is_common = |name: &Name| others().all(|classic| classic.protocols.iter().any(|(other, _)| other == name));
         *join.protocol_type == *PROTOCOL_TYPE && join.protocols.iter().any(|(name, _)| is_common(name))
     }
@@ -149,7 +150,9 @@ impl Consumer {
             let id = match leaver.instance.as_ref().map(|instance| self.statics.get(instance)) {
                 None => &leaver.member,
                 Some(None) => return ErrorCode::UNKNOWN_MEMBER_ID,
-                Some(Some(holder)) if !leaver.member.is_empty() && *holder != leaver.member => return ErrorCode::FENCED_INSTANCE_ID,
+                Some(Some(holder)) if !leaver.member.is_empty() && *holder != leaver.member => {
+                    return ErrorCode::FENCED_INSTANCE_ID;
+                }
                 Some(Some(holder)) => holder,
             };
             // A tool may take out any static member; else everybody goes by its own protocol.

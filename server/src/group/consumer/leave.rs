@@ -16,7 +16,8 @@ impl Consumer {
             Some(instance) => match self.statics.get(instance) {
                 None => return refuse(ErrorCode::UNKNOWN_MEMBER_ID, format!("Instance id {instance} is unknown.")),
                 Some(holder) if *holder != beat.member => {
-                    let message = format!("Static member {} with instance id {instance} was fenced by member {holder}.", beat.member);
+                    let message =
+                        format!("Static member {} with instance id {instance} was fenced by member {holder}.", beat.member);
                     return refuse(ErrorCode::FENCED_INSTANCE_ID, message);
                 }
                 Some(holder) => holder,
@@ -105,5 +106,9 @@ impl Consumer {
 /// Takes back the records of a member.
 fn bury(id: &Name, scope: &mut Scope<'_>) {
     let group = scope.group;
-    scope.out.records.extend([records::place(group, id, None), records::target(group, id, None), records::member(group, id, None)]);
+    scope.out.records.extend([
+        records::place(group, id, None),
+        records::target(group, id, None),
+        records::member(group, id, None),
+    ]);
 }

@@ -24,7 +24,12 @@ impl Consumer {
         self.assignment_epoch = epoch;
     }
 
-    pub(in crate::group) fn replay_member(&mut self, id: &str, value: Option<ConsumerGroupMemberMetadataValue<'_>>, usage: &Usage) {
+    pub(in crate::group) fn replay_member(
+        &mut self,
+        id: &str,
+        value: Option<ConsumerGroupMemberMetadataValue<'_>>,
+        usage: &Usage,
+    ) {
         let id: Name = id.into();
         let Some(value) = value else {
             if let Some(seat) = self.seats.remove(&id) {
@@ -52,7 +57,12 @@ impl Consumer {
         };
     }
 
-    pub(in crate::group) fn replay_place(&mut self, id: &str, value: Option<ConsumerGroupCurrentMemberAssignmentValue>, usage: &Usage) {
+    pub(in crate::group) fn replay_place(
+        &mut self,
+        id: &str,
+        value: Option<ConsumerGroupCurrentMemberAssignmentValue>,
+        usage: &Usage,
+    ) {
         let id: Name = id.into();
         match value {
             Some(value) => {

@@ -98,7 +98,9 @@ impl Consumer {
                 // Those of another broker may be of another syntax.
                 match Pattern::new(&regex) {
                     Ok(pattern) => self.resolve(&regex, &pattern, scope),
-                    Err(error) => tracing::warn!(group = %scope.group, %regex, error, "a pattern of a group is not understood; its topics stay"),
+                    Err(error) => {
+                        tracing::warn!(group = %scope.group, %regex, error, "a pattern of a group is not understood; its topics stay")
+                    }
                 }
             }
         }

@@ -18,10 +18,17 @@ impl Consumer {
     ///
     /// # Errors
     /// What its members say of themselves is not understood, or would be lost.
-    pub(in crate::group) fn from_classic(generation: i32, members: Vec<Traveller>, scope: &mut Scope<'_>) -> Result<Self, Refusal> {
+    pub(in crate::group) fn from_classic(
+        generation: i32,
+        members: Vec<Traveller>,
+        scope: &mut Scope<'_>,
+    ) -> Result<Self, Refusal> {
         let group = scope.group;
         let impossible = |why: &str| {
-            refuse(ErrorCode::GROUP_ID_NOT_FOUND, format!("Cannot upgrade classic group {group} to consumer group because {why}."))
+            refuse(
+                ErrorCode::GROUP_ID_NOT_FOUND,
+                format!("Cannot upgrade classic group {group} to consumer group because {why}."),
+            )
         };
         let mut consumer = Self::new(scope.usage);
         (consumer.epoch, consumer.assignment_epoch) = (generation, generation);
@@ -65,8 +72,13 @@ impl Consumer {
             }
             consumer.seat(&id, member, scope.usage);
             consumer.targets.insert(id.clone(), partitions_of(&assigned));
-            let place =
-                Place { epoch: generation, previous_epoch: generation, progress: Progress::Stable, assigned, revoking: Held::new() };
+            let place = Place {
+                epoch: generation,
+                previous_epoch: generation,
+                progress: Progress::Stable,
+                assigned,
+                revoking: Held::new(),
+            };
             consumer.move_to(&id, place);
         }
         consumer.charge_patterns();
@@ -102,7 +114,8 @@ impl Consumer {
     pub(in crate::group) fn to_classic(&self, scope: &Scope<'_>) -> (i32, Vec<Traveller>) {
         let traveller = |(id, seat): (&Name, &super::Seat)| {
             let member = &seat.member;
-            let classic = member.classic.clone().unwrap_or(ClassicClient { session_timeout: Duration::ZERO, protocols: Vec::new() });
+            let classic =
+                member.classic.clone().unwrap_or(ClassicClient { session_timeout: Duration::ZERO, protocols: Vec::new() });
             let metadata = classic.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default();
             Traveller {
                 member: id.clone(),

@@ -15,21 +15,41 @@ const CLIENTS: usize = 4;
 #[derive(Clone, Debug)]
 enum Step {
     /// A client that is out comes in; one that is in begins anew.
-    Join { client: usize },
-    Beat { client: usize },
+    Join {
+        client: usize,
+    },
+    Beat {
+        client: usize,
+    },
     /// A client does what it was told: it gives up what it is not to hold.
-    Apply { client: usize },
-    Leave { client: usize, to_come_back: bool },
+    Apply {
+        client: usize,
+    },
+    Leave {
+        client: usize,
+        to_come_back: bool,
+    },
     /// A client is gone without a word, and begins anew under another id.
-    Die { client: usize },
+    Die {
+        client: usize,
+    },
     /// Somebody commits who was shut out.
-    CommitAsGhost { ghost: usize, partition: i32 },
+    CommitAsGhost {
+        ghost: usize,
+        partition: i32,
+    },
     /// So many partitions each topic has.
-    Topics { counts: [i32; 2] },
-    Pass { seconds: u64 },
+    Topics {
+        counts: [i32; 2],
+    },
+    Pass {
+        seconds: u64,
+    },
     Settle,
     /// The broker is gone: of what is not answered, so many records are in the log after all.
-    Crash { kept: usize },
+    Crash {
+        kept: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -97,7 +117,7 @@ impl Client {
 
 enum Asked {
     Beat { client: usize, life: usize },
-    Leave { client: usize, life: usize, to_come_back: bool },
+    Leave { client: usize, life: usize },
     Ghost(Identity),
 }
 
@@ -191,7 +211,7 @@ impl World {
                     }
                     // It commits nothing any more once it has said so.
                     asker.be_out();
-                    let asked = Asked::Leave { client, life, to_come_back };
+                    let asked = Asked::Leave { client, life };
                     self.ask(asked, Request::ConsumerHeartbeat(Box::new(request)));
                 }
             }
@@ -253,7 +273,7 @@ impl World {
                 Asked::Beat { client, life } if self.clients[client].life == life => {
                     (self.clients[client].is_waiting, self.clients[client].says_all) = (false, true);
                 }
-                Asked::Leave { client, life, .. } => {
+                Asked::Leave { client, life } => {
                     // It was not heard, perhaps: then it is no ghost yet.
                     if self.clients[client].life == life {
                         self.clients[client].is_waiting = false;
@@ -270,7 +290,7 @@ impl World {
     fn hear(&mut self, asked: Asked, answer: Answer) {
         let (client, life) = match asked {
             Asked::Ghost(identity) => return assert!(answer.is_err(), "FencedStaysOut: {identity:?} {answer:?}"),
-            Asked::Leave { client, life, .. } => {
+            Asked::Leave { client, life } => {
                 if self.clients[client].life == life {
                     self.clients[client].is_waiting = false;
                 }

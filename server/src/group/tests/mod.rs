@@ -3,6 +3,7 @@
 mod classic;
 mod consumer;
 mod consumer_model;
+mod migration;
 mod model;
 
 mod offsets;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::types::TimestampMs;
-use ringlog_protocol::{ErrorCode, Uuid};
 use ringlog_protocol::group_records::GroupRecord;
+use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::request::{Commit, CommitOffset, Identity, Join, Joined, Leaver, Listed, Reply, Sync, Synced};
 use super::*;

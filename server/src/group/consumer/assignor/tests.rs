@@ -68,7 +68,9 @@ fn is_balanced(assignor: Assignor, wants: &[BTreeSet<usize>], assigned: &[Partit
 fn moved(before: &[Partitions], after: &[Partitions]) -> usize {
     let owner = |of: &[Partitions]| -> BTreeMap<(Uuid, i32), usize> {
         let all = of.iter().enumerate().flat_map(|(at, partitions)| {
-            partitions.iter().flat_map(move |(topic, partitions)| partitions.iter().map(move |partition| ((*topic, *partition), at)))
+            partitions
+                .iter()
+                .flat_map(move |(topic, partitions)| partitions.iter().map(move |partition| ((*topic, *partition), at)))
         });
         all.collect()
     };

@@ -83,7 +83,8 @@ fn heterogeneous(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>, assig
 /// Moves partitions of a topic from those who have most to those who have least. Says whether any was moved.
 fn balance(topic: Uuid, subscribers: &[usize], assigned: &mut [Partitions], loads: &mut [usize]) -> bool {
     let mut queue: BTreeSet<(usize, usize)> = subscribers.iter().map(|at| (loads[*at], *at)).collect();
-    let mut holders: BTreeSet<(usize, usize)> = queue.iter().filter(|(_, at)| assigned[*at].contains_key(&topic)).copied().collect();
+    let mut holders: BTreeSet<(usize, usize)> =
+        queue.iter().filter(|(_, at)| assigned[*at].contains_key(&topic)).copied().collect();
     let mut has_moved = false;
     while let (Some((least, to)), Some((most, from))) = (queue.first().copied(), holders.last().copied()) {
         if most < least + 2 {

@@ -445,7 +445,7 @@ impl Consumer {
         };
         if timer.ring(entry_at, scope.now.monotonic, scope.timers, scope.group, || alarm.clone()) {
             tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
-            self.remove(&[id.clone()], scope);
+            self.remove(std::slice::from_ref(id), scope);
         }
     }
 }

@@ -171,7 +171,7 @@ impl PartitionPlan {
         let mut rebuilt = needs_history.then(|| Rebuilt::new(partition, &judged, &bad_files)).transpose()?;
         let last_base = judged.last_key_value().map(|(&base, _)| base);
         for (base, (judgement, removed)) in judged {
-            let after_crash = !partition.clean && last_base == Some(base);
+            let after_crash = !partition.clean && last_base == Some(base) && plan.new_segment.is_none();
             let (mut indexes, mut index_reasons) = indexes(partition, base, &judgement, removed, after_crash)?;
             if let Some(aborted) = rebuilt.as_mut().and_then(|rebuilt| rebuilt.aborted.remove(&base)) {
                 transaction_index(partition, base, aborted, &bad_files, &mut indexes, &mut index_reasons)?;

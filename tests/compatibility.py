@@ -109,7 +109,7 @@ def count(results, suite, pattern):
         return Count(record.get("passed", 0), record.get("failed", 0), record.get("skipped", 0))
     total = Count()
     for name, outcome, _ in cases(results, suite):
-        if re.search(pattern, name):
+        if re.match(pattern, name):
             total.add(outcome)
     return total
 

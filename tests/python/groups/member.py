@@ -144,8 +144,11 @@ class Member:
     def ask(self, command, **arguments):
         """Sends a command and returns the reply."""
         self._number += 1
-        self.process.stdin.write(json.dumps({"id": self._number, "do": command, **arguments}) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps({"id": self._number, "do": command, **arguments}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise AssertionError(f"ended before it was told to {command}; {self.said()}") from None
         end = time.monotonic() + TIMEOUT_S
         while True:
             try:

@@ -1,5 +1,7 @@
 """A member of a group by kafka-python. See ../member.py."""
 
+import sys
+
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -44,6 +46,10 @@ class Member(ConsumerRebalanceListener):
                 polled = self.consumer.poll(POLL_MS)
             except FencedInstanceIdError as error:
                 self.line.say("fatal", error=repr(error))
+                polled = {}
+            except KafkaError as error:
+                # While a broker restarts, poll may raise what an application tries again on.
+                print(f"poll: {error!r}", file=sys.stderr)
                 polled = {}
             is_assigned, self.is_assigned = self.is_assigned, False
             self.line.holds({(p.topic, p.partition) for p in self.consumer.assignment()}, is_assigned)

@@ -54,7 +54,8 @@ def test_kafkas_decoder_reads_the_records(own_broker):
     assert (member["instanceId"], member["clientId"], member["serverAssignor"]) == ("one", "decoder", "range")
     # librdkafka makes one pattern of all.
     assert member["subscribedTopicRegex"] == "(^decode.*)"
-    assert (last[GROUP][1]["epoch"], last[ASSIGNMENT_EPOCH][1]["assignmentEpoch"]) == (1, 1)
+    # Kafka finds the topics of a pattern later, and begins a second epoch with them.
+    assert last[GROUP][1]["epoch"] == last[ASSIGNMENT_EPOCH][1]["assignmentEpoch"] in (1, 2)
     (assigned,) = last[ASSIGNMENT][1]["topicPartitions"]
     assert sorted(assigned["partitions"]) == [0, 1, 2]
     assert last[CURRENT][1]["memberEpoch"] == -2

@@ -185,6 +185,9 @@ pub struct Core {
     checkpoint_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
     begun: Cell<bool>,
+    /// Partitions of the last run that are other cores' now: while not all cores have begun, this one's checkpoint takes the place
+    /// of one that may have had them, and theirs are not there yet.
+    carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
     /// Appends that wait for memory, in order.
@@ -239,6 +242,7 @@ impl Core {
             log_start_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
+            carried: RefCell::default(),
             journal_lost: RefCell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),

@@ -9,7 +9,7 @@ use std::thread;
 use ringlog_sim::{runner, story};
 
 /// How many new seeds; about a minute on two processors.
-const NEW_SEEDS: u64 = 60;
+const NEW_SEEDS: u64 = 300;
 
 /// Seeds that once found something, with what it was.
 const REGRESSIONS: [(u64, &str); 9] = [

@@ -126,7 +126,7 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
                 let damage = life.model.borrow_mut().partition(topic, partition).damage.clone();
                 at = damage.iter().filter(|range| (range.0..range.1).contains(&at)).map(|range| range.1).max().unwrap_or(at + 1);
             }
-            Fetched::OutOfRange if life.model.borrow().topics[topic].has_retention => {
+            Fetched::OutOfRange | Fetched::Nothing if life.model.borrow().topics[topic].has_retention => {
                 // Retention came in between.
                 found.clear();
                 start = offset(life, client, &name, partition, EARLIEST).await.unwrap_or(log_end);
@@ -199,7 +199,8 @@ impl Model {
         let sent = &self.sent;
         partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= log_end);
         partition.seen.retain(|&base, _| base < log_end);
-        partition.damage.retain(|range| range.0 < log_end && range.1 > start);
+        // One below the log start may still hide what follows it, up to the next entry of the index.
+        partition.damage.retain(|range| range.0 < log_end);
         partition.visible = log_end;
         partition.log_start_min = start;
         partition.log_start_max = partition.log_start_max.max(start);

@@ -79,6 +79,8 @@ impl Machine {
     /// Never: the options are valid, and a new disk has room.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        // A life is short: most of a huge page would be cleared for nothing.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
         let simulation = Simulation::new(seed);
         let disk = SimDisk::new(&simulation, seed ^ 0xd15c);
         let mount = disk.mount();

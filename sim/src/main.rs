@@ -44,8 +44,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // A life is short: most of a huge page would be cleared for nothing.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match Cli::parse().command {
         Command::Seed { seed, log, quiet } => one(seed, log, quiet),
         Command::Run { from, seeds, jobs, keep_going } => {

@@ -195,6 +195,9 @@ pub struct Core {
     cleaning_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
     begun: Cell<bool>,
+    /// Partitions of the last run that are other cores' now: while not all cores have begun, this one's checkpoint takes the place
+    /// of one that may have had them, and theirs are not there yet.
+    carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
     /// Appends that wait for memory, in order.
@@ -251,6 +254,7 @@ impl Core {
             cleaner: OnceCell::new(),
             cleaning_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
+            carried: RefCell::default(),
             journal_lost: RefCell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),

@@ -85,6 +85,17 @@ impl Core {
     /// # Errors
     /// Those of the disk.
     pub async fn begin(&self) -> io::Result<()> {
+        self.begin_beside(Vec::new()).await
+    }
+
+    /// The same beside other cores, with the recovery point and log start of all partitions of the last run: some may have moved
+    /// here from another core, or from here to one that has not begun. [`Core::all_begun`] comes when all have.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn begin_beside(&self, mut known: Vec<(PartitionId, Offset, Offset)>) -> io::Result<()> {
+        known.retain(|&(id, ..)| self.slot(id).is_none());
+        *self.carried.borrow_mut() = known;
         self.begun.set(true);
         self.free_journal().await?;
         let (directory, generation) = {
@@ -92,6 +103,11 @@ impl Core {
             (journal.directory.clone(), journal.generation)
         };
         super::rounds::remove_other_generations(&self.disk, &directory, generation).await
+    }
+
+    /// Every core's own checkpoint says where its partitions begin.
+    pub fn all_begun(&self) {
+        self.carried.borrow_mut().clear();
     }
 
     /// Gives a partition new options.

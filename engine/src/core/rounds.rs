@@ -439,14 +439,12 @@ impl Core {
 
     /// Each partition's recovery point and log start.
     pub(crate) fn recovery_points(&self) -> Vec<(PartitionId, Offset, Offset)> {
-        self.slots
-            .borrow()
-            .values()
-            .map(|slot| {
-                let log = slot.log.borrow();
-                (slot.id, log.recovery_point(), log.next_log_start())
-            })
-            .collect()
+        let slots = self.slots.borrow();
+        let own = slots.values().map(|slot| {
+            let log = slot.log.borrow();
+            (slot.id, log.recovery_point(), log.next_log_start())
+        });
+        own.chain(self.carried.borrow().iter().copied()).collect()
     }
 
     /// Waits until everything that was appended so far has been through a round.

@@ -155,6 +155,10 @@ impl Log {
         self.flushed = self.settled;
         for segment in &mut self.segments {
             segment.shared.set_file_bytes(segment.end().min(self.settled).saturating_sub(segment.stream));
+            if let Some(live) = &mut segment.live {
+                // Nor is it believed of index entries: the files may have lost what a later sync says is there.
+                (live.offsets_saved, live.times_saved) = (0, 0);
+            }
             // One without a file may still be cut off the log, and must not get one.
             if let Some(live) = segment.live.as_mut().filter(|live| live.changes > 0) {
                 // Longer than it should be, for all that is known, until it is cut.

@@ -135,9 +135,16 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     };
     reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
 
-    let begun = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.begin().await })));
+    let last: Vec<_> = recovered.partitions.iter().map(|found| (found.id, found.recovery_point, found.log_start)).collect();
+    let begun = cores.iter().map(|handle| {
+        let last = last.clone();
+        handle.run(|core| Box::pin(async move { core.begin_beside(last).await }))
+    });
     for begun in futures_util::future::join_all(begun).await {
         begun.map_err(|_| BootError::Stopped)?.map_err(at("starting the journal"))?;
+    }
+    for handle in cores.iter() {
+        handle.run(|core| Box::pin(async move { core.all_begun() })).await.map_err(|_| BootError::Stopped)?;
     }
     recover::finish(&core.disk, &data_dir, cores.len()).await.map_err(at("removing what the last run left"))?;
     if state.catalogue.applied() == LogPoint::START {

@@ -37,7 +37,8 @@ class BrokerError(Exception):
     """The broker did not start, or did not end as it was asked to."""
 
 
-def _die_with_parent():
+def die_with_parent():
+    """For `preexec_fn`: a child that does not outlive us, however we end."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -124,7 +125,7 @@ class Broker:
             self.log_start = log.tell()
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.environment(), preexec_fn=_die_with_parent,
+                env=self.environment(), preexec_fn=die_with_parent,
             )
         return self
 
@@ -202,14 +203,14 @@ class Ringlog(Broker):
 
     def command(self):
         command = [self.binary(), "serve", "--data-dir", str(self.data_dir), "--listen", self.bootstrap]
-        for name, value in self.settings.items():
+        for name, value in {"group.initial.rebalance.delay.ms": 0, **self.settings}.items():
             command += ["--set", f"{name}={value}"]
         return command
 
 
 def class_path():
-    """The jars of Kafka, its tools and clients, as tests/java resolved them."""
-    return (BUILD / "java" / "classpath.txt").read_text().strip()
+    """The jars of Kafka, its tools and clients, as tests/java resolved them, and what tests/java itself compiles to."""
+    return f"{(BUILD / 'java' / 'classpath.txt').read_text().strip()}:{BUILD / 'java' / 'classes'}"
 
 
 def java(*arguments, heap="256m"):
@@ -307,7 +308,7 @@ def main():
     try:
         broker.start()
         environment = dict(os.environ, BOOTSTRAP=broker.bootstrap)
-        status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent).returncode
+        status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent).returncode
         broker.stop()
     except BrokerError as e:
         print(e, file=sys.stderr)

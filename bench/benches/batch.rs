@@ -5,50 +5,25 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ringlog_engine::batch::{
-    BatchBuilder, BatchHeader, CRC_START, ProduceRules, TimestampType, crc_of, validate_produced, validate_records,
-};
-use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
+use ringlog_engine::batch::{BatchHeader, CRC_START, crc_of, validate_produced, validate_records};
+use ringlog_micro::{batch, produce_rules};
 
-const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 /// The memory that the copies go round in: larger than the caches, as a partition's tail is.
 const TARGET_BYTES: usize = 64 << 20;
 /// What comes in while a target goes round once comes from memory that was just written by the socket.
 const SOURCES: usize = 8;
 
-fn rules() -> ProduceRules {
-    ProduceRules {
-        message_bytes_max: 2 << 20,
-        now: NOW,
-        timestamp_type: TimestampType::CreateTime,
-        timestamp_before_ms_max: i64::MAX,
-        timestamp_after_ms_max: 3_600_000,
-        zstd_allowed: true,
-        keys_required: false,
-    }
-}
-
-/// A batch of about so many bytes.
-fn batch(bytes: usize, value_bytes: usize) -> Vec<u8> {
-    let value: Vec<u8> = (0..value_bytes).map(|at| at as u8).collect();
-    let mut builder = BatchBuilder::new(Offset(0)).producer(ProducerId(1), 0, 0);
-    while builder.size_bytes() + value_bytes < bytes {
-        builder.push(NOW, Some(b"key-0000"), Some(&value), &[]);
-    }
-    builder.build()
-}
-
 fn checks(c: &mut Criterion) {
     let mut group = c.benchmark_group("check");
     let bytes = batch(16 << 10, 1000);
     group.bench_function("header", |b| b.iter(|| BatchHeader::parse(black_box(&bytes))));
-    group.bench_function("produced", |b| b.iter(|| validate_produced(black_box(&bytes), &rules())));
+    group.bench_function("produced", |b| b.iter(|| validate_produced(black_box(&bytes), &produce_rules())));
     for value_bytes in [10, 100, 1000] {
         let bytes = batch(16 << 10, value_bytes);
         let header = BatchHeader::parse(&bytes).unwrap();
         group.throughput(Throughput::Elements(header.record_count as u64));
         group.bench_function(BenchmarkId::new("records", value_bytes), |b| {
-            b.iter(|| validate_records(&header, black_box(&bytes[61..]), &rules()).unwrap());
+            b.iter(|| validate_records(&header, black_box(&bytes[61..]), &produce_rules()).unwrap());
         });
     }
     for size in [16 << 10, 1 << 20] {

@@ -17,4 +17,5 @@ pub mod report;
 pub mod results;
 pub mod stop;
 pub mod store;
+mod table;
 pub mod units;

@@ -40,6 +40,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     stop::listen().map_err(|error| Error::Failed(format!("signals cannot be handled: {error}")))?;
     let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let start = Instant::now();
+    // What is wrong with the arguments is told before anything takes time.
+    match &cli.command {
+        Command::Disk(settings) => disk::check(settings)?,
+        Command::Engine(settings) => engine::check(settings)?,
+        Command::Load(args) => load::check(args)?,
+        Command::Compare(command) => compare::check(command)?,
+        Command::Machine | Command::Report(_) | Command::Guard => {}
+    }
     let machine = Machine::probe(&cli.shared.out);
     let outcome = match &cli.command {
         Command::Machine | Command::Report(_) | Command::Guard => Outcome::Machine,

@@ -10,13 +10,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     shown: bool,
+    quiet: bool,
 }
 
 impl Progress {
     /// Shown on a terminal, unless `quiet`.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        Self { shown: !quiet && std::io::stderr().is_terminal() }
+        Self { shown: !quiet && std::io::stderr().is_terminal(), quiet }
     }
 
     /// A bar over bytes.
@@ -58,6 +59,13 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         bar
+    }
+
+    /// A line that whoever looks at the results later should know of too: on a terminal or not, unless quiet.
+    pub fn warn(&self, bar: &ProgressBar, line: &str) {
+        if !self.quiet {
+            bar.suspend(|| eprintln!("ringlog-bench: {line}"));
+        }
     }
 
     /// A line to the user's terminal that is not a result.

@@ -146,18 +146,18 @@ fn brokers_take_turns_and_everything_is_stored() {
     assert!(!run.interrupted && compare.failed.is_none());
     let workload = &compare.workloads[0];
     let order: Vec<_> = workload.runs.iter().map(|run| (run.round, run.broker.as_str())).collect();
-    assert_eq!(order, [(1, "a"), (1, "b"), (2, "a"), (2, "b")]);
-    // The fake's figures are the numbers of its calls: three for each run, the warm-up first.
+    assert_eq!(order, [(1, "a"), (1, "b"), (2, "b"), (2, "a")]);
+    // The fake's figures are the numbers of its calls: four for each run, the warm-up first, what is verified last.
     let figure = workload.figures.iter().find(|figure| figure.metric == "produce_mb_per_s").unwrap();
-    assert_eq!((figure.brokers[0].median, figure.brokers[0].min, figure.brokers[0].max), (5.0, 2.0, 8.0));
-    assert_eq!((figure.brokers[1].median, figure.brokers[1].min, figure.brokers[1].max), (8.0, 5.0, 11.0));
-    assert_eq!((figure.ratios[0].median, figure.ratios[0].min, figure.ratios[0].max), (5.0 / 8.0, 2.0 / 5.0, 8.0 / 11.0));
+    assert_eq!((figure.brokers[0].median, figure.brokers[0].min, figure.brokers[0].max), (8.0, 2.0, 14.0));
+    assert_eq!((figure.brokers[1].median, figure.brokers[1].min, figure.brokers[1].max), (8.0, 6.0, 10.0));
+    assert_eq!((figure.ratios[0].median, figure.ratios[0].min, figure.ratios[0].max), (1.0, 2.0 / 6.0, 14.0 / 10.0));
     assert_eq!(figure.published.as_ref().unwrap().value, 78.3);
     let printed = text(&output.stdout);
-    assert!(printed.contains("5.00 (2.00–8.00)") && printed.contains("78.3") && printed.contains("a / b"), "{printed}");
+    assert!(printed.contains("8.00 (2.00–14.0)") && printed.contains("78.3") && printed.contains("a / b"), "{printed}");
     // Each run's calls go to one broker, whose process is named; the cold consumer meets another process.
     let calls = scene.calls();
-    assert_eq!(calls.len(), 12);
+    assert_eq!(calls.len(), 16);
     let argument = |call: usize, name: &str| {
         let found = calls[call].split(' ').find_map(|argument| argument.strip_prefix(name));
         found.unwrap_or_else(|| panic!("{name} is not in {}", calls[call])).to_owned()
@@ -176,6 +176,8 @@ fn brokers_take_turns_and_everything_is_stored() {
         "{}",
         calls[2]
     );
+    assert_eq!((argument(3, "--topic="), argument(3, "--pid=")), ("verified".into(), argument(2, "--pid=")));
+    assert!(calls[3].starts_with("load produce ") && calls[3].contains(" --verify "), "{}", calls[3]);
     // What the generator stored is kept; what it stored while warming up is not.
     for step in workload.runs.iter().flat_map(|run| &run.steps) {
         assert!(scene.out().join(step.raw.as_ref().unwrap()).is_file());
@@ -207,7 +209,7 @@ fn starts_and_stops_are_measured_without_a_generator() {
 fn a_generator_that_fails_ends_it_and_what_was_measured_is_kept() {
     let scene = Scene::new();
     let brokers = [scene.broker("a", "sound", ""), scene.broker("b", "sound", "")];
-    let output = scene.command(&scene.spec(SPEC), &brokers).env("FAKE_FAILS_AT", "8").output().unwrap();
+    let output = scene.command(&scene.spec(SPEC), &brokers).env("FAKE_FAILS_AT", "10").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let (_, compare) = scene.stored().unwrap();
     let why = compare.failed.unwrap();

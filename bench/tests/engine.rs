@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use ringlog_bench::results::{AppendPath, Outcome, Run};
 use ringlog_bench::store;
 
@@ -36,9 +37,7 @@ fn every_way_is_measured_and_stored() {
     assert_eq!(engine.appends.len(), 4);
     for appends in &engine.appends {
         let paths: Vec<AppendPath> = appends.ways.iter().map(|way| way.path).collect();
-        let expected =
-            [AppendPath::Raw, AppendPath::RawTwice, AppendPath::Journal, AppendPath::EachDirect, AppendPath::EachBuffered];
-        assert_eq!(paths, expected);
+        assert_eq!(paths, AppendPath::value_variants());
         assert!(appends.ways.iter().all(|way| way.mb_per_s > 0.0 && way.of_raw.is_some()), "{appends:?}");
         assert!(appends.recovery.is_some());
     }

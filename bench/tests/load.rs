@@ -225,21 +225,23 @@ fn what_a_rate_could_not_send_in_time_is_sent_late_not_forgotten() {
 #[test]
 fn verify_catches_each_fault_of_a_broker() {
     type Count = fn(&Verified) -> u64;
-    let cases: [(Fault, Count); 6] = [
+    let cases: [(Fault, Count); 7] = [
         (Fault::Drop(5), |found| found.lost),
         (Fault::Drop(29), |found| found.lost),
         (Fault::Duplicate(5), |found| found.duplicated),
         (Fault::Reorder(5), |found| found.reordered),
         (Fault::Corrupt(5), |found| found.corrupted),
         (Fault::CorruptPlainly(5), |found| found.corrupted),
+        (Fault::CorruptKey(5), |found| found.corrupted),
     ];
     for (fault, count) in cases {
         for line in ["produce", "mixed --fetch-wait 20ms"] {
             let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
-            let ran = bench.run(broker.address, &format!("{line} {SMALL} --verify"));
+            let ran = bench.run(broker.address, &format!("{line} {SMALL} --keys 1000 --verify"));
             assert_eq!(ran.status, 1, "{fault:?} {line} {}", ran.stderr);
             let found = ran.load.unwrap().verify.unwrap();
-            let expected = if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_)) { 1 } else { 10 };
+            let expected =
+                if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_) | Fault::CorruptKey(_)) { 1 } else { 10 };
             assert_eq!(count(&found), expected, "{fault:?} {line}: {found:?}");
             let sum = found.lost + found.duplicated + found.reordered + found.corrupted + found.unknown;
             assert_eq!(sum, expected, "{fault:?} {line}: {found:?}");
@@ -274,7 +276,7 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
     ] {
         let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
         let started = Instant::now();
-        bench.run(broker.address, &format!("produce {SMALL} --timeout 1s")).failed(1, words);
+        bench.run(broker.address, &format!("produce {SMALL} --timeout 1s --retry-for 0s")).failed(1, words);
         assert!(started.elapsed() < Duration::from_secs(20), "{fault:?}");
         assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
         assert!(broker.topics().is_empty(), "{fault:?}");
@@ -330,7 +332,8 @@ fn who_is_no_kafka_broker_is_told_so() {
 
 #[test]
 fn what_was_not_acknowledged_is_sent_again_in_order() {
-    let retry = "--retry-for 20s --verify";
+    // Kafka's two minutes, where nothing else is said.
+    let retry = "--verify";
     for (faults, options, repeated) in [
         (&[Fault::Close(7), Fault::Close(8), Fault::Close(20)][..], "", 0..=0),
         // Stored and not acknowledged: there twice, and rightly so.
@@ -360,8 +363,87 @@ fn what_was_not_acknowledged_is_sent_again_in_order() {
     // Some errors do not pass.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Refuse(3, ErrorCode::RECORD_LIST_TOO_LARGE)]));
     let started = Instant::now();
-    bench.run(broker.address, &format!("produce {SMALL} --retry-for 60s")).failed(1, "RECORD_LIST_TOO_LARGE");
+    bench.run(broker.address, &format!("produce {SMALL}")).failed(1, "RECORD_LIST_TOO_LARGE");
     assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn consumers_go_on_where_they_were() {
+    let faults = [
+        Fault::FetchClose(0),
+        Fault::FetchClose(4),
+        Fault::FetchErrorOnce(7, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        Fault::FetchErrorOnce(8, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        Fault::FetchClose(11),
+    ];
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let line = "produce --keep-topic --topic t --records 900 --batch-records 9 --record-bytes 100 --partitions 3";
+    bench.run(broker.address, line).ok();
+    broker.set_faults(&faults);
+    let consume = bench.run(broker.address, "consume --topic t --fetch-bytes-max 3000").ok().consume.unwrap();
+    assert_eq!(consume.records, 900);
+    assert_eq!(consume.errors, [("NOT_LEADER_OR_FOLLOWER".to_owned(), 2), ("connection lost".to_owned(), 3)]);
+
+    let (bench, broker) = (Bench::new(), Broker::start(&faults));
+    let line = format!("mixed {SMALL} --in-flight 1 --fetch-wait 20ms --verify --consumers 2 --partitions 2");
+    let load = bench.run(broker.address, &line).ok();
+    let verified = load.verify.unwrap();
+    assert!(verified.is_sound() && verified.received == 300, "{verified:?}");
+    assert!(!load.consume.unwrap().errors.is_empty());
+
+    // What does not pass, and what does not pass in time.
+    broker.set_faults(&[Fault::FetchError(ErrorCode::NOT_LEADER_OR_FOLLOWER)]);
+    bench.run(broker.address, &format!("produce {SMALL} --topic t --keep-topic")).ok();
+    bench.run(broker.address, "consume --topic t --retry-for 300ms").failed(1, "NOT_LEADER_OR_FOLLOWER");
+    broker.set_faults(&[Fault::FetchError(ErrorCode::OFFSET_OUT_OF_RANGE)]);
+    bench.run(broker.address, "consume --topic t").failed(1, "OFFSET_OUT_OF_RANGE");
+}
+
+#[test]
+fn a_broker_that_is_away_for_a_while_is_waited_for() {
+    let away = Duration::from_millis(700);
+    for line in ["produce", "mixed --fetch-wait 20ms"] {
+        let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, away)]));
+        let mut command = bench.command(broker.address, &format!("{line} {SMALL} --idempotent --verify"));
+        // Not quiet: whoever looks is told.
+        let words: Vec<_> = command.get_args().filter(|word| *word != "--quiet").map(ToOwned::to_owned).collect();
+        command = Command::new(command.get_program());
+        let ran = ran(command.args(words).output().unwrap());
+        assert!(
+            ran.stderr.contains("closes the connection") && ran.stderr.contains("; trying again for up to 120s"),
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains("all are connected again after "), "{}", ran.stderr);
+        let load = ran.ok();
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound() && verified.acknowledged == 300 && verified.received == 300, "{line}: {verified:?}");
+        let produce = load.produce.unwrap();
+        assert!(produce.elapsed_s >= 0.6 && produce.errors.iter().any(|(name, _)| name == "connection lost"), "{produce:?}");
+    }
+    // For ever is too long, and Ctrl-C does not wait.
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
+    let ran_out = bench.run(broker.address, &format!("produce {SMALL} --retry-for 500ms"));
+    assert!(ran_out.status == 1 && ran_out.load.is_none(), "{}", ran_out.stderr);
+    assert!(ran_out.stderr.contains("does not answer as a Kafka broker"), "{}", ran_out.stderr);
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
+    let mut command = bench.command(broker.address, "produce --record-bytes 100 --duration 10min");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&broker, 10);
+    let started = Instant::now();
+    signal(&child, "-INT");
+    assert_eq!(ran(child.wait_with_output().unwrap()).status, 130);
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_run_that_fails_tells_what_became_of_what_was_acknowledged() {
+    let refuse = Fault::Refuse(9, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+    let line = format!("produce {SMALL} --verify --in-flight 1");
+    let (bench, broker) = (Bench::new(), Broker::start(&[refuse]));
+    bench.run(broker.address, &line).failed(1, "of the 90 records acknowledged before none is lost or wrong");
+    let (bench, broker) = (Bench::new(), Broker::start(&[refuse, Fault::Drop(4)]));
+    bench.run(broker.address, &line).failed(1, "OUT_OF_ORDER_SEQUENCE_NUMBER; of 90 acknowledged records 10 were lost");
 }
 
 #[test]
@@ -467,10 +549,13 @@ fn ringlog() -> Option<PathBuf> {
     if path.is_file() {
         return Some(path);
     }
-    // Written past the harness, which keeps what a test that passes prints.
-    let text = format!("SKIPPED: no {}; `cargo build` makes it, or RINGLOG_BIN names it\n", path.display());
-    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    skipped(&format!("no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display()));
     None
+}
+
+/// Says so past the harness, which keeps what a test that passes prints.
+fn skipped(why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
 struct Real {
@@ -510,20 +595,40 @@ fn the_real_broker_is_sound() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
     let broker = Real::start(&binary, data.path(), None);
+    is_sound(&broker.address, &format!("--pid {}", broker.child.id()));
+}
+
+/// Any broker that runs already, of whatever make; `scripts/test load` starts a Kafka for it.
+#[test]
+fn the_running_broker_is_sound() {
+    match std::env::var("BOOTSTRAP") {
+        Ok(address) => is_sound(&address, ""),
+        Err(_) => skipped("BOOTSTRAP names no running broker; `scripts/test load` starts a Kafka"),
+    }
+}
+
+/// Drives a broker in every way, and reads back what it acknowledged.
+fn is_sound(address: &str, options: &str) {
     let bench = Bench::new();
-    let pid = broker.child.id();
     for line in [
         "produce --verify --idempotent --partitions 3 --producers 2",
         "produce --verify --compression zstd --keys 100 --acks 1",
         "mixed --verify --partitions 4 --producers 2 --consumers 2 --threads 2",
         "end-to-end --rate 2000 --verify --linger 1ms",
     ] {
-        let load = bench.run(&broker.address, &format!("{line} --records 2000 --record-bytes 200 --pid {pid}")).ok();
+        let load = bench.run(address, &format!("{line} --records 2000 --record-bytes 200 {options}")).ok();
         let verified = load.verify.unwrap();
         assert!(verified.is_sound(), "{line}: {verified:?}");
         assert_eq!((verified.acknowledged, verified.received), (2000, 2000), "{line}");
-        assert!(load.broker.unwrap().rss_bytes > 0);
+        assert_eq!(load.broker.is_some_and(|used| used.rss_bytes > 0), !options.is_empty(), "{line}");
     }
+    // A later process, and consumers alone.
+    let log = bench.out.path().join("log");
+    let line = format!("produce --topic kept --partitions 2 --records 2000 --compression lz4 --verify-log {}", log.display());
+    bench.run(address, &line).ok();
+    let verified = bench.run(address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
+    assert!(verified.is_sound() && verified.acknowledged == 2000, "{verified:?}");
+    assert_eq!(bench.run(address, "consume --topic kept --consumers 2").ok().consume.unwrap().records, 2000);
 }
 
 #[cfg(feature = "librdkafka")]
@@ -574,4 +679,33 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
     assert!(load.produce.unwrap().errors.iter().any(|(name, _)| name == "connection lost"));
     let again = bench.run(&broker.address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
     assert!(again.is_sound() && again.acknowledged == 12_000, "{again:?}");
+}
+
+/// Producers and consumers, both over a broker that is killed and comes back.
+#[test]
+fn what_is_consumed_over_kill_9_is_what_was_acknowledged() {
+    let Some(binary) = ringlog() else { return };
+    for options in ["--idempotent", "--in-flight 2"] {
+        let data = tempfile::tempdir().unwrap();
+        let broker = Real::start(&binary, data.path(), None);
+        let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
+        let bench = Bench::new();
+        let line = "mixed --rate 3000 --records 9000 --record-bytes 200 --partitions 3 --producers 2 --consumers 2 --verify";
+        let mut command = bench.command(&broker.address, &format!("{line} {options}"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Once there is something to consume, everyone is connected.
+        let until = Instant::now() + Duration::from_secs(30);
+        while Bench::new().run(&broker.address, "consume --records 1").status != 0 {
+            assert!(Instant::now() < until, "nothing is there");
+        }
+        drop(broker);
+        let broker = Real::start(&binary, data.path(), Some(port));
+        let load = ran(child.wait_with_output().unwrap()).ok();
+        let verified = load.verify.unwrap();
+        assert!(verified.is_sound() && verified.acknowledged == 9000, "{options}: {verified:?}");
+        for side in [load.produce.unwrap(), load.consume.unwrap()] {
+            assert!(side.errors.iter().any(|(name, _)| name == "connection lost"), "{options}: {side:?}");
+        }
+        drop(broker);
+    }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -79,6 +80,8 @@ fn compare() -> Compare {
         files: vec![(EVIL.to_owned(), EVIL.to_owned())],
     };
     let run = |broker: &str, round: u32, factor: f64| ComparedRun {
+        free_bytes_max: if round == 2 { 3 << 30 } else { 0 },
+        verified: Some(Verified { acknowledged: 1000, received: 1000, ..Verified::default() }),
         broker: broker.to_owned(),
         round,
         started_s: f64::from(round),
@@ -178,12 +181,84 @@ fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
         "78.3",
         "all 4 runs, in their order",
         "Brokers took turns",
+        "verified after 4 of 4 runs: of 4,000 acknowledged records every one read back and compared; sound: 4 of 4 runs",
+        "round 2: 3 GiB of memory were free although the page cache was filled",
     ] {
         assert!(page.contains(told), "{told} is missing");
     }
     // The load's percentiles, throughput and latency; the comparison's overviews, and the same three for its step.
     assert!(page.matches("<svg").count() >= 7, "{}", page.matches("<svg").count());
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+}
+
+#[test]
+fn charts_for_docs_are_files_of_their_own() {
+    let directory = results();
+    save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
+    let charts = directory.path().join("charts");
+    let output = report(&[directory.path(), Path::new("--charts"), &charts]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let svg = fs::read_to_string(charts.join("2000-compare-throughput.svg")).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.matches("<svg").count() == 2 && svg.matches("</svg>").count() == 2, "{svg}");
+    assert!(svg.contains("Throughput, MB/s") && svg.contains(">ringlog</text>") && !svg.contains("<script"), "{svg}");
+    // What has no chart leaves nothing half-done.
+    let other = results();
+    save(other.path(), 3_000, Outcome::Machine);
+    let output = report(&[other.path(), Path::new("--charts"), &charts]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no run of these has a chart"), "{}", text(&output.stderr));
+}
+
+/// A browser, where one is installed.
+fn browser() -> Option<&'static str> {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let found = names.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok_and(|run| run.status.success()));
+    if found.is_none() {
+        // Written past the harness, which keeps what a test that passes prints.
+        let line = format!("SKIPPED: the report is not rendered: none of {} is installed\n", names.join(", "));
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    found
+}
+
+#[test]
+fn a_browser_renders_the_page() {
+    let Some(browser) = browser() else { return };
+    let directory = results();
+    save(directory.path(), 1_000, Outcome::Load(Box::new(load(1.0))));
+    save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
+    save(directory.path(), 3_000, Outcome::Machine);
+    assert!(report(&[directory.path()]).status.success());
+    let page = directory.path().join("report.html");
+    let profile = tempfile::tempdir().unwrap();
+    let open = |more: &str| {
+        let output = Command::new("timeout")
+            .args(["120", browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"])
+            .args(["--window-size=1200,4000", "--enable-logging=stderr", more])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("file://{}", page.display()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{browser} {more}: {}", text(&output.stderr));
+        // What a page complains of itself; the browser's own complaints about its surroundings are its.
+        assert!(!text(&output.stderr).contains(":CONSOLE"), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    // As the browser understood it, nothing was lost or nested where it was not.
+    let source = fs::read_to_string(&page).unwrap();
+    let understood = open("--dump-dom");
+    for tag in ["<svg", "<table", "<h2", "<details", "</section>"] {
+        assert_eq!(understood.matches(tag).count(), source.matches(tag).count(), "{tag}");
+    }
+    let picture = directory.path().join("page.png");
+    open(&format!("--screenshot={}", picture.display()));
+    let bytes = fs::read(&picture).unwrap();
+    assert!(bytes.starts_with(b"\x89PNG") && bytes[16..24] == [0, 0, 4, 176, 0, 0, 15, 160], "1200 × 4000 pixels");
+    // An empty page of this size takes a few kB.
+    assert!(bytes.len() > 100_000, "{} bytes", bytes.len());
+    if let Some(kept) = std::env::var_os("RINGLOG_BENCH_PICTURE") {
+        fs::copy(&picture, kept).unwrap();
+    }
 }
 
 #[test]

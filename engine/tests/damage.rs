@@ -14,9 +14,9 @@ use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::Log;
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::open::{OpenParams, open};
-use ringlog_engine::log::read::{ReadError, Reader};
+use ringlog_engine::log::read::{ReadError, Reader, Source};
 use ringlog_engine::memory::Pool;
-use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
 const FOLDER: &str = "/topic-0";
 const BATCHES: i64 = 5;
@@ -36,10 +36,6 @@ fn opened(damaged: i64, recovery_point: i64, clean: bool) -> Opened {
 
 /// The same, with the byte to be flipped.
 fn opened_with(damaged: i64, byte: usize, recovery_point: i64, clean: bool) -> Opened {
-    let simulation = Simulation::new(1);
-    let device = SimDisk::new(&simulation, 1);
-    let disk: Rc<dyn Disk> = device.mount();
-    let pool = Pool::new(16 << 20);
     let mut bytes = Vec::new();
     for offset in 0..BATCHES {
         let start = bytes.len();
@@ -49,14 +45,25 @@ fn opened_with(damaged: i64, byte: usize, recovery_point: i64, clean: bool) -> O
             bytes[start + byte] ^= 1;
         }
     }
+    opened_from(vec![("00000000000000000000.log", bytes)], recovery_point, clean)
+}
+
+/// A folder with these files, opened.
+fn opened_from(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: bool) -> Opened {
+    let simulation = Simulation::new(1);
+    let device = SimDisk::new(&simulation, 1);
+    let disk: Rc<dyn Disk> = device.mount();
+    let pool = Pool::new(16 << 20);
     let (log, names) = simulation.block_on({
         let (disk, pool) = (disk.clone(), pool.clone());
         async move {
             let directory = PathBuf::from(FOLDER);
             disk.create_dir(&directory).await.unwrap();
-            let file = disk.open(&directory.join("00000000000000000000.log"), OpenOptions::WRITE).await.unwrap();
-            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
-            file.sync_data().await.unwrap();
+            for (name, bytes) in files {
+                let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
+                file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
+                file.sync_data().await.unwrap();
+            }
             disk.sync_dir(&directory).await.unwrap();
             let params = OpenParams {
                 id: PartitionId { topic: TopicId([1; 16]), index: 0 },
@@ -129,6 +136,52 @@ fn a_wrong_length_neither_sends_what_lies_behind_nor_skips_it() {
                 let read = opened.read(offset);
                 assert!(offset > damaged || read == Err(()), "the damage is not served: {read:?}");
                 assert_ne!(read, Ok(0), "an offset below the high watermark has a batch, or an error");
+            }
+        }
+    }
+}
+
+/// A CRC does not cover the base offset. One from beyond what an index can say used to end the process when the segment's index
+/// was written, at every start.
+#[test]
+fn a_base_offset_that_no_segment_reaches_is_damage() {
+    for clean in [false, true] {
+        let opened = opened_with(BATCHES - 1, 1, 0, clean);
+        assert_eq!(opened.log.published().log_end(), Offset(BATCHES - 1), "clean {clean}");
+        assert_eq!(opened.log.published().high_watermark(), Offset(BATCHES - 1));
+    }
+}
+
+/// After a clean stop no snapshot means no producers; a damaged one does not.
+#[test]
+fn a_damaged_producer_snapshot_is_made_up_for_by_the_log() {
+    let batch = BatchBuilder::new(Offset(0)).producer(ProducerId(7), 0, 0).record(TimestampMs(1000), None, Some(b"x")).build();
+    for clean in [false, true] {
+        let files = vec![("00000000000000000000.log", batch.clone()), ("00000000000000000001.snapshot", b"nonsense".to_vec())];
+        assert_eq!(opened_from(files, 1, clean).log.producers().len(), 1, "clean {clean}");
+    }
+}
+
+/// A CRC does not cover the base offset either: below the recovery point, where nothing is cut, a batch at another offset than its
+/// own used to be served.
+#[test]
+fn a_batch_with_a_wrong_base_offset_is_not_served() {
+    for (damaged, byte) in [(0, 7), (2, 1), (2, 7), (BATCHES - 1, 1)] {
+        let opened = opened_with(damaged, byte, BATCHES, true);
+        for offset in 0..BATCHES {
+            let plan = opened.reader.plan(opened.log.published(), Offset(offset), 1 << 20, true);
+            let Ok(plan) = opened.simulation.block_on(plan) else { continue };
+            let mut due = 0;
+            for range in &plan.ranges {
+                let Source::Memory(bytes) = &range.source else { panic!("read from the disk") };
+                for batch in ringlog_engine::batch::batches(bytes) {
+                    let header = *batch.unwrap().header();
+                    assert!(
+                        header.base_offset.0 >= due && header.next_offset().0 <= BATCHES,
+                        "{header:?} in the read at {offset}"
+                    );
+                    due = header.next_offset().0;
+                }
             }
         }
     }

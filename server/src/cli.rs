@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{BrokerConfig, ConfigError};
+use crate::tool::{ConfigCommand, ConsumeArgs, GroupCommand, ProduceArgs, Target, TopicCommand, name_and_value};
 
 /// `ringlog` and its arguments.
 #[derive(Debug, Parser)]
@@ -27,6 +28,27 @@ pub enum Command {
     /// Look into logs offline: data directories or single partitions, Ringlog's or Kafka's
     #[command(subcommand)]
     Log(LogCommand),
+    /// List, create, describe, alter and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Send records from standard input to a topic
+    Produce(ProduceArgs),
+    /// Print the records of topics
+    Consume(ConsumeArgs),
+    /// List, describe, reset and delete consumer groups
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Show and change settings of topics and brokers
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Show the brokers of a cluster, its size and its health
+    Status(Target),
+    /// Print a script that completes arguments in a shell
+    #[command(after_help = "Example: ringlog completions bash >~/.local/share/bash-completion/completions/ringlog")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// How to run the broker.
@@ -68,13 +90,20 @@ pub enum LogCommand {
         /// A partition's folder or a data directory
         dir: PathBuf,
     },
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        _ => Err("expected NAME=VALUE, such as num.partitions=4".to_owned()),
-    }
+    /// Make damaged logs sound again: say what would be cut and rebuilt, and why; with --execute do it
+    ///
+    /// A sound batch is never taken away, wherever it stands; a copy of what is cut is kept beside it (*.cut). The directory must
+    /// not be in use. The exit status says whether all is well.
+    Repair {
+        /// A partition's folder or a data directory
+        dir: PathBuf,
+        /// Do it; without, nothing is changed
+        #[arg(long, visible_alias = "apply")]
+        execute: bool,
+        /// Change nothing, which is the default
+        #[arg(long, conflicts_with = "execute")]
+        dry_run: bool,
+    },
 }
 
 /// Why there is no configuration.
@@ -207,5 +236,12 @@ mod tests {
         };
         assert_eq!((dir, records, json), (PathBuf::from("d"), false, true));
         assert!(matches!(parse(&["log", "verify", "d"]).command, Some(Command::Log(LogCommand::Verify { .. }))));
+        for (arguments, wanted) in
+            [(&["d"][..], false), (&["d", "--dry-run"], false), (&["d", "--execute"], true), (&["--apply", "d"], true)]
+        {
+            let parsed = parse(&[&["log", "repair"], arguments].concat()).command;
+            let Some(Command::Log(LogCommand::Repair { execute, .. })) = parsed else { panic!("repair was asked for") };
+            assert_eq!(execute, wanted);
+        }
     }
 }

@@ -45,8 +45,8 @@ pub enum DataDirError {
     },
     /// Kafka's own.
     #[error(
-        "the data directory {path} was formatted by Kafka; choose an empty one with --data-dir (`ringlog log dump` and `ringlog log \
-         verify` read Kafka's directories)"
+        "the data directory {path} was formatted by Kafka; choose an empty one with --data-dir (`ringlog log dump`, `verify` and \
+         `repair` read Kafka's directories)"
     )]
     Kafka {
         /// The directory.

@@ -12,3 +12,4 @@ pub mod net;
 pub mod offline;
 pub mod preflight;
 pub mod signals;
+pub mod tool;

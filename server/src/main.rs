@@ -2,13 +2,14 @@
 //! asked for. An error is one line on standard error and exit status 1.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ringlog_server::api::Api;
 use ringlog_server::cli::{Cli, Command, LogCommand, ServeArgs};
 use ringlog_server::data_dir::DataDir;
-use ringlog_server::{broker, logging, offline, preflight, signals};
+use ringlog_server::{broker, logging, offline, preflight, signals, tool};
 use tracing::warn;
 
 fn main() -> ExitCode {
@@ -17,6 +18,13 @@ fn main() -> ExitCode {
         None => serve(&cli.serve),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Log(command)) => log(command),
+        Some(Command::Topic(command)) => ask(tool::Command::Topic(command)),
+        Some(Command::Produce(args)) => ask(tool::Command::Produce(args)),
+        Some(Command::Consume(args)) => ask(tool::Command::Consume(args)),
+        Some(Command::Group(command)) => ask(tool::Command::Group(command)),
+        Some(Command::Config(command)) => ask(tool::Command::Config(command)),
+        Some(Command::Status(target)) => ask(tool::Command::Status(target)),
+        Some(Command::Completions { shell }) => completions(shell),
     };
     match result {
         Ok(status) => status,
@@ -49,5 +57,17 @@ fn log(command: LogCommand) -> Result<ExitCode, Box<dyn Error>> {
     Ok(match command {
         LogCommand::Dump { dir, records, json } => offline::dump(&dir, offline::DumpOptions { records, json })?,
         LogCommand::Verify { dir } => offline::verify(&dir)?,
+        LogCommand::Repair { dir, execute, dry_run: _ } => offline::repair(&dir, execute)?,
     })
+}
+
+fn ask(command: tool::Command) -> Result<ExitCode, Box<dyn Error>> {
+    Ok(tool::run(command)?)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Box<dyn Error>> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ringlog", &mut script);
+    std::io::stdout().lock().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
 }

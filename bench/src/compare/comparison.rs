@@ -16,11 +16,12 @@ use super::spec::{self, Before, Spec, Step, Workload};
 use super::steady::{Filler, drop_cached};
 use super::{metrics, start_stop, summary};
 use crate::error::Error;
-use crate::results::{Compare, ComparedRun, ComparedWorkload, StepOutcome, StepRun};
+use crate::results::{Compare, ComparedRun, ComparedWorkload, StepOutcome, StepRun, Verified};
 use crate::stop;
 
 const TOPIC: &str = "measured";
 const WARM_UP_TOPIC: &str = "warm-up";
+const VERIFY_TOPIC: &str = "verified";
 
 /// What a comparison needs, and what it has so far.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(super) struct Comparison<'a> {
     pub start: Instant,
     /// Runs that have begun.
     pub runs: u32,
+    /// The most memory that was free after the page cache was filled, in the run under way.
+    pub free_bytes_max: u64,
     /// In the order of the table.
     pub brokers: &'a [Broker],
     /// Who cleans up if we are killed.
@@ -106,6 +109,7 @@ impl Comparison<'_> {
         self.runs += 1;
         let number = self.runs;
         let started_s = self.start.elapsed().as_secs_f64();
+        self.free_bytes_max = 0;
         self.fill(&title)?;
         self.stage(&format!("{title}: starting"));
         let directory = self.work.join(format!("{number:03}-{}", broker.name));
@@ -117,8 +121,10 @@ impl Comparison<'_> {
             self.keep_log(number, broker, &instance);
         }
         let steps = steps?;
+        let verified = self.verify(workload, number, broker, &mut instance)?;
         instance.stop()?;
-        Ok(ComparedRun { broker: broker.name.clone(), round, started_s, steps })
+        let free_bytes_max = self.free_bytes_max;
+        Ok(ComparedRun { broker: broker.name.clone(), round, started_s, free_bytes_max, steps, verified })
     }
 
     fn steps(
@@ -176,6 +182,23 @@ impl Comparison<'_> {
         Ok(runs)
     }
 
+    /// After all that is measured: a little more of the same load, of which every acknowledged record is read back and compared.
+    fn verify(
+        &mut self,
+        workload: &Workload,
+        number: u32,
+        broker: &Broker,
+        instance: &mut Instance<'_>,
+    ) -> Result<Option<Verified>, Error> {
+        let Some(step) = workload.verify_step() else { return Ok(None) };
+        self.stage(&format!("{}: verifying", broker.name));
+        let directory = self.work.join(format!("verify-{number:03}"));
+        // The step has all that it takes of the workload's options.
+        let bare = Workload { options: toml::Table::new(), ..workload.clone() };
+        let called = self.load(&bare, &step, VERIFY_TOPIC, &mut BTreeSet::new(), broker, instance, &directory)?;
+        Ok(called.load.verify)
+    }
+
     /// What happens to the broker before a step.
     fn before(&mut self, step: &Step, title: &str, instance: &mut Instance<'_>) -> Result<(), Error> {
         let Some(before) = step.before else { return Ok(()) };
@@ -210,6 +233,10 @@ impl Comparison<'_> {
         let mut arguments = vec![action.argument().to_owned(), format!("--bootstrap=127.0.0.1:{}", instance.port())];
         arguments.push(format!("--topic={topic}"));
         arguments.extend(spec::arguments(&options).map_err(Error::Usage)?);
+        // A broker that goes away has failed, unless the spec says that it may.
+        if !options.contains_key("retry_for") {
+            arguments.push("--retry-for=0s".to_owned());
+        }
         if is_new {
             let configs = broker.topic_configs(&workload.mode)?;
             arguments.extend(configs.iter().map(|(name, value)| format!("--topic-config={name}={value}")));
@@ -242,7 +269,7 @@ impl Comparison<'_> {
     fn fill(&mut self, title: &str) -> Result<(), Error> {
         self.stage(&format!("{title}: filling the page cache"));
         if let Some(filler) = &mut self.filler {
-            filler.fill(&self.bar)?
+            self.free_bytes_max = self.free_bytes_max.max(filler.fill(&self.bar)?);
         }
         if stop::requested() { Err(Error::Failed("stopped".to_owned())) } else { Ok(()) }
     }
@@ -271,9 +298,10 @@ impl Comparison<'_> {
     }
 }
 
-/// Who runs when: (round, broker), A B A B.
+/// Who runs when: (round, broker), A B B A, so that what drifts over time meets all of them alike.
 fn turns(rounds: u32, brokers: usize) -> impl Iterator<Item = (u32, usize)> {
-    (1..=rounds).flat_map(move |round| (0..brokers).map(move |broker| (round, broker)))
+    let at = move |round: u32, turn: usize| if round.is_multiple_of(2) { brokers - 1 - turn } else { turn };
+    (1..=rounds).flat_map(move |round| (0..brokers).map(move |turn| (round, at(round, turn))))
 }
 
 #[cfg(test)]
@@ -282,7 +310,7 @@ mod tests {
 
     #[test]
     fn brokers_take_turns() {
-        let turns: Vec<_> = turns(2, 3).collect();
-        assert_eq!(turns, [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]);
+        let turns: Vec<_> = turns(3, 3).collect();
+        assert_eq!(turns, [(1, 0), (1, 1), (1, 2), (2, 2), (2, 1), (2, 0), (3, 0), (3, 1), (3, 2)]);
     }
 }

@@ -21,8 +21,11 @@ use super::wire::Connection;
 use crate::error::Error;
 use crate::stop;
 
-/// How long a command that prepares or cleans up may take; the first fetching of a broker is the longest.
+/// How long a command that prepares may take; the first fetching of a broker is the longest.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// How long a command that cleans up may take: whoever waits for the result does not wait for this.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two questions whether the broker is ready.
 const READY_POLL: Duration = Duration::from_millis(5);
@@ -53,7 +56,7 @@ pub(super) fn set_up(broker: &Broker, guard: &Rc<Guard>, directory: &Path, ringl
     fs::create_dir_all(directory).map_err(Error::io(directory))?;
     write_files(&broker.setup.files, &values, directory)?;
     for command in &broker.setup.commands {
-        run_command(broker, guard, command, &values, directory, true)?;
+        run_command(broker, guard, command, &values, directory, Some(COMMAND_TIMEOUT))?;
     }
     for (name, file) in &broker.setup.variables {
         let path = directory.join(file);
@@ -69,7 +72,7 @@ pub(super) fn set_up(broker: &Broker, guard: &Rc<Guard>, directory: &Path, ringl
 /// It cannot be asked.
 pub(super) fn version(broker: &Broker, guard: &Rc<Guard>, set_up: &SetUp, directory: &Path) -> Result<String, Error> {
     let Some(command) = &broker.version else { return Ok(String::new()) };
-    let printed = run_command(broker, guard, command, set_up, directory, true)?;
+    let printed = run_command(broker, guard, command, set_up, directory, Some(COMMAND_TIMEOUT))?;
     Ok(printed.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned())
 }
 
@@ -94,7 +97,7 @@ impl<'a> Instance<'a> {
         let instance = Self { broker, guard: Rc::clone(guard), values, work, port, child: None, log_start: 0 };
         write_files(&broker.files, &instance.values, &instance.work)?;
         for command in &broker.prepare {
-            run_command(broker, guard, command, &instance.values, &instance.work, true)?;
+            run_command(broker, guard, command, &instance.values, &instance.work, Some(COMMAND_TIMEOUT))?;
         }
         Ok(instance)
     }
@@ -273,7 +276,7 @@ impl Drop for Instance<'_> {
     fn drop(&mut self) {
         let _ = self.kill();
         for command in &self.broker.clean_up {
-            if let Err(error) = run_command(self.broker, &self.guard, command, &self.values, &self.work, false) {
+            if let Err(error) = run_command(self.broker, &self.guard, command, &self.values, &self.work, None) {
                 eprintln!("ringlog-bench: cleaning up: {error}");
             }
         }
@@ -334,14 +337,15 @@ fn prepared_command(
     Ok(process)
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to its end and returns what it printed. It may take `timeout`, and ends when the user stops; without one it
+/// cleans up, which the user stopping does not stop.
 fn run_command(
     broker: &Broker,
     guard: &Rc<Guard>,
     command: &[String],
     values: &BTreeMap<String, String>,
     directory: &Path,
-    stoppable: bool,
+    timeout: Option<Duration>,
 ) -> Result<String, Error> {
     let command = filled(broker, command, values)?;
     let path = directory.join("command.log");
@@ -349,14 +353,16 @@ fn run_command(
     let mut process = prepared_command(broker, &command, values, directory)?;
     process.stdout(log.try_clone().map_err(Error::io(&path))?).stderr(log);
     let mut child = Child::spawn(guard, &broker.name, &mut process)?;
-    let waited = child.wait(COMMAND_TIMEOUT, stoppable)?;
+    let is_clean_up = timeout.is_none();
+    let timeout = timeout.unwrap_or(CLEAN_UP_TIMEOUT);
+    let waited = child.wait(timeout, !is_clean_up)?;
     drop(child);
     let printed = fs::read(&path).map_err(Error::io(&path))?;
     let failed = |what: String| Error::Failed(format!("broker {}: {} {what}{}", broker.name, command[0], last_line(&path)));
     match waited {
         Waited::Ended(0) => Ok(String::from_utf8_lossy(&printed).into_owned()),
         Waited::Ended(status) => Err(failed(format!("ended with status {status}"))),
-        Waited::TimedOut => Err(failed(format!("still ran after {} s", COMMAND_TIMEOUT.as_secs()))),
+        Waited::TimedOut => Err(failed(format!("still ran after {} s", timeout.as_secs()))),
         Waited::Stopped => Err(Error::Failed("stopped".to_owned())),
     }
 }

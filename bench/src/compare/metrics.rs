@@ -30,6 +30,8 @@ pub enum Unit {
     Bytes,
     /// Per cent of one core.
     PercentOfCore,
+    /// Bytes of one kind for each of another.
+    PerByte,
 }
 
 /// A figure.
@@ -55,7 +57,7 @@ const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&Step
 }
 
 /// All of them, in the order of tables.
-pub const METRICS: [Metric; 22] = [
+pub const METRICS: [Metric; 24] = [
     more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
     more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
     less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
@@ -69,6 +71,12 @@ pub const METRICS: [Metric; 22] = [
     less("consume_p99_9_us", "consume p99.9", Unit::Us, |step| Some(consume_latency(step)?.p99_9_us as f64)),
     less("consume_max_us", "consume max", Unit::Us, |step| Some(consume_latency(step)?.max_us as f64)),
     less("cpu_s_per_gb", "broker CPU", Unit::SPerGb, |step| Some(broker(step)?.cpu_s_per_gb)),
+    less("written_per_byte", "broker to disk for each byte produced", Unit::PerByte, |step| {
+        per_byte(broker(step)?.written_bytes, produce(step)?)
+    }),
+    less("read_per_byte", "broker from disk for each byte consumed", Unit::PerByte, |step| {
+        per_byte(broker(step)?.read_bytes, consume(step)?)
+    }),
     less("rss_peak_bytes", "broker peak RSS", Unit::Bytes, |step| Some(broker(step)?.rss_peak_bytes as f64)),
     less("ready_ms", "start on an empty directory to the first answer", Unit::Ms, |step| Some(start_stop(step)?.ready_ms)),
     less("first_ack_ms", "start on an empty directory to the first acknowledged record", Unit::Ms, |step| {
@@ -120,6 +128,11 @@ fn broker(step: &StepOutcome) -> Option<&ProcessUse> {
     load(step)?.broker.as_ref()
 }
 
+/// What the broker moved to or from the disk for each byte of one side; none without a side or where /proc does not tell.
+fn per_byte(moved: Option<u64>, side: &Side) -> Option<f64> {
+    (side.bytes > 0).then_some(moved? as f64 / side.bytes as f64)
+}
+
 /// The metric of that name.
 #[must_use]
 pub fn by_key(key: &str) -> Option<&'static Metric> {
@@ -156,6 +169,7 @@ impl Unit {
             Self::SPerGb => "s/GB",
             Self::Bytes => "MiB",
             Self::PercentOfCore => "% of a core",
+            Self::PerByte => "bytes",
         }
     }
 
@@ -165,7 +179,9 @@ impl Unit {
         match self {
             Self::Us => value / 1e3,
             Self::Bytes => value / f64::from(1 << 20),
-            Self::MbPerS | Self::RecordsPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore => value,
+            Self::MbPerS | Self::RecordsPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore | Self::PerByte => {
+                value
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! `compare`: starts brokers, brings the machine into a steady state, runs the same workloads interleaved A B A B, each on an empty
+//! `compare`: starts brokers, brings the machine into a steady state, runs the same workloads interleaved A B B A, each on an empty
 //! data directory, and holds the figures beside each other. It drives brokers only from outside, and load only through the load
 //! generator's own process. Whatever ends it, no process and no data directory of its making is left.
 
@@ -77,6 +77,9 @@ pub struct CompareCommand {
     /// How long one call of the load generator may take.
     #[arg(long, value_name = "TIME", default_value = "30min", value_parser = units::duration)]
     pub step_timeout: Duration,
+    /// Do not verify a little of each load after it was measured.
+    #[arg(long)]
+    pub no_verify: bool,
     /// Print the spec and the brokers' descriptions, and run nothing.
     #[arg(long)]
     pub show: bool,
@@ -99,6 +102,15 @@ impl CompareCommand {
         let brokers = broker::READY_MADE.map(|(name, text)| format!("# The broker {name}, as in a file for --broker\n\n{text}"));
         Ok(format!("# The spec {}\n\n{text}\n{}", self.spec, brokers.join("\n")))
     }
+}
+
+/// Checks the arguments and the descriptions that they name, before anything takes time.
+///
+/// # Errors
+/// They are not sound.
+pub fn check(command: &CompareCommand) -> Result<(), Error> {
+    let spec = adjusted_spec(command)?;
+    chosen_brokers(command, &spec).map(drop)
 }
 
 /// Compares.
@@ -133,6 +145,7 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         quiet: shared.quiet,
         start: Instant::now(),
         runs: 0,
+        free_bytes_max: 0,
         brokers: &brokers,
         guard,
         work: &work.path,
@@ -181,6 +194,7 @@ fn adjusted_spec(command: &CompareCommand) -> Result<Spec, Error> {
         }
     }
     for workload in &mut spec.workload {
+        workload.verify &= !command.no_verify;
         if let Some(bytes) = command.bytes {
             workload.resize(bytes);
         }

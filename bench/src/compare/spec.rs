@@ -25,11 +25,11 @@ pub(super) const READY_MADE: [(&str, &str); 6] = [
 /// Options of `load` that `compare` itself gives.
 const OURS: [&str; 8] = ["bootstrap", "topic_config", "pid", "keep_topic", "allow_remote", "out", "json", "quiet"];
 /// Options of `load` for every action.
-const OF_ALL: [&str; 6] = ["topic", "partitions", "client", "threads", "timeout", "warm_up"];
+const OF_ALL: [&str; 7] = ["topic", "partitions", "client", "threads", "timeout", "warm_up", "retry_for"];
 /// How much; a step of consumers takes what the topic holds, unless it says otherwise itself.
 const OF_AMOUNT: [&str; 3] = ["records", "bytes", "duration"];
 /// Options of `load` where there are producers.
-const OF_PRODUCERS: [&str; 14] = [
+const OF_PRODUCERS: [&str; 13] = [
     "producers",
     "record_bytes",
     "batch_bytes",
@@ -43,13 +43,19 @@ const OF_PRODUCERS: [&str; 14] = [
     "in_flight",
     "rate",
     "verify",
-    "retry_for",
 ];
 /// Options of `load` where there are consumers.
 const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
 
 /// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
 const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
+
+/// How much is verified after a run.
+const VERIFY_BYTES: u64 = 32 << 20;
+/// A value that is verified has room for what is kept in it.
+const VERIFY_RECORD_BYTES_MIN: u64 = 64;
+/// More partitions than this only take their time to be made.
+const VERIFY_PARTITIONS_MAX: u64 = 100;
 
 /// A spec.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,6 +105,9 @@ pub(super) struct Workload {
     /// Makes a workload of each combination of these values.
     #[serde(default)]
     pub sweep: Vec<Sweep>,
+    /// Whether a little more of its load is verified after what is measured.
+    #[serde(default = "yes")]
+    pub verify: bool,
     /// Run first, measured by nobody.
     #[serde(default)]
     pub warm_up: Vec<Step>,
@@ -107,6 +116,10 @@ pub(super) struct Workload {
     /// What others published for it.
     #[serde(default)]
     pub published: Vec<Published>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn durable() -> String {
@@ -418,6 +431,33 @@ impl Workload {
         self.step.iter_mut().for_each(|step| retime(&mut step.options));
     }
 
+    /// What is verified at the end: the first load of its producers, a little of it, so that records are read back and compared.
+    #[must_use]
+    pub(super) fn verify_step(&self) -> Option<Step> {
+        let produces = |step: &&Step| step.load.is_some_and(|action| action != Action::Consume);
+        let step = self.step.iter().find(produces).filter(|_| self.verify)?;
+        let mut options = self.options_of(step);
+        options.retain(|option, _| {
+            // Neither paced nor through a library that does not tell what it sends again.
+            let left_out = ["topic", "rate", "linger", "client", "warm_up"];
+            Action::Produce.takes(option) && !OF_AMOUNT.contains(&option) && !left_out.contains(&option)
+        });
+        if options.get("acks").is_some_and(|acks| shown(acks) == "0") {
+            return None;
+        }
+        let record_bytes = options.get("record_bytes").and_then(|value| units::bytes(&shown(value)).ok()).unwrap_or(1000);
+        if record_bytes < VERIFY_RECORD_BYTES_MIN {
+            options.insert("record_bytes".to_owned(), Value::String(VERIFY_RECORD_BYTES_MIN.to_string()));
+        }
+        let partitions = options.get("partitions").and_then(|value| units::count(&shown(value)).ok());
+        if partitions.is_some_and(|partitions| partitions > VERIFY_PARTITIONS_MAX) {
+            options.insert("partitions".to_owned(), Value::String(VERIFY_PARTITIONS_MAX.to_string()));
+        }
+        options.insert("bytes".to_owned(), Value::String(VERIFY_BYTES.to_string()));
+        options.insert("verify".to_owned(), Value::Boolean(true));
+        Some(Step { name: "verify".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None })
+    }
+
     /// How much one run writes, about.
     #[must_use]
     pub(super) fn bytes_written(&self) -> u64 {
@@ -540,7 +580,9 @@ mod tests {
         use clap::Parser;
         for (name, _) in READY_MADE {
             for workload in Spec::find(name).unwrap().workload {
-                for step in workload.warm_up.iter().chain(&workload.step) {
+                let verify = workload.verify_step();
+                assert_eq!(verify.is_some(), name != "start-stop");
+                for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
                     let (action, options) = match &step.start_stop {
                         Some(start_stop) => (Action::Produce, start_stop.load_step("t").options),
                         None => (step.load.unwrap(), workload.options_of(step)),
@@ -552,6 +594,24 @@ mod tests {
                     args.command.plan().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_verified_is_a_little_of_the_same_load() {
+        let text = LEAST.replace(
+            "name = 'w'",
+            "name = 'w'\noptions = { record_bytes = 10, partitions = 5000, rate = '5k', linger = '1ms', acks = 1, duration = '1h' }",
+        );
+        let workload = &Spec::parse(&text, "file").unwrap().workload[0];
+        let step = workload.verify_step().unwrap();
+        let expected = ["--acks=1", "--bytes=33554432", "--partitions=100", "--record-bytes=64", "--verify"];
+        // The step's own options stand over the workload's, as every step's do.
+        let bare = Workload { options: toml::Table::new(), ..workload.clone() };
+        assert_eq!(arguments(&bare.options_of(&step)).unwrap(), expected);
+        for left_out in ["acks = 0", "acks = 'all' }\nverify = false #"] {
+            let text = text.replace("acks = 1", left_out);
+            assert!(Spec::parse(&text, "file").unwrap().workload[0].verify_step().is_none(), "{left_out}");
         }
     }
 

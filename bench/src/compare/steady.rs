@@ -39,10 +39,11 @@ impl Filler {
     }
 
     /// Reads on in the file until little memory is free, or what is free does not become less, or the user stops.
+    /// Returns how much is free then.
     ///
     /// # Errors
     /// The file cannot be made or read.
-    pub(super) fn fill(&mut self, bar: &ProgressBar) -> Result<(), Error> {
+    pub(super) fn fill(&mut self, bar: &ProgressBar) -> Result<u64, Error> {
         let memory = Memory::read()?;
         let io = |error| Error::Io { path: self.path.clone(), source: error };
         let mut file = File::options()
@@ -72,7 +73,7 @@ impl Filler {
         }
         self.position = position;
         self.free_bytes_max = self.free_bytes_max.max(free_bytes);
-        Ok(())
+        Ok(free_bytes)
     }
 
     /// How much was read in all.

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::metrics::{self, Metric};
 use crate::results::{Compare, ComparedWorkload, Figure, Ratio, Spread};
+use crate::units::{show_bytes, show_count};
 
 /// All of it as text.
 #[must_use]
@@ -25,6 +26,9 @@ pub fn render(compare: &Compare) -> String {
             let _ = writeln!(text, "{}", workload.about);
         }
         let _ = writeln!(text, "{}", table(compare, workload));
+        if let Some(verified) = verified(workload) {
+            let _ = writeln!(text, "{verified}");
+        }
         for note in notes(workload) {
             let _ = writeln!(text, "note: {note}");
         }
@@ -125,6 +129,27 @@ fn show_ratio(ratio: &Ratio) -> String {
     format!("{} ({}–{})", metrics::show(ratio.median), metrics::show(ratio.min), metrics::show(ratio.max))
 }
 
+/// More free memory than this after filling the page cache, and a run may have met fresh memory.
+const FREE_BYTES_MAX: u64 = 1 << 30;
+
+/// What was verified, in words; `None` where nothing was.
+#[must_use]
+pub fn verified(workload: &ComparedWorkload) -> Option<String> {
+    let all: Vec<_> = workload.runs.iter().filter_map(|run| run.verified.as_ref()).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let sound = all.iter().filter(|verified| verified.is_sound()).count();
+    let records: u64 = all.iter().map(|verified| verified.acknowledged).sum();
+    Some(format!(
+        "verified after {} of {} runs: of {} acknowledged records every one read back and compared; sound: {sound} of {} runs",
+        all.len(),
+        workload.runs.len(),
+        show_count(records),
+        all.len()
+    ))
+}
+
 /// What a reader of a workload's figures must know: published figures' conditions, and runs in which the load generator was the
 /// bottleneck, records were lost, or requests failed.
 #[must_use]
@@ -137,6 +162,17 @@ pub fn notes(workload: &ComparedWorkload) -> Vec<String> {
         }
     }
     for run in &workload.runs {
+        if run.free_bytes_max > FREE_BYTES_MAX {
+            notes.push(format!(
+                "{}, round {}: {} of memory were free although the page cache was filled: fresh memory may be part of what was measured",
+                run.broker,
+                run.round,
+                show_bytes(run.free_bytes_max)
+            ));
+        }
+        if let Some(verified) = run.verified.as_ref().filter(|verified| !verified.is_sound()) {
+            notes.push(format!("{}, round {}, verifying: of {}", run.broker, run.round, verified.faults()));
+        }
         for step in &run.steps {
             let crate::results::StepOutcome::Load(load) = &step.outcome else { continue };
             let place = format!("{}, {}, round {}", step.name, run.broker, run.round);
@@ -144,15 +180,7 @@ pub fn notes(workload: &ComparedWorkload) -> Vec<String> {
                 notes.push(format!("{place}: the load generator may be what was measured: {why}"));
             }
             if let Some(verified) = load.verify.as_ref().filter(|verified| !verified.is_sound()) {
-                notes.push(format!(
-                    "{place}: of {} acknowledged records {} were lost, {} duplicated, {} reordered, {} corrupted, {} unknown",
-                    verified.acknowledged,
-                    verified.lost,
-                    verified.duplicated,
-                    verified.reordered,
-                    verified.corrupted,
-                    verified.unknown
-                ));
+                notes.push(format!("{place}: of {}", verified.faults()));
             }
             for (name, count) in load.produce.iter().chain(&load.consume).flat_map(|side| &side.errors) {
                 notes.push(format!("{place}: {count} requests were answered with {name}"));

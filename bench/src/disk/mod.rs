@@ -113,6 +113,14 @@ impl Settings {
     }
 }
 
+/// Checks the settings.
+///
+/// # Errors
+/// They are nonsense, or more than this machine has.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    settings.plan(machine::cache_bytes_max(), machine::memory_available_bytes()).map(drop)
+}
+
 /// Measures the grid. Ends early, with what it has, when asked to stop.
 ///
 /// # Errors

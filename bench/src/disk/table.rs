@@ -1,30 +1,24 @@
 //! The grid as tables for the terminal. For [`super`].
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::Table;
 
 use super::cells::Cell;
 use super::claims::{self, representative};
 use crate::results::{Direction, Grid, GridCell, Medium, Pattern, Way};
-use crate::units::{settings_line, show_count};
+use crate::table;
+use crate::units::show_count;
 
 /// Prints what `disk` measured.
 pub fn print(grid: &Grid) {
-    if grid.cells.is_empty() {
-        println!("nothing was measured");
-        return;
-    }
-    for (title, table) in tables(grid) {
-        println!("\n{title}\n{table}");
-    }
-    println!("{}", settings_line(&grid.settings));
-    for note in &grid.notes {
-        println!("- {note}");
-    }
+    table::print(&tables(grid), &grid.settings, &grid.notes);
 }
 
 /// What was measured, each table with its title.
 #[must_use]
 pub fn tables(grid: &Grid) -> Vec<(String, Table)> {
+    if grid.cells.is_empty() {
+        return Vec::new();
+    }
     let mut tables = vec![("values of 4 bytes per second".to_owned(), published(grid)), ("all cells".to_owned(), all(grid))];
     if !grid.claims.is_empty() {
         tables.push(("claims".to_owned(), verdicts(grid)));
@@ -32,24 +26,9 @@ pub fn tables(grid: &Grid) -> Vec<(String, Table)> {
     tables
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.iter().copied());
-    table
-}
-
-fn align_right(table: &mut Table, columns: std::ops::Range<usize>) {
-    for at in columns {
-        if let Some(column) = table.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
 /// Published and measured, side by side.
 fn published(grid: &Grid) -> Table {
-    let mut table = table(&["", "published: disk", "published: SSD", "here: reads", "here: writes"]);
+    let mut table = table::table(&["", "published: disk", "published: SSD", "here: reads", "here: writes"], 1..5);
     let rows = [
         (Medium::Disk, Pattern::Random, claims::RANDOM_DISK, Some(claims::RANDOM_SSD)),
         (Medium::Disk, Pattern::Sequential, claims::SEQUENTIAL_DISK, Some(claims::SEQUENTIAL_SSD)),
@@ -69,12 +48,11 @@ fn published(grid: &Grid) -> Table {
             here(Direction::Write),
         ]);
     }
-    align_right(&mut table, 1..5);
     table
 }
 
 fn all(grid: &Grid) -> Table {
-    let mut table = table(&["cell", "values/s", "least to most", "accesses/s", "MB/s", "of fio's"]);
+    let mut table = table::table(&["cell", "values/s", "least to most", "accesses/s", "MB/s", "of fio's"], 1..6);
     for cell in &grid.cells {
         let least = cell.values_per_s_runs.iter().copied().fold(f64::INFINITY, f64::min);
         let most = cell.values_per_s_runs.iter().copied().fold(0.0, f64::max);
@@ -88,12 +66,11 @@ fn all(grid: &Grid) -> Table {
             of_fio.unwrap_or_default(),
         ]);
     }
-    align_right(&mut table, 1..6);
     table
 }
 
 fn verdicts(grid: &Grid) -> Table {
-    let mut table = table(&["claim", "by", "published", "here", "range", "verdict"]);
+    let mut table = table::table(&["claim", "by", "published", "here", "range", "verdict"], 2..5);
     for claim in &grid.claims {
         let (least, most) = claim.measured_ratio_range;
         let number = |ratio: f64| claims::times_text(ratio).trim_end_matches(" times").to_owned();
@@ -106,7 +83,6 @@ fn verdicts(grid: &Grid) -> Table {
             claim.words.clone(),
         ]);
     }
-    align_right(&mut table, 2..5);
     table
 }
 

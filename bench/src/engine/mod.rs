@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ringlog_engine::disk::ring::{RingError, Runtime};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -69,6 +69,9 @@ pub struct Settings {
     /// Memory for the tails of all partitions: with many, the less it is, the smaller are the writes to their segments
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "256MiB")]
     pub tail: u64,
+    /// Which ways are measured [default: all]
+    #[arg(long, value_name = "WAY,...", value_delimiter = ',', value_enum)]
+    pub ways: Vec<AppendPath>,
     /// How much is stored to be read; 0 measures no reads [default: 1GiB, 128MiB with --quick]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub read_size: Option<u64>,
@@ -81,6 +84,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
     cases: Vec<Case>,
+    ways: Vec<AppendPath>,
     times: Times,
     runs: u32,
     journal_bytes: u64,
@@ -168,7 +172,17 @@ impl Settings {
             )));
         }
         let times = Times { measure, warm_up };
-        Ok(Plan { cases, times, runs: self.runs.unwrap_or(runs), journal_bytes: self.journal, tail_bytes: self.tail, read_bytes })
+        let ways = AppendPath::value_variants().iter().copied();
+        let ways = ways.filter(|way| self.ways.is_empty() || self.ways.contains(way)).collect();
+        Ok(Plan {
+            cases,
+            ways,
+            times,
+            runs: self.runs.unwrap_or(runs),
+            journal_bytes: self.journal,
+            tail_bytes: self.tail,
+            read_bytes,
+        })
     }
 }
 
@@ -228,6 +242,14 @@ struct Measured {
     recoveries: Vec<Recovery>,
 }
 
+/// Checks the settings.
+///
+/// # Errors
+/// They are nonsense.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    settings.plan().map(drop)
+}
+
 /// Measures everything. Ends early, with what it has, when asked to stop.
 ///
 /// # Errors
@@ -242,11 +264,10 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
     let progress = Progress::new(shared.quiet);
     let mut measured: Vec<Measured> =
         plan.cases.iter().map(|case| Measured { case: *case, ways: Vec::new(), recoveries: Vec::new() }).collect();
-    let paths = [AppendPath::Raw, AppendPath::RawTwice, AppendPath::Journal, AppendPath::EachDirect, AppendPath::EachBuffered];
-    let bar = progress.count("", u64::from(plan.runs) * (measured.len() * paths.len()) as u64);
+    let bar = progress.count("", u64::from(plan.runs) * (measured.len() * plan.ways.len()) as u64);
     for _ in 0..plan.runs {
         for measured in &mut measured {
-            for path in paths {
+            for &path in &plan.ways {
                 if stop::requested() {
                     break;
                 }
@@ -291,8 +312,9 @@ fn one_way(
     let figures = {
         let runtime = runtime()?;
         let figures = match path {
-            AppendPath::Raw => runtime.block_on(bare::raw(&directory, &case, plan, false)),
-            AppendPath::RawTwice => runtime.block_on(bare::raw(&directory, &case, plan, true)),
+            AppendPath::Raw => runtime.block_on(bare::raw(&directory, &case, plan, bare::Work::Once)),
+            AppendPath::RawTwice => runtime.block_on(bare::raw(&directory, &case, plan, bare::Work::Twice)),
+            AppendPath::RawCopied => runtime.block_on(bare::raw(&directory, &case, plan, bare::Work::Copied)),
             AppendPath::EachDirect => runtime.block_on(bare::each(&directory, &case, plan, true)),
             AppendPath::EachBuffered => runtime.block_on(bare::each(&directory, &case, plan, false)),
             AppendPath::Journal => runtime.block_on(journal::appends(&directory, &case, plan))?,
@@ -375,7 +397,8 @@ fn notes(plan: &Plan) -> Vec<String> {
     vec![
         format!(
             "raw: a direct write of a round's bytes, whole blocks of 4 KiB, into a file of {} that is written again and again, one round in \
-             flight, synced as often; raw twice: the same bytes once more into a second file, by 1 MiB, four in flight, as segments get them",
+             flight, synced as often; raw twice: the same bytes once more into a second file, by 1 MiB, four in flight, as segments get them; raw \
+             copied: the same, and the CRC of each batch, its copy, and another copy with a CRC for the round",
             show_bytes(plan.journal_bytes)
         ),
         "journal: the engine; a batch is validated, given its offset, copied to its partition's tail, journaled and later written to its \
@@ -405,6 +428,7 @@ mod tests {
             runs: None,
             journal: 512 << 20,
             tail: 256 << 20,
+            ways: Vec::new(),
             read_size: None,
             quick: false,
         }

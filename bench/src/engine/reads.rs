@@ -1,6 +1,7 @@
 //! Reading a partition and sending it to a socket of this machine, by the engine's plans and by a bare loop over the same bytes.
 //! For [`super`].
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -58,14 +59,19 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
     drop((core, partition, runtime));
 
     let files = segments(directory).map_err(Error::io(directory))?;
-    let runtime = super::runtime()?;
-    let (core, partition) = runtime.block_on(reopen(directory, plan, closed)).map_err(Error::io(directory))?;
+    let closed = RefCell::new(closed);
     let (mut warm, mut cold) = (Pair::default(), Pair::default());
     for run in 0..plan.runs {
         for (pair, is_cold) in [(&mut cold, true), (&mut warm, false)] {
+            // A core of its own each time: one that has read a file before goes another way, through the page cache.
             let ours = || {
+                let runtime = super::runtime()?;
+                let reopened = runtime.block_on(reopen(directory, plan, closed.take())).map_err(Error::io(directory))?;
+                let (core, partition) = reopened;
                 prepare(&files, is_cold).map_err(Error::io(directory))?;
-                runtime.block_on(engine(&core, &partition, 0, count, 1, batch_bytes, false))
+                let figures = runtime.block_on(engine(&core, &partition, 0, count, 1, batch_bytes, false))?;
+                *closed.borrow_mut() = runtime.block_on(core.close()).map_err(Error::io(directory))?;
+                Ok(figures)
             };
             let raw = || {
                 prepare(&files, is_cold).map_err(Error::io(directory))?;

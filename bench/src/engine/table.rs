@@ -1,24 +1,15 @@
 //! What `engine` measured, as tables for the terminal. For [`super`].
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::Table;
 
 use super::Case;
 use crate::results::{AppendPath, AppendWay, Appends, Engine};
-use crate::units::{settings_line, show_bytes, show_count};
+use crate::table;
+use crate::units::{show_bytes, show_count};
 
 /// Prints what `engine` measured.
 pub fn print(engine: &Engine) {
-    if engine.appends.is_empty() && engine.reads.is_empty() {
-        println!("nothing was measured");
-        return;
-    }
-    for (title, table) in tables(engine) {
-        println!("\n{title}\n{table}");
-    }
-    println!("{}", settings_line(&engine.settings));
-    for note in &engine.notes {
-        println!("- {note}");
-    }
+    table::print(&tables(engine), &engine.settings, &engine.notes);
 }
 
 /// What was measured, each table with its title.
@@ -38,23 +29,12 @@ pub fn tables(engine: &Engine) -> Vec<(String, Table)> {
     tables
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.iter().copied());
-    for at in 1..header.len() {
-        if let Some(column) = table.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
 fn appends(engine: &Engine, sync_rounds: u64) -> Table {
-    let mut table = table(&[
+    let columns = [
         "partitions × batch",
         "raw",
         "raw twice",
+        "raw copied",
         "journal",
         "of raw",
         "of raw twice",
@@ -62,7 +42,8 @@ fn appends(engine: &Engine, sync_rounds: u64) -> Table {
         "each direct",
         "each buffered",
         "recovery",
-    ]);
+    ];
+    let mut table = table::table(&columns, 1..columns.len());
     for appends in engine.appends.iter().filter(|appends| appends.sync_rounds == sync_rounds) {
         let way = |path| appends.ways.iter().find(|way| way.path == path);
         let show = |path| way(path).map_or_else(String::new, |way: &AppendWay| rate(way.mb_per_s, way.cpu_s_per_gb));
@@ -72,6 +53,7 @@ fn appends(engine: &Engine, sync_rounds: u64) -> Table {
             format!("{} × {}", show_count(u64::from(appends.partitions)), show_bytes(appends.batch_bytes)),
             show(AppendPath::Raw),
             show(AppendPath::RawTwice),
+            show(AppendPath::RawCopied),
             show(AppendPath::Journal),
             of(journal.and_then(|journal| journal.of_raw)),
             of(journal.and_then(|journal| journal.of_raw_twice)),
@@ -90,7 +72,7 @@ fn recovery(appends: &Appends) -> String {
 }
 
 fn reads(engine: &Engine) -> Table {
-    let mut table = table(&["from", "bare loop", "engine", "of bare"]);
+    let mut table = table::table(&["from", "bare loop", "engine", "of bare"], 1..4);
     for read in &engine.reads {
         table.add_row([
             read.source.clone(),
@@ -120,6 +102,7 @@ pub(super) fn name(case: &Case, path: AppendPath) -> String {
     let path = match path {
         AppendPath::Raw => "raw",
         AppendPath::RawTwice => "raw twice",
+        AppendPath::RawCopied => "raw copied",
         AppendPath::Journal => "journal",
         AppendPath::EachDirect => "each direct",
         AppendPath::EachBuffered => "each buffered",

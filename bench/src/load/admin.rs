@@ -1,13 +1,18 @@
-//! What the main thread asks a broker outside of the load, each time over a connection of its own. It blocks.
+//! What the main thread asks a broker outside of the load, each time over a connection of its own. It blocks; once the run has
+//! begun it waits for a broker that went away, as long as the run's own connections do.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
 use super::client::{ClientError, Connection, Offsets, Topic, create_topic, delete_topic, find_topic, list_offsets, resolve};
 use super::plan::Plan;
 use crate::error::Error;
+use crate::stop;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a broker is asked through, outside of the load.
 pub(crate) struct Admin {
@@ -19,6 +24,8 @@ pub(crate) struct Admin {
     pub timeout: Duration,
     /// Whether a broker elsewhere is fine.
     pub allow_remote: bool,
+    /// How long to try again.
+    pub retry_for: Duration,
 }
 
 impl Admin {
@@ -30,7 +37,25 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::Failed(format!("no runtime: {error}")))?;
         let addresses = resolve(&plan.bootstrap, plan.allow_remote)?;
-        Ok(Self { runtime, addresses, timeout: plan.timeout, allow_remote: plan.allow_remote })
+        Ok(Self { runtime, addresses, timeout: plan.timeout, allow_remote: plan.allow_remote, retry_for: plan.retry_for })
+    }
+
+    /// Asks again while the broker, which was there before, is away.
+    fn patiently<T>(&self, ask: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+        let started = Instant::now();
+        loop {
+            match ask() {
+                // One that is just starting, or ending, may close a connection that it took.
+                Err(error)
+                    if (error.is_passing() || matches!(error, ClientError::NotKafka { .. }))
+                        && started.elapsed() < self.retry_for
+                        && !stop::requested() =>
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Looks a topic up.
@@ -78,15 +103,16 @@ impl Admin {
 
     /// The ends once they stay: with acks=1 what was acknowledged may become visible a little later.
     pub(crate) fn settled_ends(&self, topic: &Topic, acks: i16) -> Result<Vec<i64>, ClientError> {
-        let mut ends = self.offsets(topic, Offsets::Latest)?;
+        let ends = || self.patiently(|| self.offsets(topic, Offsets::Latest));
+        let mut settled = ends()?;
         for _ in 0..if acks == 1 { 50 } else { 0 } {
-            std::thread::sleep(Duration::from_millis(200));
-            let again = self.offsets(topic, Offsets::Latest)?;
-            if again == ends {
+            std::thread::sleep(PAUSE);
+            let again = ends()?;
+            if again == settled {
                 break;
             }
-            ends = again;
+            settled = again;
         }
-        Ok(ends)
+        Ok(settled)
     }
 }

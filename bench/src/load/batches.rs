@@ -5,7 +5,7 @@ use ringlog_engine::batch::{BatchBuilder, CRC_START, HEADER_BYTES, crc_of};
 use ringlog_engine::compression::{Codec, compress};
 use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
 
-use super::content::{Filler, KEY_BYTES, Keys, Random, STAMP_BYTES, Stamp};
+use super::content::{Filler, KEY_BYTES, Keys, Random, STAMP_BYTES, Stamp, key_bytes};
 
 const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 17;
@@ -123,9 +123,15 @@ impl Batches {
         let end = self.ends[fill.records - 1];
         let plain = &mut buffer.plain;
         let content = shape.stamped || shape.keyed;
-        if shape.stamped {
-            for (record, end) in self.ends[..fill.records].iter().enumerate() {
-                let value = &mut plain[end - 1 - shape.value_bytes..end - 1];
+        let length_bytes = varint_bytes(shape.value_bytes);
+        for (record, end) in self.ends[..if content { fill.records } else { 0 }].iter().enumerate() {
+            let value_start = end - 1 - shape.value_bytes;
+            let key = fill.keys.as_deref_mut().map(|keys| keys.next_key(fill.partition.cast_unsigned()));
+            if let Some(key) = key {
+                let key_end = value_start - length_bytes;
+                plain[key_end - KEY_BYTES..key_end].copy_from_slice(&key_bytes(key));
+            }
+            if shape.stamped {
                 let stamp = Stamp {
                     run: shape.run,
                     producer: shape.producer,
@@ -134,15 +140,9 @@ impl Batches {
                     sent_ns: (fill.sent_ns)(record as u64),
                     filler_at: self.filler_at[record] + STAMP_BYTES as u32,
                     value_bytes: shape.value_bytes as u32,
+                    key,
                 };
-                stamp.write(value);
-            }
-        }
-        if let Some(keys) = fill.keys.as_deref_mut() {
-            let length_bytes = varint_bytes(shape.value_bytes);
-            for end in &self.ends[..fill.records] {
-                let key_end = end - 1 - shape.value_bytes - length_bytes;
-                plain[key_end - KEY_BYTES..key_end].copy_from_slice(&keys.next_key(fill.partition.cast_unsigned()));
+                stamp.write(&mut plain[value_start..end - 1]);
             }
         }
         let resized = buffer.records != fill.records;
@@ -273,7 +273,7 @@ mod tests {
                     let key = u64::from_be_bytes(key.try_into().unwrap()) as u32;
                     assert!(key < 50 && Keys::partition(key, 4) == 2);
                     let stamp = Stamp::read(&value).unwrap();
-                    assert_eq!((stamp.run, stamp.producer, stamp.partition), (42, 3, 2));
+                    assert_eq!((stamp.run, stamp.producer, stamp.partition, stamp.key), (42, 3, 2, Some(key)));
                     assert_eq!((stamp.sequence, stamp.sent_ns), (sequence + at as u64, 5_000 + at as u64));
                     assert_eq!(value[STAMP_BYTES..], *filler.slice(stamp.filler_at, 200 - STAMP_BYTES).unwrap());
                 }

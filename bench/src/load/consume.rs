@@ -1,8 +1,10 @@
 //! One consumer's connection to one broker: fetches its partitions in turn with the answers, looks at batch headers alone unless
-//! the run wants more, and never asks for the next before it knows where that begins.
+//! the run wants more, and never asks for the next before it knows where that begins. After a broker that went away it goes on
+//! where it was.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringlog_engine::batch::{BatchView, batches};
 use ringlog_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
@@ -12,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use super::client::{ClientError, Connection, gone, header};
 use super::content::Stamp;
 use super::control::{Lane, LaneReport, Phase, Times};
+use super::retry::{Retry, reconnect};
 use super::verify::Tracker;
 
 /// What a broker may send over what was asked for: the batch that is larger than that (KIP-74), and the frame around.
@@ -45,6 +48,8 @@ pub(crate) struct ConsumerSpec {
     pub end_to_end: bool,
     /// What looks at every record.
     pub tracker: Option<Tracker>,
+    /// How long to reconnect and ask again.
+    pub retry_for: Duration,
 }
 
 struct Consumer {
@@ -64,6 +69,7 @@ struct Consumer {
     /// Where to end, once producers have.
     until: Option<Arc<Vec<i64>>>,
     stopped: bool,
+    retry: Retry,
     report: LaneReport,
     /// What the answer that is being read brought.
     records: u64,
@@ -75,9 +81,7 @@ struct Consumer {
 /// # Errors
 /// What the broker does that a run cannot go on with.
 pub(crate) async fn run(spec: ConsumerSpec, mut lane: Lane) -> Result<LaneReport, ClientError> {
-    let mut connection = Connection::open(spec.leader, lane.shared.timeout).await?;
-    let version = connection.versions.of(ApiKey::Fetch)?;
-    connection.incoming.set_frame_bytes_max(spec.bytes_max as usize + ANSWER_EXCESS_BYTES);
+    let connection = Connection::open(spec.leader, lane.shared.timeout).await?;
     let request = FetchRequest {
         replica_id: -1,
         max_wait_ms: spec.wait_ms,
@@ -93,7 +97,7 @@ pub(crate) async fn run(spec: ConsumerSpec, mut lane: Lane) -> Result<LaneReport
         next: spec.partitions.iter().map(|(_, offset)| *offset).collect(),
         lane,
         connection,
-        version,
+        version: 0,
         request,
         encoder: Encoder::new(),
         correlation_id: 0,
@@ -102,12 +106,17 @@ pub(crate) async fn run(spec: ConsumerSpec, mut lane: Lane) -> Result<LaneReport
         times,
         until: None,
         stopped: false,
+        // Any seed does, that is not everyone's.
+        retry: Retry::new(spec.retry_for, progressed_ns),
         report: LaneReport::default(),
         records: 0,
         bytes: 0,
         spec,
     };
-    let ended = consumer.go().await;
+    let ended = match consumer.take_up() {
+        Ok(()) => consumer.go().await,
+        Err(error) => Err(error),
+    };
     let partitions = consumer.spec.partitions.iter().map(|(index, _)| *index).collect();
     consumer.report.tracker = consumer.spec.tracker.take().map(|tracker| (tracker, partitions));
     ended.map(|()| consumer.report)
@@ -120,8 +129,14 @@ impl Consumer {
             if self.stopped || self.is_done() {
                 return Ok(());
             }
-            self.ask().await?;
-            self.hear().await?;
+            let heard = match self.ask().await {
+                Ok(()) => self.hear().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = heard {
+                self.recover(error).await?;
+                continue;
+            }
             if self.stopped {
                 return Ok(());
             }
@@ -130,6 +145,39 @@ impl Consumer {
                 return if self.spec.tracker.is_some() { Ok(()) } else { Err(stalled) };
             }
         }
+    }
+
+    /// Makes the connection one for fetches.
+    fn take_up(&mut self) -> Result<(), ClientError> {
+        self.version = self.connection.versions.of(ApiKey::Fetch)?;
+        self.connection.incoming.set_frame_bytes_max(self.spec.bytes_max as usize + ANSWER_EXCESS_BYTES);
+        Ok(())
+    }
+
+    /// After what may pass: a pause, or a new connection, in the time there is.
+    async fn recover(&mut self, error: ClientError) -> Result<(), ClientError> {
+        self.report.failed(&error);
+        // As Kafka's consumer: what the broker finds damaged on its disk will not be whole the next time.
+        let damaged = matches!(error, ClientError::Refused { code: ErrorCode::CORRUPT_MESSAGE, .. });
+        if damaged || !error.is_passing() {
+            return Err(error);
+        }
+        if matches!(error, ClientError::Refused { .. }) {
+            if !self.retry.failed(self.lane.shared.clock.now_ns()) {
+                return Err(error);
+            }
+            self.stopped |= self.lane.pause_until(self.retry.next_ns()).await;
+        } else {
+            match reconnect(&mut self.retry, &mut self.lane, self.spec.leader, error).await? {
+                Some(connection) => {
+                    self.connection = connection;
+                    self.take_up()?;
+                }
+                None => self.stopped = true,
+            }
+        }
+        self.progressed_ns = self.lane.shared.clock.now_ns();
+        Ok(())
     }
 
     /// Whether answers have brought nothing for too long, although there is something below the end that the broker told.
@@ -272,6 +320,7 @@ impl Consumer {
         if response.error_code != ErrorCode::NONE {
             return Err(refused(String::new(), response.error_code));
         }
+        let mut failed = None;
         let mut taken = Taken {
             records: 0,
             bytes: 0,
@@ -287,7 +336,8 @@ impl Consumer {
                 return Err(nonsense(format!("it brings partition {index}, which was not asked for")));
             };
             if partition.error_code != ErrorCode::NONE {
-                return Err(refused(format!("of partition {}-{index}", self.spec.topic), partition.error_code));
+                failed = failed.or(Some(refused(format!("of partition {}-{index}", self.spec.topic), partition.error_code)));
+                continue;
             }
             if let Some(bytes) = partition.records.bytes() {
                 let next = taken.batches(index, self.next[at], bytes).map_err(nonsense)?;
@@ -310,6 +360,10 @@ impl Consumer {
                 }
             });
         }
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+        self.retry.succeeded();
         Ok(())
     }
 }
@@ -387,7 +441,7 @@ impl Taken<'_> {
                         continue;
                     }
                     if let Some(tracker) = self.tracker.as_deref_mut() {
-                        tracker.take(partition, offset, record.value);
+                        tracker.take(partition, offset, &record);
                     }
                     if self.end_to_end
                         && self.measured

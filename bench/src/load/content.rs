@@ -4,7 +4,7 @@
 /// The bytes of a key.
 pub(crate) const KEY_BYTES: usize = 8;
 /// The bytes of a [`Stamp`] at the front of a value.
-pub(crate) const STAMP_BYTES: usize = 44;
+pub(crate) const STAMP_BYTES: usize = 48;
 
 const STAMP_CHECKED_BYTES: usize = STAMP_BYTES - 4;
 /// How many places a record's filler can start at.
@@ -27,7 +27,12 @@ pub(crate) struct Stamp {
     pub filler_at: u32,
     /// The whole value's bytes.
     pub value_bytes: u32,
+    /// The record's key; `None` where it has none.
+    pub key: Option<u32>,
 }
+
+/// In a stamp, what stands for no key: there are never so many.
+const NO_KEY: u32 = u32::MAX;
 
 impl Stamp {
     /// Writes it to the front of a value.
@@ -39,6 +44,7 @@ impl Stamp {
         value[24..32].copy_from_slice(&self.sent_ns.to_be_bytes());
         value[32..36].copy_from_slice(&self.filler_at.to_be_bytes());
         value[36..40].copy_from_slice(&self.value_bytes.to_be_bytes());
+        value[40..44].copy_from_slice(&self.key.unwrap_or(NO_KEY).to_be_bytes());
         let crc = crc32c::crc32c(&value[..STAMP_CHECKED_BYTES]);
         value[STAMP_CHECKED_BYTES..STAMP_BYTES].copy_from_slice(&crc.to_be_bytes());
     }
@@ -61,6 +67,7 @@ impl Stamp {
             sent_ns: u64_at(24),
             filler_at: u32_at(32),
             value_bytes: u32_at(36),
+            key: Some(u32_at(40)).filter(|key| *key != NO_KEY),
         })
     }
 }
@@ -180,13 +187,19 @@ impl Keys {
         partition
     }
 
-    /// The next key of a partition, as bytes; of one that has none, its number.
-    pub(crate) fn next_key(&mut self, partition: u32) -> [u8; KEY_BYTES] {
+    /// The next key of a partition; of one that has none, its number.
+    pub(crate) fn next_key(&mut self, partition: u32) -> u32 {
         let (keys, next) = &mut self.drawn[(partition % self.partitions) as usize];
         let key = keys.get(*next).copied().unwrap_or(partition);
         *next = if *next + 1 >= keys.len() { 0 } else { *next + 1 };
-        u64::from(key).to_be_bytes()
+        key
     }
+}
+
+/// A key as it is sent.
+#[must_use]
+pub(crate) fn key_bytes(key: u32) -> [u8; KEY_BYTES] {
+    u64::from(key).to_be_bytes()
 }
 
 /// Zipf's distribution by rejection-inversion (Hörmann and Derflinger 1996): no table, however many keys.
@@ -243,7 +256,7 @@ mod tests {
     use super::*;
 
     fn stamp() -> Stamp {
-        Stamp { run: 7, producer: 1, partition: 3, sequence: 9, sent_ns: 1 << 40, filler_at: 5, value_bytes: 100 }
+        Stamp { run: 7, producer: 1, partition: 3, sequence: 9, sent_ns: 1 << 40, filler_at: 5, value_bytes: 100, key: Some(8) }
     }
 
     #[test]
@@ -251,6 +264,8 @@ mod tests {
         let mut value = vec![b'x'; 100];
         stamp().write(&mut value);
         assert_eq!(Stamp::read(&value), Some(stamp()));
+        Stamp { key: None, ..stamp() }.write(&mut value);
+        assert_eq!(Stamp::read(&value), Some(Stamp { key: None, ..stamp() }));
         for at in 0..STAMP_BYTES {
             value[at] ^= 1;
             assert_eq!(Stamp::read(&value), None, "byte {at}");
@@ -303,8 +318,7 @@ mod tests {
         let mut keys = Keys::new(1000, 0.9, 7, 3);
         for _ in 0..1000 {
             let partition = keys.next_partition();
-            let key = u64::from_be_bytes(keys.next_key(partition)) as u32;
-            assert_eq!(Keys::partition(key, 7), partition);
+            assert_eq!(Keys::partition(keys.next_key(partition), 7), partition);
         }
         assert!(Keys::new(1, 0.0, 4, 3).next_partition() < 4);
     }

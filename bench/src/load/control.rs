@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
@@ -147,6 +147,47 @@ pub(crate) struct Shared {
     pub producing: Arc<AtomicUsize>,
     /// How long a request may go without an answer.
     pub timeout: Duration,
+    /// Who has no connection now.
+    pub outages: Arc<Outages>,
+}
+
+/// The lanes that have lost their connection and try for another.
+#[derive(Debug, Default)]
+pub(crate) struct Outages {
+    lanes: AtomicUsize,
+    why: Mutex<String>,
+}
+
+/// One lane's time without a connection; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Outage(Arc<Outages>);
+
+impl Outages {
+    /// A lane has lost its connection.
+    pub(crate) fn begin(self: &Arc<Self>, why: &ClientError) -> Outage {
+        if self.lanes.fetch_add(1, Ordering::AcqRel) == 0 {
+            *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why.to_string();
+        }
+        Outage(Arc::clone(self))
+    }
+
+    /// How many lanes have none.
+    #[must_use]
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes.load(Ordering::Acquire)
+    }
+
+    /// What the first of them saw.
+    #[must_use]
+    pub(crate) fn why(&self) -> String {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        self.0.lanes.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What a lane has of its thread: the signal, and where to count.
@@ -180,6 +221,24 @@ impl Lane {
                 Phase::Drain | Phase::CatchUp(_) | Phase::Abort => return None,
             }
             self.signal.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until then; whether the run was told to end at once meanwhile.
+    pub(crate) async fn pause_until(&mut self, until_ns: u64) -> bool {
+        let pause = Duration::from_nanos(until_ns.saturating_sub(self.shared.clock.now_ns()));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = self.aborted() => true,
+        }
+    }
+
+    /// Resolves when the run is told to end at once.
+    pub(crate) async fn aborted(&mut self) {
+        while !matches!(self.signal.borrow_and_update().phase, Phase::Abort) {
+            if self.signal.changed().await.is_err() {
+                return;
+            }
         }
     }
 

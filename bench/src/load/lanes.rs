@@ -114,6 +114,7 @@ impl Lanes {
             connected: Arc::default(),
             producing: Arc::new(AtomicUsize::new(producing)),
             timeout,
+            outages: Arc::default(),
         };
         let (signal, watch) = watch::channel(Signal { phase: Phase::Connect });
         let (send_interval, intervals) = channel();

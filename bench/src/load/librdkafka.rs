@@ -39,8 +39,10 @@ pub(crate) struct Sender {
     pub run: u64,
     /// What to do.
     pub plan: ProducePlan,
-    /// How long a record may go without an answer.
+    /// How long metadata may take.
     pub timeout: Duration,
+    /// How long a record may go undelivered.
+    pub retry_for: Duration,
 }
 
 /// A consumer to be.
@@ -166,7 +168,7 @@ impl Sender {
             .set("batch.size", batch_bytes.to_string())
             .set("compression.type", plan.codec.name())
             .set("message.max.bytes", (batch_bytes + 1024).clamp(1_000_000, 1_000_000_000).to_string())
-            .set("message.timeout.ms", plan.retry_for.max(self.timeout).as_millis().max(1).to_string());
+            .set("message.timeout.ms", self.retry_for.max(self.timeout).as_millis().max(1).to_string());
         if plan.rate.is_some() {
             config.set("linger.ms", format!("{}", plan.linger.as_secs_f64() * 1e3));
         }

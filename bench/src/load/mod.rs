@@ -21,6 +21,7 @@ mod print;
 mod produce;
 mod ranges;
 mod read_back;
+mod retry;
 mod session;
 mod verify;
 mod verify_log;
@@ -44,6 +45,14 @@ pub struct LoadArgs {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: LoadCommand,
+}
+
+/// Checks the arguments.
+///
+/// # Errors
+/// They make no sense.
+pub fn check(args: &LoadArgs) -> Result<(), Error> {
+    args.command.plan().map(drop)
 }
 
 /// Runs a load; writes its `.hlog` files beside where the run will be stored.

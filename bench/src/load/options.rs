@@ -78,7 +78,13 @@ pub(crate) struct VerifyCommand {
     /// How long a request may go without an answer.
     #[arg(long, default_value = "30s", value_parser = units::duration, value_name = "TIME")]
     timeout: Duration,
+    /// How long to reconnect and ask again when the broker goes away or answers with a passing error; 0s gives up at once.
+    #[arg(long, default_value = RETRY_FOR, value_parser = units::duration, value_name = "TIME")]
+    retry_for: Duration,
 }
+
+/// Kafka's default of `delivery.timeout.ms` (KIP-91).
+const RETRY_FOR: &str = "2min";
 
 /// Which client library drives the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -122,6 +128,10 @@ struct TargetArgs {
     /// How long a request may go without an answer.
     #[arg(long, default_value = "30s", value_parser = units::duration, value_name = "TIME")]
     timeout: Duration,
+    /// How long to reconnect, and to send or ask again what was not answered, when the broker goes away or answers with a passing
+    /// error; 0s gives up at once [default: 2min, as Kafka's producer; 0s with --acks 0].
+    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    retry_for: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -178,15 +188,12 @@ struct ProduceArgs {
     /// Open loop: so many records a second in all, come what may; latency counts from when a record was to be sent.
     #[arg(long, value_parser = units::count, value_name = "RECORDS")]
     rate: Option<u64>,
-    /// Read back every acknowledged record and compare it byte for byte.
+    /// Read back every acknowledged record and compare it byte for byte: key, value, and that there are no headers.
     #[arg(long)]
     verify: bool,
     /// Keep what was acknowledged in this file, for `load verify`; implies --keep-topic.
     #[arg(long, value_name = "FILE")]
     verify_log: Option<PathBuf>,
-    /// How long to reconnect and send again when the broker goes away or answers with a passing error.
-    #[arg(long, default_value = "0s", value_parser = units::duration, value_name = "TIME")]
-    retry_for: Duration,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -265,6 +272,7 @@ impl LoadCommand {
                 threads: 1,
                 pid: None,
                 timeout: not_zero("--timeout", command.timeout)?,
+                retry_for: bounded("--retry-for", command.retry_for)?,
                 amount: Amount::Once,
                 warm_up: Duration::ZERO,
                 produce: None,
@@ -325,6 +333,15 @@ fn plan(
         _ if produce.is_none() => Amount::Once,
         _ => Amount::Duration(Duration::from_secs(10)),
     };
+    let unanswered = produce.is_some_and(|args| args.acks == 0);
+    let retry_for = match target.retry_for {
+        Some(given) if unanswered && !given.is_zero() => {
+            return usage("--retry-for needs acknowledgements: with --acks 0 nobody knows what to send again");
+        }
+        Some(given) => bounded("--retry-for", given)?,
+        None if unanswered => Duration::ZERO,
+        None => units::duration(RETRY_FOR).map_err(Error::Usage)?,
+    };
     let producing = produce.map(|args| produce_plan(args, what)).transpose()?;
     let consuming = consume.map(|args| consume_plan(args, what)).transpose()?;
     let verify_log = produce.and_then(|args| args.verify_log.clone());
@@ -358,6 +375,7 @@ fn plan(
         threads: usize::from(target.threads),
         pid: target.pid,
         timeout: not_zero("--timeout", target.timeout)?,
+        retry_for,
         amount: chosen,
         warm_up: bounded("--warm-up", amount.warm_up)?,
         produce: producing,
@@ -383,9 +401,6 @@ fn produce_plan(args: &ProduceArgs, what: &str) -> Result<ProducePlan, Error> {
     }
     if args.acks == 0 && (args.verify || args.verify_log.is_some()) {
         return usage("--verify needs acknowledgements: with --acks 0 there are none");
-    }
-    if args.acks == 0 && !args.retry_for.is_zero() {
-        return usage("--retry-for needs acknowledgements: with --acks 0 nobody knows what to send again");
     }
     if args.rate == Some(0) {
         return usage("--rate is 1 or more");
@@ -454,7 +469,6 @@ fn produce_plan(args: &ProduceArgs, what: &str) -> Result<ProducePlan, Error> {
         in_flight: usize::from(args.in_flight),
         rate: args.rate,
         stamped,
-        retry_for: bounded("--retry-for", args.retry_for)?,
     })
 }
 
@@ -532,6 +546,8 @@ mod tests {
         let produce = plan.produce.unwrap();
         assert_eq!((produce.value_bytes, produce.batch_records, produce.acks), (1000, 16, -1));
         assert_eq!(plan.amount, Amount::Duration(Duration::from_secs(10)));
+        assert_eq!(plan.retry_for, Duration::from_secs(120));
+        assert_eq!(planned("produce --acks 0").unwrap().retry_for, Duration::ZERO);
         assert_eq!(planned("consume").unwrap().amount, Amount::Once);
         assert!(planned("end-to-end --rate 1000").unwrap().consume.unwrap().end_to_end);
     }
@@ -553,6 +569,8 @@ mod tests {
             ("produce --keys 0", "--keys"),
             ("produce --acks 2", "0, 1 or all"),
             ("produce --acks 0 --verify", "acknowledgements"),
+            ("produce --acks 0 --retry-for 1s", "acknowledgements"),
+            ("consume --retry-for 1000000h", "--retry-for"),
             ("produce --acks 1 --idempotent", "--acks all"),
             ("produce --in-flight 6 --idempotent", "--in-flight"),
             ("produce --in-flight 0", "--in-flight"),

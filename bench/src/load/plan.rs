@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub pid: Option<u32>,
     /// How long a request may go without an answer.
     pub timeout: Duration,
+    /// How long to reconnect and ask or send again; zero gives up at once.
+    pub retry_for: Duration,
     /// How much of it.
     pub amount: Amount,
     /// Before anything is counted.
@@ -86,8 +88,6 @@ pub(crate) struct ProducePlan {
     pub rate: Option<u64>,
     /// Whether each record says who sent it, when, and in what order.
     pub stamped: bool,
-    /// How long to reconnect and send again.
-    pub retry_for: Duration,
 }
 
 /// What consumers do.

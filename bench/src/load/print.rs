@@ -1,9 +1,9 @@
 //! A load's result as a table for people.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 
 use crate::results::{Load, ProcessUse, Side};
+use crate::table;
 use crate::units::{show_bytes, show_count, show_us};
 
 /// Prints it.
@@ -44,17 +44,8 @@ pub fn print(load: &Load) {
     }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 fn figures(sides: &[(&str, &Option<Side>)]) -> Table {
-    let mut table = table(["", "records", "records/s", "MB/s", "s", "p50", "p99", "p99.9", "max"]);
+    let mut table = table::table(&["", "records", "records/s", "MB/s", "s", "p50", "p99", "p99.9", "max"], 1..9);
     for (name, side) in sides {
         let Some(side) = side else { continue };
         let latency = side.latency.as_ref();
@@ -75,7 +66,7 @@ fn figures(sides: &[(&str, &Option<Side>)]) -> Table {
 }
 
 fn usage(processes: &[(&str, Option<&ProcessUse>)]) -> Table {
-    let mut table = table(["", "CPU s", "CPU s/GB", "peak RSS", "written", "read", "waits", "preempted"]);
+    let mut table = table::table(&["", "CPU s", "CPU s/GB", "peak RSS", "written", "read", "waits", "preempted"], 1..8);
     for (name, used) in processes {
         let Some(used) = used else { continue };
         let storage = |bytes: Option<u64>| bytes.map_or_else(|| "–".to_owned(), show_bytes);

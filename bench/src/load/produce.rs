@@ -15,12 +15,11 @@ use super::client::{ClientError, Connection, gone, header};
 use super::content::Keys;
 use super::control::{Lane, LaneReport, Phase, Timer, Times, wall_ms};
 use super::pace::Pace;
+use super::retry::{Retry, reconnect};
 use super::verify::Ledger;
 
 /// A record of an open loop that begins later than this, though nothing but us stood in the way, is our delay.
 const LATE_NS: u64 = 1_000_000;
-/// How long a broker that answers with a passing error is left alone.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What an open loop could not send in time is sent after its end, for so long and as long again as it took.
 const OVERTIME_NS: u64 = 10_000_000_000;
 /// Frames written by one call.
@@ -55,7 +54,7 @@ pub(crate) struct ProducerSpec {
     pub idempotent: Option<(i64, i16)>,
     /// Its share of an open loop, once the start is known: rate, number of this lane, lanes, linger.
     pub pace: Option<(u64, u32, u32, u64)>,
-    /// How long to try again.
+    /// How long to reconnect and send again.
     pub retry_for: Duration,
     /// What it sent, by its partitions' order; read by the main thread as well.
     pub ledger: Arc<Mutex<Vec<Ledger>>>,
@@ -101,8 +100,7 @@ struct Producer {
     waiting: VecDeque<usize>,
     /// Slots to be sent again.
     failed: Vec<usize>,
-    failing_since_ns: Option<u64>,
-    retry_at_ns: u64,
+    retry: Retry,
     outgoing: VecDeque<Outgoing>,
     spare: Vec<Vec<u8>>,
     turn: usize,
@@ -150,8 +148,7 @@ pub(crate) async fn run(spec: ProducerSpec, mut lane: Lane) -> Result<LaneReport
         free: (0..slots).rev().collect(),
         waiting: VecDeque::with_capacity(slots),
         failed: Vec::new(),
-        failing_since_ns: None,
-        retry_at_ns: 0,
+        retry: Retry::new(spec.retry_for, u64::from(spec.producer)),
         outgoing: VecDeque::with_capacity(slots),
         spare: Vec::new(),
         turn,
@@ -180,7 +177,11 @@ impl Producer {
             match self.step(timer).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
-                Err(error) => self.recover(error).await?,
+                Err(error) => {
+                    if self.recover(error).await? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -241,8 +242,8 @@ impl Producer {
 
     /// Makes requests of what is due. Returns when more will be, where only time stands in the way.
     fn enqueue(&mut self, now_ns: u64) -> Option<u64> {
-        if self.failing_since_ns.is_some() && !(self.failed.is_empty() && self.waiting.is_empty()) {
-            return (!self.failed.is_empty() && self.waiting.is_empty()).then_some(self.retry_at_ns);
+        if self.retry.is_failing() && !(self.failed.is_empty() && self.waiting.is_empty()) {
+            return (!self.failed.is_empty() && self.waiting.is_empty()).then_some(self.retry.next_ns());
         }
         if let Some(records) = self.last {
             if !self.waiting.is_empty() || !self.outgoing.is_empty() {
@@ -424,7 +425,7 @@ impl Producer {
         let address = self.connection.address;
         let nonsense = |why: String| ClientError::Nonsense { address, api: ApiKey::Produce, why };
         let now_ns = self.lane.shared.clock.now_ns();
-        if self.free.is_empty() || self.failing_since_ns.is_some() {
+        if self.free.is_empty() || self.retry.is_failing() {
             self.unblocked_ns = now_ns;
         }
         loop {
@@ -454,7 +455,7 @@ impl Producer {
                 ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER => {
                     self.acknowledge(slot, now_ns);
                     if self.failed.is_empty() {
-                        self.failing_since_ns = None;
+                        self.retry.succeeded();
                     }
                 }
                 code => self.refused(slot, code, words.as_deref(), now_ns)?,
@@ -492,20 +493,17 @@ impl Producer {
         let follows = code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER && !self.failed.is_empty();
         let error = ClientError::refused(ApiKey::Produce, format!("to partition {}-{partition}", self.spec.topic), code, words);
         self.report.failed(&error);
-        let since = *self.failing_since_ns.get_or_insert(now_ns);
-        let given_up = now_ns - since >= self.spec.retry_for.as_nanos() as u64;
-        if given_up || !(code.is_retriable() || follows) {
+        if !(code.is_retriable() || follows) || !self.retry.failed(now_ns) {
             self.waiting.push_front(slot);
             return Err(error);
         }
         self.failed.push(slot);
-        self.retry_at_ns = now_ns + RETRY_PAUSE.as_nanos() as u64;
         Ok(())
     }
 
     /// Sends again, in their order, what has failed, once nothing else is under way.
     fn resend(&mut self, now_ns: u64) {
-        if self.failed.is_empty() || !self.waiting.is_empty() || now_ns < self.retry_at_ns {
+        if self.failed.is_empty() || !self.waiting.is_empty() || now_ns < self.retry.next_ns() {
             return;
         }
         let mut failed = std::mem::take(&mut self.failed);
@@ -533,42 +531,30 @@ impl Producer {
 
     /// What was sent again waits since then.
     fn unanswered_since(&self) -> u64 {
-        if self.failing_since_ns.is_some() { self.unblocked_ns } else { 0 }
+        if self.retry.is_failing() { self.unblocked_ns } else { 0 }
     }
 
-    /// After a connection was lost: a new one, in the time there is; all that was not acknowledged is sent again.
-    async fn recover(&mut self, error: ClientError) -> Result<(), ClientError> {
-        let now_ns = self.lane.shared.clock.now_ns();
-        let connection_lost = !matches!(error, ClientError::Refused { .. });
-        if connection_lost {
-            self.report.failed(&error);
-        }
-        if !connection_lost || !error.is_passing() || self.spec.retry_for.is_zero() {
+    /// After a connection was lost: a new one, in the time there is; all that was not acknowledged is sent again. Whether the run
+    /// was told to end at once instead.
+    async fn recover(&mut self, error: ClientError) -> Result<bool, ClientError> {
+        if matches!(error, ClientError::Refused { .. }) {
             return Err(error);
         }
-        let since = *self.failing_since_ns.get_or_insert(now_ns);
-        let until_ns = since + self.spec.retry_for.as_nanos() as u64;
-        let mut last = error;
-        loop {
-            let now_ns = self.lane.shared.clock.now_ns();
-            if self.observe() || now_ns >= until_ns {
-                return Err(last);
-            }
-            let patience = Duration::from_nanos(until_ns - now_ns).min(self.lane.shared.timeout);
-            match Connection::open(self.spec.leader, patience).await {
-                Ok(connection) => {
-                    self.version = connection.versions.of(ApiKey::Produce)?;
-                    self.connection = connection;
-                    break;
-                }
-                // Whoever greets strangely may be a broker that is still starting.
-                Err(error) => last = error,
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
+        self.report.failed(&error);
+        if !error.is_passing() {
+            return Err(error);
         }
+        let Some(connection) = reconnect(&mut self.retry, &mut self.lane, self.spec.leader, error).await? else {
+            return Ok(true);
+        };
+        self.version = connection.versions.of(ApiKey::Produce)?;
+        self.connection = connection;
+        self.unblocked_ns = self.lane.shared.clock.now_ns();
         self.outgoing.clear();
         self.failed.extend(self.waiting.drain(..));
-        self.retry_at_ns = 0;
-        Ok(())
+        if self.failed.is_empty() {
+            self.retry.succeeded();
+        }
+        Ok(false)
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn read_back(
             wait_ms: 500,
             end_to_end: false,
             tracker: Some(tracker),
+            retry_for: admin.retry_for,
         };
         let times = Times { start_ns: 0, measure_ns: u64::MAX, deadline_ns: None };
         let (signal, watch) = watch::channel(Signal { phase: Phase::Run(times) });
@@ -56,6 +57,7 @@ pub(crate) fn read_back(
             connected: Arc::default(),
             producing: Arc::new(AtomicUsize::new(0)),
             timeout: admin.timeout,
+            outages: Arc::default(),
         };
         let (intervals, _) = std::sync::mpsc::channel();
         let lane = Lane { shared, signal: watch, role: Role::Consume, intervals, recorder: Default::default() };

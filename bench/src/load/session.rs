@@ -163,7 +163,7 @@ impl Session<'_> {
         }
         watched?;
         if let Some(error) = gathered.failure {
-            return Err(error.into());
+            return Err(self.failure(error, &starts, &ledgers));
         }
         let bytes = gathered.collectors.values().map(Collector::bytes).sum();
         let mut load = Load { settings: plan.settings(), ..Load::default() };
@@ -255,7 +255,7 @@ impl Session<'_> {
                     in_flight: produce.in_flight,
                     idempotent,
                     pace: produce.rate.map(|rate| (rate, lane, lane_count, produce.linger.as_nanos() as u64)),
-                    retry_for: produce.retry_for,
+                    retry_for: self.plan.retry_for,
                     ledger,
                 })));
             }
@@ -284,6 +284,7 @@ impl Session<'_> {
                     run: self.run_id,
                     plan: plan.clone(),
                     timeout: self.plan.timeout,
+                    retry_for: self.plan.retry_for,
                 };
                 LaneSpec::Send(Box::new(sender), (producer, plan.producers))
             }));
@@ -335,6 +336,7 @@ impl Session<'_> {
                     wait_ms: consume.wait.as_millis() as i32,
                     end_to_end: consume.end_to_end,
                     tracker: self.plan.verify.then(|| self.tracker()),
+                    retry_for: self.plan.retry_for,
                 })));
             }
         }
@@ -344,6 +346,22 @@ impl Session<'_> {
     fn tracker(&self) -> Tracker {
         let value_bytes = self.plan.produce.as_ref().map_or(0, |produce| produce.value_bytes);
         Tracker::new([(self.run_id, value_bytes)])
+    }
+
+    /// Why a run failed. Where it was to verify and the broker is still there, with what became of what had been acknowledged.
+    fn failure(&self, error: ClientError, starts: &[i64], ledgers: &SharedLedgers) -> Error {
+        let may_tell = matches!(error, ClientError::Refused { .. } | ClientError::Nonsense { .. });
+        if !self.plan.verify || !may_tell || stop::requested() {
+            return error.into();
+        }
+        let found = self.read_back(starts, ledgers);
+        Error::Failed(match found {
+            Ok(found) if found.is_sound() => {
+                format!("{error}; of the {} records acknowledged before none is lost or wrong", show_count(found.acknowledged))
+            }
+            Ok(found) => format!("{error}; of {}", found.faults()),
+            Err(unread) => format!("{error}; and what was acknowledged before could not be read back: {unread}"),
+        })
     }
 
     /// What was sent and acknowledged so far.
@@ -377,6 +395,7 @@ impl Session<'_> {
         };
         let mut times: Option<Times> = None;
         let mut catching_up = false;
+        let mut outage: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
         let mut looks = 0_u32;
         let both = plan.produce.is_some() && plan.consume.is_some();
@@ -395,6 +414,19 @@ impl Session<'_> {
                         lanes.move_to(Phase::Abort);
                     }
                 }
+            }
+            let outages = &lanes.shared.outages;
+            match (outage, outages.lanes()) {
+                (None, 1..) => {
+                    outage = Some(Instant::now());
+                    let line = format!("{}; trying again for up to {:?}", outages.why(), plan.retry_for);
+                    self.progress.warn(&bar, &line);
+                }
+                (Some(since), 0) => {
+                    outage = None;
+                    self.progress.warn(&bar, &format!("all are connected again after {:.1} s", since.elapsed().as_secs_f64()));
+                }
+                _ => {}
             }
             if gathered.ended >= lanes.count {
                 break Ok(());
@@ -478,21 +510,27 @@ impl Session<'_> {
         ledgers: &SharedLedgers,
         reports: &BTreeMap<Role, Vec<LaneReport>>,
     ) -> Result<Verified, Error> {
-        let ledger = self.ledger(ledgers, true);
-        let mut verified = Verified::default();
         let trackers = reports.get(&Role::Consume).into_iter().flatten().filter_map(|report| report.tracker.as_ref());
         if self.plan.consume.is_some() {
+            let ledger = self.ledger(ledgers, true);
+            let mut verified = Verified::default();
             for (tracker, partitions) in trackers {
                 let covers = |partition: i32| partitions.binary_search(&partition).is_ok();
                 tracker.clone().finish(std::slice::from_ref(&ledger), covers, &mut verified);
             }
             return Ok(verified);
         }
+        self.read_back(starts, ledgers)
+    }
+
+    /// Reads all of the topic since the start of the run, and holds it against what was acknowledged.
+    fn read_back(&self, starts: &[i64], ledgers: &SharedLedgers) -> Result<Verified, Error> {
         self.progress.note("reading back what was acknowledged");
         let acks = self.plan.produce.as_ref().map_or(-1, |produce| produce.acks);
         let ends = self.admin.settled_ends(self.topic, acks)?;
         let (tracker, _) = read_back(self.admin, self.topic, starts, &ends, self.tracker())?;
-        tracker.finish(&[ledger], |_| true, &mut verified);
+        let mut verified = Verified::default();
+        tracker.finish(&[self.ledger(ledgers, true)], |_| true, &mut verified);
         Ok(verified)
     }
 }

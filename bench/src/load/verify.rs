@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use ringlog_engine::record::Record;
 use serde::{Deserialize, Serialize};
 
-use super::content::{Filler, STAMP_BYTES, Stamp};
+use super::content::{Filler, STAMP_BYTES, Stamp, key_bytes};
 use super::ranges::Ranges;
 use crate::results::Verified;
 
@@ -162,9 +163,9 @@ impl Tracker {
         self.find(None, || format!("partition {partition}, offset {offset}: {why}"));
     }
 
-    /// Takes the next record of a partition.
-    pub(crate) fn take(&mut self, partition: i32, offset: i64, value: Option<&[u8]>) {
-        let value = value.unwrap_or_default();
+    /// Takes the next record of a partition: its value, its key, and that it has no headers, as none is sent.
+    pub(crate) fn take(&mut self, partition: i32, offset: i64, record: &Record<'_>) {
+        let value = record.value.unwrap_or_default();
         let Some(stamp) = Stamp::read(value) else {
             self.damaged += 1;
             self.find(None, || format!("partition {partition}, offset {offset}: bytes that nobody sent"));
@@ -180,7 +181,10 @@ impl Tracker {
             });
             return;
         };
-        let whole = value.len() == stamp.value_bytes as usize
+        let key = stamp.key.map(key_bytes);
+        let whole = record.key == key.as_ref().map(|key| &key[..])
+            && record.headers().next().is_none()
+            && value.len() == stamp.value_bytes as usize
             && filler.slice(stamp.filler_at, value.len() - STAMP_BYTES) == Some(&value[STAMP_BYTES..]);
         let sequence = stamp.sequence;
         let stream = self.streams.entry((stamp.run, stamp.producer, partition)).or_default();
@@ -292,8 +296,8 @@ mod tests {
         let filler = Filler::new(RUN, VALUE_BYTES);
         let mut value = filler.slice(5, VALUE_BYTES).unwrap().to_vec();
         let filler_at = 5 + STAMP_BYTES as u32;
-        Stamp { run: RUN, producer, partition, sequence, sent_ns: 0, filler_at, value_bytes: VALUE_BYTES as u32 }
-            .write(&mut value);
+        let value_bytes = VALUE_BYTES as u32;
+        Stamp { run: RUN, producer, partition, sequence, sent_ns: 0, filler_at, value_bytes, key: None }.write(&mut value);
         value
     }
 
@@ -307,7 +311,7 @@ mod tests {
     fn verified(sequences: &[u64], ledger: &RunLedger) -> Verified {
         let mut tracker = Tracker::new([(RUN, VALUE_BYTES)]);
         for (offset, sequence) in sequences.iter().enumerate() {
-            tracker.take(0, offset as i64, Some(&value(0, 0, *sequence)));
+            tracker.take(0, offset as i64, &Record::new(0, 0, None, Some(&value(0, 0, *sequence))));
         }
         let mut verified = Verified::default();
         tracker.finish(std::slice::from_ref(ledger), |_| true, &mut verified);
@@ -317,6 +321,38 @@ mod tests {
     fn counts(verified: &Verified) -> [u64; 6] {
         let Verified { lost, duplicated, duplicated_by_retry, reordered, corrupted, unknown, .. } = *verified;
         [lost, duplicated, duplicated_by_retry, reordered, corrupted, unknown]
+    }
+
+    #[test]
+    fn keys_and_headers_count_as_values_do() {
+        let mut keyed = value(0, 0, 0);
+        let stamp = Stamp { key: Some(5), ..Stamp::read(&keyed).unwrap() };
+        stamp.write(&mut keyed);
+        let plain = value(0, 0, 0);
+        let header = ringlog_engine::record::Header { key: b"h", value: None };
+        let damaged = |value: &[u8], key: Option<&[u8]>, headers: &[ringlog_engine::record::Header<'_>]| {
+            let mut builder = ringlog_engine::batch::BatchBuilder::new(ringlog_engine::types::Offset(0));
+            builder.push(ringlog_engine::types::TimestampMs(0), key, Some(value), headers);
+            let batch = builder.build();
+            let records = ringlog_engine::batch::BatchView::new(&batch).unwrap().records(1 << 20).unwrap();
+            let mut tracker = Tracker::new([(RUN, VALUE_BYTES)]);
+            for record in &records {
+                tracker.take(0, 0, &record.unwrap());
+            }
+            tracker.damaged()
+        };
+        assert_eq!(damaged(&plain, None, &[]), 0);
+        assert_eq!(damaged(&keyed, Some(&key_bytes(5)), &[]), 0);
+        for (value, key, headers) in [
+            (&plain, Some(&key_bytes(5)[..]), &[][..]),
+            (&plain, Some(&[]), &[]),
+            (&plain, None, &[header]),
+            (&keyed, None, &[]),
+            (&keyed, Some(&key_bytes(6)), &[]),
+            (&keyed, Some(&key_bytes(5)[1..]), &[]),
+        ] {
+            assert_eq!(damaged(value, key, headers), 1, "{key:?} {headers:?}");
+        }
     }
 
     #[test]
@@ -372,15 +408,15 @@ mod tests {
             let mut tracker = Tracker::new([(RUN, VALUE_BYTES)]);
             let mut damaged = value(0, 0, 0);
             damaged[at] ^= 1;
-            tracker.take(0, 0, Some(&damaged));
+            tracker.take(0, 0, &Record::new(0, 0, None, Some(&damaged)));
             let mut found = Verified::default();
             tracker.finish(&[ledger(1, 1)], |_| true, &mut found);
             assert_eq!(found.corrupted, 1, "{at}");
             assert_eq!(found.lost, u64::from(at < STAMP_BYTES), "{at}");
         }
         let mut tracker = Tracker::new([(RUN, VALUE_BYTES)]);
-        tracker.take(0, 0, None);
-        tracker.take(0, 1, Some(&value(0, 0, 0)[..VALUE_BYTES - 1]));
+        tracker.take(0, 0, &Record::new(0, 0, None, None));
+        tracker.take(0, 1, &Record::new(0, 0, None, Some(&value(0, 0, 0)[..VALUE_BYTES - 1])));
         let mut found = Verified::default();
         tracker.finish(&[ledger(1, 1)], |_| true, &mut found);
         assert_eq!(found.corrupted, 2);
@@ -389,8 +425,8 @@ mod tests {
     #[test]
     fn strangers_are_unknown() {
         let mut tracker = Tracker::new([(RUN, VALUE_BYTES)]);
-        tracker.take(1, 0, Some(&value(0, 0, 0)));
-        tracker.take(0, 0, Some(&value(9, 0, 0)));
+        tracker.take(1, 0, &Record::new(0, 0, None, Some(&value(0, 0, 0))));
+        tracker.take(0, 0, &Record::new(0, 0, None, Some(&value(9, 0, 0))));
         let mut found = Verified::default();
         tracker.finish(&[ledger(0, 1)], |_| true, &mut found);
         assert_eq!(counts(&found), [0, 0, 0, 0, 0, 2]);
@@ -408,7 +444,7 @@ mod tests {
         for sequence in (1..count).step_by(2) {
             let stamp = Stamp { sequence, ..Stamp::read(&value).unwrap() };
             stamp.write(&mut value);
-            tracker.take(0, 0, Some(&value));
+            tracker.take(0, 0, &Record::new(0, 0, None, Some(&value)));
         }
         assert!(tracker.streams.values().all(|stream| stream.missing.range_count() <= RANGES_MAX));
         let mut found = Verified::default();

@@ -12,7 +12,7 @@ use super::verify::RunLedger;
 use crate::error::Error;
 
 /// What the file says that it is.
-const KIND: &str = "ringlog-bench verify log 1";
+const KIND: &str = "ringlog-bench verify log 2";
 
 /// The file.
 #[derive(Clone, Debug, Serialize, Deserialize)]

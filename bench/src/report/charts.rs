@@ -31,6 +31,20 @@ fn colour(series: usize) -> RGBColor {
     COLOURS[series % COLOURS.len()]
 }
 
+/// The colour of a series, as SVG names it.
+#[must_use]
+pub fn colour_text(series: usize) -> String {
+    let RGBColor(red, green, blue) = colour(series);
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
+/// Width and height that a chart of ours says in its first tag.
+#[must_use]
+pub fn size_of(svg: &str) -> Option<(u32, u32)> {
+    let attribute = |name: &str| svg.split_once(name)?.1.split('"').next()?.parse().ok();
+    Some((attribute(" width=\"")?, attribute(" height=\"")?))
+}
+
 /// The bars of one row, one for each series that has it.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -326,6 +340,15 @@ fn drawn(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<(), Failed>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chart_says_how_large_it_is() {
+        let row = Row { label: "x".to_owned(), bars: vec![Bar { value: 1.0, max: 1.0, ..Bar::default() }] };
+        let (width, height) = size_of(&bars(&[row]).unwrap()).unwrap();
+        assert!(width == WIDTH && height > 20, "{height}");
+        assert_eq!(size_of("<svg>"), None);
+        assert_eq!(colour_text(0), "#2f7de1");
+    }
 
     #[test]
     fn text_from_outside_stays_text() {

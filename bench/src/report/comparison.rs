@@ -10,16 +10,17 @@ use crate::error::Error;
 use crate::results::{Compare, ComparedRun, ComparedWorkload, Side, StepOutcome};
 use crate::units::show_bytes;
 
-/// Charts over all workloads: caption, and the metrics whose figures share an axis.
-const OVERVIEWS: [(&str, &[&str]); 5] = [
-    ("Throughput, MB/s: more is better", &["produce_mb_per_s", "consume_mb_per_s"]),
-    ("Broker CPU, seconds per GB: less is better", &["cpu_s_per_gb"]),
-    ("p99 latency, ms: less is better", &["produce_p99_us", "consume_p99_us"]),
+/// Charts over all workloads: a name for files, the caption, and the metrics whose figures share an axis.
+const OVERVIEWS: [(&str, &str, &[&str]); 5] = [
+    ("throughput", "Throughput, MB/s: more is better", &["produce_mb_per_s", "consume_mb_per_s"]),
+    ("cpu", "Broker CPU, seconds per GB: less is better", &["cpu_s_per_gb"]),
+    ("p99", "p99 latency, ms: less is better", &["produce_p99_us", "consume_p99_us"]),
     (
+        "start",
         "From the start of the process to the first acknowledged record, ms: less is better",
         &["first_ack_ms", "restart_clean_ms", "restart_killed_ms"],
     ),
-    ("Idle CPU, per cent of a core: less is better", &["idle_cpu_percent"]),
+    ("idle", "Idle CPU, per cent of a core: less is better", &["idle_cpu_percent"]),
 ];
 
 /// Above this, workloads are folded away.
@@ -28,12 +29,8 @@ const UNFOLDED_MAX: usize = 4;
 /// The section's body. `base` leads to the directory of results.
 pub(super) fn section(compare: &Compare, base: &str) -> Result<Markup, Error> {
     let names: Vec<&str> = compare.brokers.iter().map(|broker| broker.name.as_str()).collect();
-    let overviews = OVERVIEWS
-        .iter()
-        .map(|(caption, keys)| {
-            let rows = rows(compare, keys);
-            if rows.is_empty() { Ok(html! {}) } else { page::chart(caption, &names, charts::bars(&rows)) }
-        })
+    let overviews = overviews(compare)
+        .map(|(_, caption, rows)| page::chart(caption, &names, charts::bars(&rows)))
         .collect::<Result<Vec<_>, _>>()?;
     let workloads = compare.workloads.iter().map(|workload| self::workload(compare, workload, &names, base));
     let workloads = workloads.collect::<Result<Vec<_>, _>>()?;
@@ -56,6 +53,14 @@ pub(super) fn section(compare: &Compare, base: &str) -> Result<Markup, Error> {
                 (body)
             }
         }
+    })
+}
+
+/// The charts over all workloads that there are figures for: a name for files, the caption, the rows.
+pub(super) fn overviews(compare: &Compare) -> impl Iterator<Item = (&'static str, &'static str, Vec<Row>)> {
+    OVERVIEWS.iter().filter_map(|(name, caption, keys)| {
+        let rows = rows(compare, keys);
+        (!rows.is_empty()).then_some((*name, *caption, rows))
     })
 }
 
@@ -132,6 +137,7 @@ fn workload(compare: &Compare, workload: &ComparedWorkload, names: &[&str], base
     Ok(html! {
         @if !workload.about.is_empty() { p { (workload.about) } }
         (page::figures(&columns, &rows))
+        @if let Some(verified) = table::verified(workload) { p { (verified) } }
         @for note in table::notes(workload) { p.warning { (note) } }
         @for chart in &charts { (chart) }
         details {

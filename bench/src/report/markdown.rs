@@ -72,7 +72,7 @@ fn comparison(text: &mut String, compare: &Compare) {
         columns.extend(table::columns(compare, workload));
         let rows: Vec<_> = workload.figures.iter().filter_map(|figure| table::cells(compare, workload, figure)).collect();
         let _ = writeln!(text, "{}", rows_of(&columns, &rows, true));
-        for note in table::notes(workload) {
+        for note in table::verified(workload).into_iter().chain(table::notes(workload)) {
             let _ = writeln!(text, "- {}", escaped(&note));
         }
         text.push('\n');

@@ -1,4 +1,4 @@
-//! `report`: one self-contained HTML page, or Markdown for docs, from the runs that are stored in a directory. Reads results and
+//! `report`: one self-contained HTML page, or Markdown or charts for docs, from the runs that are stored in a directory. Reads results and
 //! judges none; whatever stands in them is text to the page, never markup.
 
 pub mod charts;
@@ -6,6 +6,7 @@ mod comparison;
 mod load;
 mod markdown;
 mod page;
+mod pictures;
 mod tables;
 mod time;
 
@@ -30,6 +31,9 @@ pub struct ReportCommand {
     /// Markdown tables instead of a page.
     #[arg(long)]
     pub markdown: bool,
+    /// Only the charts of whole runs, each as an SVG file in this directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["to", "markdown"])]
+    pub charts: Option<PathBuf>,
 }
 
 /// A stored run as a report sees it.
@@ -65,6 +69,12 @@ pub fn run(command: &ReportCommand) -> Result<(), Error> {
             Stored { href: format!("{base}{}", encoded(&name)), base: base.clone(), name, run }
         })
         .collect();
+    if let Some(directory) = &command.charts {
+        for path in pictures::write(&runs, directory)? {
+            eprintln!("chart in {}", path.display());
+        }
+        return Ok(());
+    }
     let text = if command.markdown { markdown::render(&runs) } else { page::render(&runs)? };
     match to {
         Some(path) => {

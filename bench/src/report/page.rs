@@ -81,7 +81,7 @@ fn doubts() -> Markup {
             h2 { "How to read it" }
             ul {
                 li { "A comparison's figures are " strong { "medians" } " of all its runs, with the least and the most of them; how many there were stands at each table. No run is left out: all of them are in the charts, in the list under each workload and in the linked file." }
-                li { "Brokers took turns (A, B, A, B, …), each run on an empty data directory with a broker that had just been started and warmed up. Before each run the page cache was filled with a clean file, unless the table says otherwise: memory that a virtual machine's host has not backed yet would otherwise be what is measured." }
+                li { "Brokers took turns (A, B, B, A, …), each run on an empty data directory with a broker that had just been started and warmed up. Before each run the page cache was filled with a clean file, unless the table says otherwise: memory that a virtual machine's host has not backed yet would otherwise be what is measured." }
                 li { "A " strong { "ratio" } " is of two medians; its range is that of the single rounds, in which both brokers met the machine in the same state." }
                 li { "Brokers and the load generator share one machine and speak over loopback. The absolute figures are this machine's; a network, other disks or more cores give others. CPU time is the broker's own, user and system, its kernel workers included." }
                 li { "A closed loop sends as fast as it is answered, so its latencies say how long its queue is and little else. An open loop (" code { "--rate" } ") counts latency from when a record should have been sent, so that a stall is seen by everything that should have been sent in it." }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::Load;
+use crate::results::{Load, Verified};
 
 /// What `compare` measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,8 +65,14 @@ pub struct ComparedRun {
     pub round: u32,
     /// When it began, in seconds since the comparison did.
     pub started_s: f64,
+    /// The most memory that was still free after the page cache was filled for it; 0: it was not filled, or is not known.
+    #[serde(default)]
+    pub free_bytes_max: u64,
     /// What was measured, in its order.
     pub steps: Vec<StepRun>,
+    /// What came of verifying a little more of the same load at the end, where that was done.
+    #[serde(default)]
+    pub verified: Option<Verified>,
 }
 
 /// A measured part of a run.

@@ -1,5 +1,6 @@
 //! What `engine` measured.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What `engine` measured.
@@ -31,13 +32,16 @@ pub struct Appends {
 }
 
 /// How batches get to the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum AppendPath {
     /// The raw limit: a direct write of a round's bytes into one file, round and round.
     Raw,
     /// The raw limit of whoever writes twice: the same, and once more into a second file, by 1 MiB.
     RawTwice,
+    /// [`RawTwice`](Self::RawTwice) with the work on each byte that nobody can leave out who promises what the engine does:
+    /// each batch's CRC checked and the batch copied out of the request, and copied again, with a CRC, into the round.
+    RawCopied,
     /// The engine: tails, journal, segments.
     Journal,
     /// A direct write (and a sync) per partition, into a file each, all in flight.

@@ -135,6 +135,15 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// How many records have which fault, in words.
+    #[must_use]
+    pub fn faults(&self) -> String {
+        let Self { acknowledged, lost, duplicated, reordered, corrupted, unknown, .. } = self;
+        format!(
+            "{acknowledged} acknowledged records {lost} were lost, {duplicated} duplicated, {reordered} reordered, {corrupted} corrupted, {unknown} unknown"
+        )
+    }
+
     /// Whether every acknowledged record is there once, in order, byte for byte.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Reorder(usize),
     /// A byte of the batch's last value is another, and the CRC fits it.
     Corrupt(usize),
+    /// A byte of the batch's first key is another, and the CRC fits it.
+    CorruptKey(usize),
     /// A byte is another, and the CRC tells.
     CorruptPlainly(usize),
     /// Every fetch brings its first batch twice.
@@ -55,6 +57,12 @@ pub(crate) enum Fault {
     FetchNothing,
     /// Fetches are answered by an error.
     FetchError(ErrorCode),
+    /// The fetch with this number is answered by an error.
+    FetchErrorOnce(usize, ErrorCode),
+    /// The connection is closed instead of an answer to the fetch with this number.
+    FetchClose(usize),
+    /// Everything from this batch on is answered by closing the connection, for so long.
+    Away(usize, Duration),
     /// The answer to Produce announces so many bytes.
     HugeFrame(u32),
     /// The answer to Produce has another correlation id.
@@ -82,6 +90,8 @@ struct State {
     deleted: Vec<String>,
     faults: Vec<Fault>,
     produced: usize,
+    fetched: usize,
+    away_since: Option<Instant>,
     asked: usize,
     producer_ids: i64,
 }
@@ -156,6 +166,9 @@ impl Broker {
             let mut decoder = Decoder::new(&frame);
             let header = RequestHeader::decode(&mut decoder).unwrap();
             let api = ApiKey::from_key(header.api_key).unwrap();
+            if self.is_away() {
+                return;
+            }
             let version = header.api_version;
             let mut encoder = Encoder::new();
             let wrong = self.lock().faults.contains(&Fault::WrongCorrelation) && api == ApiKey::Produce;
@@ -209,7 +222,9 @@ impl Broker {
                 }
                 ApiKey::Fetch => {
                     let request = FetchRequest::decode(&mut decoder, version).unwrap();
-                    self.fetch(&request, &mut encoder, version);
+                    if !self.fetch(&request, &mut encoder, version) {
+                        return;
+                    }
                     true
                 }
                 other => panic!("nobody answers {other}"),
@@ -225,6 +240,20 @@ impl Broker {
                 return;
             }
         }
+    }
+
+    /// Whether it is as if it were not there.
+    fn is_away(&self) -> bool {
+        let mut state = self.lock();
+        let (since, produced) = (state.away_since, state.produced);
+        let away = state.faults.iter().find_map(|fault| match *fault {
+            Fault::Away(from, duration) if from <= produced => Some(duration),
+            _ => None,
+        });
+        let Some(duration) = away else { return false };
+        let since = since.unwrap_or_else(Instant::now);
+        state.away_since = Some(since);
+        since.elapsed() < duration
     }
 
     /// Whether a topic that was created is not known yet.
@@ -355,12 +384,24 @@ impl Broker {
         Some(ProduceResponse { responses, ..Default::default() })
     }
 
-    fn fetch(&self, request: &FetchRequest<'_>, encoder: &mut Encoder, version: i16) {
+    /// Whether there is an answer; else the connection is closed.
+    fn fetch(&self, request: &FetchRequest<'_>, encoder: &mut Encoder, version: i16) -> bool {
+        let number = {
+            let mut state = self.lock();
+            state.fetched += 1;
+            state.fetched - 1
+        };
         let until = Instant::now() + Duration::from_millis(request.max_wait_ms as u64);
         loop {
             let state = self.lock();
-            let error =
-                state.faults.iter().find_map(|fault| if let Fault::FetchError(code) = fault { Some(*code) } else { None });
+            if state.faults.contains(&Fault::FetchClose(number)) {
+                return false;
+            }
+            let error = state.faults.iter().find_map(|fault| match *fault {
+                Fault::FetchError(code) => Some(code),
+                Fault::FetchErrorOnce(at, code) if at == number => Some(code),
+                _ => None,
+            });
             let nothing = state.faults.contains(&Fault::FetchNothing);
             let mut all = Vec::new();
             let mut bytes_left = request.max_bytes as usize;
@@ -404,7 +445,7 @@ impl Broker {
             let topic_id = request.topics[0].topic_id;
             let topic = FetchableTopicResponse { topic_id, partitions: partitions.collect(), ..Default::default() };
             FetchResponse { responses: vec![topic], ..Default::default() }.encode(encoder, version);
-            return;
+            return true;
         }
     }
 }
@@ -423,6 +464,16 @@ impl Log {
                 let crc = crc_of(&bytes);
                 bytes[17..21].copy_from_slice(&crc.to_be_bytes());
             }
+        }
+        if has(Fault::CorruptKey(number)) {
+            let at = {
+                let records = BatchView::new(&bytes).unwrap().records(1 << 20).unwrap();
+                let key = records.iter().next().unwrap().unwrap().key.unwrap();
+                bytes.windows(key.len()).position(|window| window == key).unwrap()
+            };
+            bytes[at] ^= 1;
+            let crc = crc_of(&bytes);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         }
         if has(Fault::Reorder(number)) {
             self.held = Some(bytes);

@@ -1,7 +1,7 @@
 //! Makes record batches: for what the broker writes itself (the metadata log, markers), for tools and tests. Batches from
-//! producers are never remade.
+//! producers are remade by compaction alone.
 
-use super::{Attributes, CRC_AT, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, MAGIC, crc_of};
+use super::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, MAGIC};
 use crate::compression::{self, Codec};
 use crate::record::{Header, Record};
 use crate::types::{LeaderEpoch, Offset, ProducerId, TimestampMs};
@@ -142,32 +142,56 @@ impl BatchBuilder {
             Some(records) => (self.codec, records),
             None => (Codec::None, &self.records),
         };
-        let length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + records.len();
-        assert!(i32::try_from(length).is_ok(), "a batch is below 2 GiB");
         let mut attributes = self.flags | u16::from(codec.id());
         let mut max_timestamp = self.max_timestamp;
         if let Some(time) = self.log_append_time {
             attributes |= Attributes::LOG_APPEND_TIME;
             max_timestamp = time;
         }
+        let header = BatchHeader {
+            base_offset: self.base_offset,
+            length: 0,
+            leader_epoch: self.leader_epoch,
+            magic: MAGIC,
+            crc: 0,
+            attributes: Attributes(attributes),
+            last_offset_delta: self.record_count - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp,
+            producer_id: self.producer_id,
+            producer_epoch: self.producer_epoch,
+            base_sequence: self.base_sequence,
+            record_count: self.record_count,
+        };
         let mut out = Vec::with_capacity(HEADER_BYTES + records.len());
-        out.extend_from_slice(&self.base_offset.0.to_be_bytes());
-        out.extend_from_slice(&(length as i32).to_be_bytes());
-        out.extend_from_slice(&self.leader_epoch.0.to_be_bytes());
-        out.push(MAGIC.cast_unsigned());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&attributes.to_be_bytes());
-        out.extend_from_slice(&(self.record_count - 1).to_be_bytes());
-        out.extend_from_slice(&self.base_timestamp.0.to_be_bytes());
-        out.extend_from_slice(&max_timestamp.0.to_be_bytes());
-        out.extend_from_slice(&self.producer_id.0.to_be_bytes());
-        out.extend_from_slice(&self.producer_epoch.to_be_bytes());
-        out.extend_from_slice(&self.base_sequence.to_be_bytes());
-        out.extend_from_slice(&self.record_count.to_be_bytes());
-        assert_eq!(out.len(), HEADER_BYTES, "a header takes what the format says");
-        out.extend_from_slice(records);
-        let crc = crc_of(&out);
-        out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
+        assemble(&header, records, &mut out);
         out
     }
+}
+
+/// Appends a batch of these records, compressed as the header says, to `out`. Length and CRC are computed.
+///
+/// # Panics
+/// When there are more than 2 GiB of them: a batch is made of a bounded number of records.
+pub(crate) fn assemble(header: &BatchHeader, records: &[u8], out: &mut Vec<u8>) {
+    let length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + records.len();
+    assert!(i32::try_from(length).is_ok(), "a batch is below 2 GiB");
+    let start = out.len();
+    out.reserve(HEADER_BYTES + records.len());
+    out.extend_from_slice(&header.base_offset.0.to_be_bytes());
+    out.extend_from_slice(&(length as i32).to_be_bytes());
+    out.extend_from_slice(&header.leader_epoch.0.to_be_bytes());
+    out.push(MAGIC.cast_unsigned());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&header.attributes.0.to_be_bytes());
+    out.extend_from_slice(&header.last_offset_delta.to_be_bytes());
+    out.extend_from_slice(&header.base_timestamp.0.to_be_bytes());
+    out.extend_from_slice(&header.max_timestamp.0.to_be_bytes());
+    out.extend_from_slice(&header.producer_id.0.to_be_bytes());
+    out.extend_from_slice(&header.producer_epoch.to_be_bytes());
+    out.extend_from_slice(&header.base_sequence.to_be_bytes());
+    out.extend_from_slice(&header.record_count.to_be_bytes());
+    assert_eq!(out.len() - start, HEADER_BYTES, "a header takes what the format says");
+    out.extend_from_slice(records);
+    super::patch_crc(&mut out[start..]);
 }

@@ -194,11 +194,11 @@ pub enum TimestampType {
 pub struct Attributes(pub u16);
 
 impl Attributes {
-    const CODEC_MASK: u16 = 0x07;
+    pub(crate) const CODEC_MASK: u16 = 0x07;
     const LOG_APPEND_TIME: u16 = 1 << 3;
     const TRANSACTIONAL: u16 = 1 << 4;
     const CONTROL: u16 = 1 << 5;
-    const DELETE_HORIZON: u16 = 1 << 6;
+    pub(crate) const DELETE_HORIZON: u16 = 1 << 6;
 
     /// The codec of the records.
     ///

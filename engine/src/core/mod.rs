@@ -1,11 +1,14 @@
 //! One core: a pinned thread with its partitions, its journal, its memory and its mailbox. Whoever is on the thread calls
 //! [`Core`]; everybody else goes through its [`CoreHandle`]. What runs here never blocks: the disk is waited for by tasks.
 //!
-//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced.
+//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced. [`flights`]: those on their way.
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
+//! - [`cleaner`]: which log is compacted next.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
+pub mod cleaner;
+mod flights;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -13,12 +16,13 @@ pub mod recover;
 mod rounds;
 pub mod runtime;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -105,6 +109,8 @@ pub(crate) struct Slot {
     /// Whether it is being deleted: no round takes it, and its files are not ours to touch. Another partition may have its
     /// folder's name by now.
     pub(crate) deleted: Cell<bool>,
+    /// Until when compaction leaves it alone, by the monotonic clock.
+    pub(crate) clean_after: Cell<Duration>,
     /// Held while its files are written.
     pub(crate) files_lock: tokio::sync::Mutex<()>,
     watchers: RefCell<Vec<Arc<Watcher>>>,
@@ -120,6 +126,7 @@ impl Slot {
             flush_queued: Cell::new(false),
             releasable: Cell::new(false),
             deleted: Cell::new(false),
+            clean_after: Cell::new(Duration::ZERO),
             files_lock: tokio::sync::Mutex::new(()),
             watchers: RefCell::new(Vec::new()),
             watchers_checked: Cell::new(0),
@@ -163,9 +170,13 @@ pub struct Core {
     dirty: RefCell<VecDeque<Rc<Slot>>>,
     journal: RefCell<rounds::Journal>,
     round_wanted: Notify,
-    /// Told whenever a round ends.
+    /// Rounds on their way to the disk, in order.
+    flights: RefCell<VecDeque<Rc<flights::Flight>>>,
+    /// Told whenever one of them comes further.
     round_done: Notify,
-    round_running: Cell<bool>,
+    /// How many bytes wait for a round, and how many are worth one while another is in flight.
+    collected_bytes: Cell<u64>,
+    overlap_bytes: u64,
     /// Whether a page-cache topic has to be synced although nothing new arrived.
     sync_wanted: Cell<bool>,
     /// Partitions with much to flush.
@@ -179,8 +190,14 @@ pub struct Core {
     /// One settling at a time: of two syncs of a file the first may fail and the second succeed, and the second would be
     /// believed before the first is heard of.
     settle_lock: tokio::sync::Mutex<()>,
+    /// Held while log starts move and segments are removed, and by the clean stop, which writes down where logs start.
+    log_start_lock: tokio::sync::Mutex<()>,
     /// One checkpoint at a time.
     checkpoint_lock: tokio::sync::Mutex<()>,
+    /// Compaction, where it runs.
+    cleaner: OnceCell<Arc<cleaner::Cleaner>>,
+    /// Held while a log is cleaned.
+    cleaning_lock: tokio::sync::Mutex<()>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
     begun: Cell<bool>,
     /// Why there is no journal any more, where there is none.
@@ -193,6 +210,10 @@ pub struct Core {
     /// After a clean stop there is nothing to write a checkpoint for.
     journal_removed: Cell<bool>,
 }
+
+/// What is worth a round while another is in flight: so that small rounds stay few, and a small journal has several.
+const OVERLAP_BYTES_MAX: u64 = 512 << 10;
+const OVERLAP_JOURNAL_PARTS: u64 = 256;
 
 /// What rounds and cold reads may take: enough for the largest batch anybody configures.
 const SCRATCH_BYTES: usize = 1 << 30;
@@ -212,6 +233,7 @@ impl Core {
         let files = Rc::new(FileCache::new(disk.clone(), settings.open_files_max));
         let scratch = Pool::new(SCRATCH_BYTES);
         let journal = rounds::Journal::create(&disk, &env, index, &settings).await?;
+        let overlap_bytes = (settings.journal_bytes / OVERLAP_JOURNAL_PARTS).clamp(1, OVERLAP_BYTES_MAX);
         Ok(Rc::new(Self {
             index,
             reader: Reader::new(disk.clone(), env.clone(), files.clone(), scratch.clone(), probe),
@@ -226,7 +248,9 @@ impl Core {
             journal: RefCell::new(journal),
             round_wanted: Notify::new(),
             round_done: Notify::new(),
-            round_running: Cell::new(false),
+            flights: RefCell::default(),
+            collected_bytes: Cell::new(0),
+            overlap_bytes,
             sync_wanted: Cell::new(false),
             flush_queue: RefCell::default(),
             flush_wanted: Notify::new(),
@@ -234,7 +258,10 @@ impl Core {
             space_changed: Notify::new(),
             full: RefCell::default(),
             settle_lock: tokio::sync::Mutex::new(()),
+            log_start_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
+            cleaner: OnceCell::new(),
+            cleaning_lock: tokio::sync::Mutex::new(()),
             begun: Cell::new(false),
             journal_lost: RefCell::default(),
             waiting: RefCell::default(),
@@ -299,6 +326,7 @@ impl Core {
             match result {
                 Ok(()) => {
                     self.queue(&slot);
+                    self.note_collected(batch.len() as u64);
                     return Ok(());
                 }
                 Err(reply) => append = Append { partition: slot.id, batch, header, acks, reply },

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::core::cleaner::Cleaner;
 use crate::core::{Core, Partition, Slot};
 use crate::disk::Disk;
 use crate::disk::cache::Purpose;
@@ -60,7 +61,7 @@ impl Core {
     /// Those of the disk.
     pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
         let directory = self.settings.data_directory.join(&new.folder);
-        make_folder(&self.disk, &self.settings.data_directory, &directory, new.id).await?;
+        make_folder(&self.disk, &self.settings.data_directory, &directory, new.id, self.cleaner.get()).await?;
         let params = OpenParams {
             id: new.id,
             directory,
@@ -71,6 +72,9 @@ impl Core {
             leader_epoch: new.leader_epoch,
         };
         let log = open::open(&self.disk, &self.scratch, params, self.env.now()).await?;
+        if let Some(cleaner) = self.cleaner.get() {
+            cleaner.forget_beyond(&self.disk, log.directory(), Some(log.published().log_end())).await?;
+        }
         let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
         self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
         Ok(partition)
@@ -108,10 +112,7 @@ impl Core {
     pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
         let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
         slot.deleted.set(true);
-        // A round that carries it may be in flight.
-        if self.round_running.get() {
-            self.round_done.notified().await;
-        }
+        self.out_of_flight(&slot).await;
         let mut replies = Replies::default();
         slot.log.borrow_mut().cut_uncommitted(&AppendError::Deleted, &mut replies);
         slot.log.borrow_mut().set_deleted();
@@ -168,6 +169,11 @@ impl Core {
 
     /// Makes moved log starts durable, then removes the segments below them.
     async fn apply_log_start(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
+        let _one = self.log_start_lock.lock().await;
+        if self.stopping.get() {
+            // What a clean stop writes down would be out of date.
+            return Err(io::Error::other("the broker is stopping"));
+        }
         let starts: Vec<_> = slots.iter().map(|slot| slot.log.borrow().next_log_start()).collect();
         self.free_journal().await?;
         let mut failed = Ok(());
@@ -208,7 +214,11 @@ impl Core {
     pub async fn close(self: &Rc<Self>) -> io::Result<Vec<ClosedPartition>> {
         self.stopping.set(true);
         self.retry_waiting();
+        // A cleaning ends at its next step, and none begins.
+        drop(self.cleaning_lock.lock().await);
         self.rounds_drained().await;
+        // Retention that is at work ends first, and none begins.
+        let _starts = self.log_start_lock.lock().await;
         // A settling that is under way ends first: should its sync fail, the next one of the same file is not to be believed.
         let _one = self.settle_lock.lock().await;
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
@@ -272,7 +282,13 @@ impl Core {
 
 /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
 /// made when a crash came, and is made again.
-async fn make_folder(disk: &Rc<dyn Disk>, data: &Path, directory: &Path, id: PartitionId) -> io::Result<()> {
+async fn make_folder(
+    disk: &Rc<dyn Disk>,
+    data: &Path,
+    directory: &Path,
+    id: PartitionId,
+    cleaner: Option<&Arc<Cleaner>>,
+) -> io::Result<()> {
     match disk.create_dir(directory).await {
         Ok(()) => disk.sync_dir(data).await?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -282,6 +298,10 @@ async fn make_folder(disk: &Rc<dyn Disk>, data: &Path, directory: &Path, id: Par
     match disk.open(&path, crate::disk::OpenOptions::READ).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // CleanPointsAreTheirPartitions.
+            if let Some(cleaner) = cleaner {
+                cleaner.forget_beyond(disk, directory, None).await?;
+            }
             let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
             crate::disk::replace_file(disk, &path, text.into_bytes()).await
         }

@@ -27,4 +27,19 @@ pub trait Env {
     fn spawn(&self, future: LocalFuture<()>);
     /// Resolves after a while.
     fn sleep(&self, duration: Duration) -> LocalFuture<()>;
+    /// Runs what must not run on a core on the one low-priority thread of the process; resolves when it is done, or cannot be.
+    fn run_in_background(&self, job: Job) -> LocalFuture<()>;
+}
+
+/// Work for the background thread.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs `job` on the background thread and returns what it returned; `None` where there is no such thread, or the job panicked.
+pub async fn in_background<T: Send + 'static>(env: &dyn Env, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, result) = tokio::sync::oneshot::channel();
+    let done = env.run_in_background(Box::new(move || {
+        let _ = sender.send(job());
+    }));
+    done.await;
+    result.await.ok()
 }

@@ -1,13 +1,15 @@
-//! The operating system's clock and randomness, and tokio's tasks and timers. For the broker and the benchmarks; only inside
+//! The operating system's clock and randomness, tokio's tasks and timers, and the background thread. For the broker and the benchmarks; only inside
 //! [`crate::disk::ring::Runtime`] or another runtime that has a `LocalSet` and a timer.
 
 use std::cell::RefCell;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::random::Random;
-use super::{Env, LocalFuture};
+use super::{Env, Job, LocalFuture};
 use crate::types::TimestampMs;
 
 /// See the module.
@@ -68,6 +70,55 @@ impl Env for RealEnv {
     fn sleep(&self, duration: Duration) -> LocalFuture<()> {
         Box::pin(tokio::time::sleep(duration))
     }
+
+    fn run_in_background(&self, job: Job) -> LocalFuture<()> {
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        if let Some(jobs) = background() {
+            let _ = jobs.send(Box::new(move || {
+                job();
+                drop(done);
+            }));
+        }
+        Box::pin(async move {
+            let _ = ended.await;
+        })
+    }
+}
+
+/// The way to the process's background thread, which the first job starts. It never ends.
+fn background() -> Option<&'static mpsc::Sender<Job>> {
+    static JOBS: OnceLock<Option<mpsc::Sender<Job>>> = OnceLock::new();
+    let start = || {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        let run = move || {
+            lower_priority();
+            for job in jobs {
+                // Whoever waits for a job that panics hears that it was dropped; the next ones run.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            }
+        };
+        match thread::Builder::new().name("background".to_owned()).spawn(run) {
+            Ok(_) => Some(sender),
+            Err(error) => {
+                tracing::error!(%error, "the background thread could not be started: logs are not compacted");
+                None
+            }
+        }
+    };
+    JOBS.get_or_init(start).as_ref()
+}
+
+/// Lets every core go first, and leaves the processor of the core that the thread was started from.
+fn lower_priority() {
+    /// The least that there is (setpriority(2)).
+    const NICE_MAX: i32 = 19;
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE_MAX) {
+        tracing::warn!(%error, "the background thread has no lower priority than the cores");
+    }
+    // Cores are pinned, and threads begin with the mask of who starts them; the process's first thread has the whole one.
+    if let Ok(mask) = rustix::thread::sched_getaffinity(Some(rustix::process::getpid())) {
+        let _ = rustix::thread::sched_setaffinity(None, &mask);
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +144,17 @@ mod tests {
             assert_ne!(env.random_u64(), env.random_u64());
             assert_ne!(RealEnv::new().random_u64(), RealEnv::new().random_u64());
         });
+    }
+
+    #[test]
+    fn jobs_run_on_a_thread_of_lower_priority_and_outlive_a_panic() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let env = RealEnv::new();
+        let job = || (thread::current().id(), rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap());
+        let (thread, nice) = runtime.block_on(crate::env::in_background(&env, job)).unwrap();
+        assert_ne!(thread, thread::current().id());
+        assert_eq!(nice, 19);
+        assert!(runtime.block_on(crate::env::in_background(&env, move || assert!(nice < 0, "a job that panics"))).is_none());
+        assert_eq!(runtime.block_on(crate::env::in_background(&env, move || 7)), Some(7));
     }
 }

@@ -15,13 +15,15 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::random::Random;
-use super::{Env, LocalFuture};
+use super::{Env, Job, LocalFuture};
 use crate::types::TimestampMs;
 
 /// So many polls without time going on are a loop that waits for itself.
 const POLLS_PER_INSTANT_MAX: u64 = 10_000_000;
 /// Where the wall clock starts: 2026-01-01.
 const EPOCH_MS: i64 = 1_767_225_600_000;
+/// How long a job of the background thread takes.
+const BACKGROUND_MICROS_MAX: u64 = 500;
 /// The task that `block_on` polls itself.
 const MAIN_TASK: u64 = 0;
 
@@ -330,6 +332,15 @@ impl Env for SimEnv {
         // Never zero, so that a loop that sleeps lets time go on.
         let due = self.core.now.get().saturating_add(duration.max(Duration::from_nanos(1)));
         Box::pin(Sleep { core: self.core.clone(), life: self.life, due, timer: None })
+    }
+
+    /// There is one thread: the job runs on it, after a while.
+    fn run_in_background(&self, job: Job) -> LocalFuture<()> {
+        let wait = self.sleep(Duration::from_micros(1 + self.random_u64() % BACKGROUND_MICROS_MAX));
+        Box::pin(async move {
+            wait.await;
+            job();
+        })
     }
 }
 

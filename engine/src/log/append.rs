@@ -13,7 +13,7 @@ use crate::log::producers::{ProducerError, Verdict};
 use crate::log::published::{LiveIndex, Segment};
 use crate::log::{LiveSegment, Log, SegmentState, tail};
 use crate::memory::Pool;
-use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::segment::index::{self, IndexEntry, TimeEntry};
 use crate::segment::names;
 use crate::types::{LeaderEpoch, Offset, TimestampMs};
 
@@ -260,11 +260,11 @@ impl Log {
         let Some(live) = &active.live else { unreachable!("the active segment is live") };
         let old = live.first_timestamp.is_some_and(|first| {
             let newest = if header.max_timestamp == TimestampMs::NONE { now } else { header.max_timestamp };
-            newest.0.saturating_sub(first.0) > config.segment_ms
+            newest.0.saturating_sub(first.0) > config.roll_ms()
         });
         let index_full = (live.index.offsets.count() as u64 + 1) * 8 > config.segment_index_bytes
             || (live.index.times.count() as u64 + 1) * 12 > config.segment_index_bytes;
-        let far = header.last_offset().0 - active.shared.base_offset.0 > i64::from(i32::MAX);
+        let far = header.last_offset().0 - active.shared.base_offset.0 > index::OFFSETS_MAX;
         if active.bytes + size <= config.segment_bytes && !old && !index_full && !far {
             return false;
         }
@@ -279,6 +279,7 @@ impl Log {
         let active = self.active_mut();
         if let Some(live) = &mut active.live {
             live.close();
+            active.shared.set_first_timestamp(live.first_timestamp);
         }
         let path = self.directory.join(names::log_file_name(base_offset));
         let shared = Arc::new(Segment::new(base_offset, path, 0, base_offset));

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::batch::{self, BatchError, BatchHeader, BatchView};
+use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{BLOCK_BYTES, File};
 use crate::env::Env;
 use crate::log::published::Segment;
 use crate::memory::{Buffer, Pool};
+use crate::types::Offset;
 
 /// How much one read takes, its first block's beginning included.
 const READ_BYTES: usize = 2 << 20;
@@ -45,6 +46,8 @@ struct Block {
     buffer: Arc<Buffer>,
     /// Where in the buffer they are.
     range: Range<usize>,
+    /// The offset after the last one.
+    next_offset: Offset,
     /// Whether somebody has read it to its end: nobody may want it any more.
     is_read: Cell<bool>,
 }
@@ -221,13 +224,21 @@ impl Inner {
         let mut len = READ_BYTES;
         loop {
             let Some(buffer) = self.buffer(len, room) else { return Ok(None) };
-            let Some(checked) = read_checked(&file, buffer, len, position, segment.file_bytes()).await? else {
+            // A batch whose offset is wrong is told by what stands before it.
+            let before = self
+                .blocks
+                .borrow()
+                .iter()
+                .find(|block| block.segment == segment.id && block.end() == position)
+                .map(|b| b.next_offset);
+            let order = Order::new(segment, before);
+            let Some(checked) = read_checked(&file, buffer, len, position, segment.file_bytes(), order).await? else {
                 return Ok(None);
             };
             match checked {
-                Checked::Whole(buffer, range) => {
-                    let buffer = Arc::new(buffer);
-                    return Ok(Some(Block { segment: segment.id, from: position, buffer, range, is_read: Cell::new(false) }));
+                Checked::Whole(buffer, range, next_offset) => {
+                    let (from, buffer, is_read) = (position, Arc::new(buffer), Cell::new(false));
+                    return Ok(Some(Block { segment: segment.id, from, buffer, range, next_offset, is_read }));
                 }
                 Checked::Larger(batch_bytes) if batch_bytes <= BATCH_BYTES_MAX => {
                     len = (batch_bytes + 2 * BLOCK_BYTES).next_multiple_of(READ_BYTES);
@@ -255,8 +266,8 @@ impl Inner {
 }
 
 enum Checked {
-    /// Whole batches, at least one, and where they are.
-    Whole(Buffer, Range<usize>),
+    /// Whole batches, at least one, where they are, and the offset after them.
+    Whole(Buffer, Range<usize>, Offset),
     /// The first batch alone has so many bytes, more than were read.
     Larger(usize),
 }
@@ -268,6 +279,7 @@ async fn read_checked(
     len: usize,
     position: u64,
     file_bytes: u64,
+    mut order: Order,
 ) -> Result<Option<Checked>, ColdError> {
     let skip = (position % BLOCK_BYTES as u64) as usize;
     let (buffer, read) = file.read_at(buffer, len, position - skip as u64).await.map_err(|_| ColdError::Io)?;
@@ -281,7 +293,7 @@ async fn read_checked(
         if rest.is_empty() {
             break None;
         }
-        match check_first(rest) {
+        match check_first(rest, &mut order) {
             Ok(First::Sound(size)) => {
                 sound += size;
                 rest = &rest[size..];
@@ -291,13 +303,13 @@ async fn read_checked(
             // The rest of it is in the tail.
             Ok(First::Cut(_)) if !is_cut => return Ok(None),
             Ok(First::Cut(_)) => break Some("the file ends within a batch".to_owned()),
-            Err(error) => break Some(error.to_string()),
+            Err(reason) => break Some(reason),
         }
     };
     match reason {
         // What is sound before it is served; who reads on meets it.
         Some(reason) if sound == 0 => Err(ColdError::Damaged(position, reason)),
-        _ => Ok(Some(Checked::Whole(buffer, skip..skip + sound))),
+        _ => Ok(Some(Checked::Whole(buffer, skip..skip + sound, order.due))),
     }
 }
 
@@ -308,17 +320,42 @@ enum First {
     Cut(Option<usize>),
 }
 
-fn check_first(bytes: &[u8]) -> Result<First, BatchError> {
+fn check_first(bytes: &[u8], order: &mut Order) -> Result<First, String> {
     if bytes.len() < batch::HEADER_BYTES {
         return Ok(First::Cut(None));
     }
-    let size = BatchHeader::parse(bytes)?.size_bytes();
+    let header = BatchHeader::parse(bytes).map_err(|error| error.to_string())?;
+    let size = header.size_bytes();
     match bytes.get(..size) {
         None => Ok(First::Cut(Some(size))),
         Some(whole) => {
-            BatchView::new(whole)?.check_crc()?;
+            BatchView::new(whole).and_then(|batch| batch.check_crc()).map_err(|error| error.to_string())?;
+            order.check(&header)?;
             Ok(First::Sound(size))
         }
+    }
+}
+
+/// Whether batches that were read one behind the other have offsets that rise, and are the segment's: no CRC covers them.
+pub(crate) struct Order {
+    due: Offset,
+    end: Offset,
+}
+
+impl Order {
+    /// For a read that begins anywhere in a segment, after what ends before offset `before` where that is known.
+    pub(crate) fn new(segment: &Segment, before: Option<Offset>) -> Self {
+        Self { due: before.unwrap_or(segment.base_offset), end: segment.end_offset() }
+    }
+
+    /// Takes the next batch.
+    pub(crate) fn check(&mut self, header: &BatchHeader) -> Result<(), String> {
+        if header.base_offset < self.due || header.next_offset() > self.end {
+            let (first, last) = (header.base_offset, header.last_offset());
+            return Err(format!("offsets {first} to {last} where they lie from {} to below {}", self.due, self.end));
+        }
+        self.due = header.next_offset();
+        Ok(())
     }
 }
 

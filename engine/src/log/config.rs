@@ -5,7 +5,7 @@ use std::time::Duration;
 pub use crate::batch::TimestampType;
 
 /// The topic options that the log obeys, under Kafka's names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is rolled before it grows beyond this.
     pub segment_bytes: u64,
@@ -27,6 +27,32 @@ pub struct LogConfig {
     pub timestamp_type: TimestampType,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// How it is compacted, where `cleanup.policy` has `compact`.
+    pub compaction: Option<CompactionConfig>,
+}
+
+/// The topic options of compaction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CompactionConfig {
+    /// `min.cleanable.dirty.ratio`: the part of a log, from 0 to 1, that is not cleaned before it is cleaned.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: how long a record is left alone.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: when a record is cleaned whatever the ratio says.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long a tombstone stays after its first cleaning.
+    pub delete_retention_ms: i64,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self {
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 86_400_000,
+        }
+    }
 }
 
 impl LogConfig {
@@ -34,6 +60,13 @@ impl LogConfig {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.flush_messages == 1
+    }
+
+    /// How old a segment's first record may be when the segment is rolled: `segment.ms`, or less where the topic is compacted, since
+    /// only what is sealed can be (KIP-354).
+    #[must_use]
+    pub fn roll_ms(&self) -> i64 {
+        self.compaction.map_or(self.segment_ms, |compaction| compaction.max_compaction_lag_ms.min(self.segment_ms))
     }
 
     /// `flush.ms` as a duration, where it bounds anything.
@@ -58,6 +91,7 @@ impl Default for LogConfig {
             flush_ms: i64::MAX,
             timestamp_type: TimestampType::CreateTime,
             producer_id_expiration_ms: 86_400_000,
+            compaction: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One partition's log on the core that owns it. [`Log`] itself does no I/O: it takes batches into its [`tail`], says what the
 //! journal and the segment files are to be given, and moves its positions when it is told that they have it. The core drives
-//! it ([`crate::core`]); [`flush`], [`side_files`] and [`open`] are the parts that wait for the disk. Readers on any core see [`published`].
+//! it ([`crate::core`]); [`flush`], [`side_files`], [`open`] and [`compaction`] are the parts that wait for the disk. Readers on any core see [`published`].
 //!
 //! Positions, in the stream of bytes since the log was opened, and what holds between them (checked by assertions):
 //! `settled ≤ flushed ≤ committed ≤ journaled ≤ end`, where `committed` is `synced` for a durable topic and `written` for
@@ -18,6 +18,7 @@
 pub mod append;
 pub mod checkpoint;
 pub(crate) mod cold;
+pub(crate) mod compaction;
 pub mod config;
 pub mod epochs;
 pub(crate) mod flush;

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, File, OpenOptions, Payload};
+use crate::log::compaction::swap;
 use crate::log::config::LogConfig;
 use crate::log::epochs::LeaderEpochs;
 use crate::log::producers::ProducerStates;
@@ -20,9 +21,12 @@ use crate::log::scan::{Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LiveSegment, Log, SegmentState};
 use crate::memory::Pool;
-use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::segment::index::IndexEntry;
 use crate::segment::{index, names};
 use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+
+/// Where the stream starts. Compaction may make a segment a little larger, and where it ends in the stream stays.
+const STREAM_START: u64 = 1 << 40;
 
 /// What is known of a log before it is opened.
 pub struct OpenParams {
@@ -47,8 +51,8 @@ pub struct OpenParams {
 /// # Errors
 /// Those of the disk.
 pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: TimestampMs) -> io::Result<Log> {
-    let names = tidy(disk, &params.directory).await?;
-    let mut opening = Opening { disk, pool, params: &params, now, changed: false };
+    let names = tidy(disk, pool, &params.directory).await?;
+    let mut opening = Opening { disk, pool, params: &params, now, changed: false, snapshot_lost: false };
     let mut bases = segment_files(&names);
     let (mut producers, mut snapshot_files) = opening.producers(&names).await?;
     // A removal that a crash interrupted, or that the journal's replay has undone in part.
@@ -92,7 +96,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     }
     let end_offset = recovered.end_offset;
     let _ = epochs.truncate_from_end(end_offset);
-    let mut end = 0;
+    let mut end = STREAM_START;
     for segment in &mut recovered.segments {
         segment.stream = end;
         end += segment.bytes;
@@ -170,22 +174,15 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
 }
 
 /// Ends what a crash interrupted: drops files that were being deleted or made, finishes swaps. Returns what is there then.
-async fn tidy(disk: &Rc<dyn Disk>, directory: &Path) -> io::Result<Vec<DirEntry>> {
-    let mut again = false;
-    for entry in disk.list(directory).await? {
-        let path = directory.join(&entry.name);
-        if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix)) {
-            disk.remove_file(&path).await?;
-            again = true;
-        } else if let Some(whole) = entry.name.strip_suffix(".swap") {
-            disk.rename(&path, &directory.join(whole)).await?;
-            again = true;
-        }
-    }
-    if again {
+async fn tidy(disk: &Rc<dyn Disk>, pool: &Pool, directory: &Path) -> io::Result<Vec<DirEntry>> {
+    let names = disk.list(directory).await?;
+    let mut again = swap::finish(disk, pool, directory, &names).await?;
+    for entry in names.iter().filter(|entry| entry.name.ends_with(".tmp")) {
+        disk.remove_file(&directory.join(&entry.name)).await?;
         disk.sync_dir(directory).await?;
+        again = true;
     }
-    disk.list(directory).await
+    if again { disk.list(directory).await } else { Ok(names) }
 }
 
 fn segment_files(names: &[DirEntry]) -> Vec<(Offset, u64)> {
@@ -201,6 +198,8 @@ struct Opening<'a> {
     params: &'a OpenParams,
     now: TimestampMs,
     changed: bool,
+    /// Whether a producer snapshot was there and could not be read.
+    snapshot_lost: bool,
 }
 
 struct Recovered {
@@ -236,6 +235,7 @@ impl Opening<'_> {
                     tracing::warn!(path = %path.display(), %error, "a producer snapshot is damaged: an older one or the log is read");
                     self.disk.remove_file(&path).await?;
                     self.changed = true;
+                    self.snapshot_lost = true;
                     snapshots.pop();
                 }
             }
@@ -336,17 +336,14 @@ impl Opening<'_> {
 
     /// A segment that is taken as it is.
     async fn sealed(&self, base: Offset, path: PathBuf, file_bytes: u64, next: Offset) -> io::Result<SegmentState> {
-        let newest = self.newest_time(base, &path).await?;
+        let times = self.read_if_there(&path.with_extension("timeindex")).await?;
+        let times = times.and_then(|bytes| index::parse_time_index(&bytes, base).ok()).unwrap_or_default();
         let shared = Arc::new(Segment::new(base, path, file_bytes, next));
-        if let Some(entry) = newest {
+        if let Some(entry) = times.last() {
             shared.set_max_timestamp(entry.timestamp, entry.offset);
         }
+        shared.set_first_timestamp(times.first().map(|entry| entry.timestamp));
         Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
-    }
-
-    async fn newest_time(&self, base: Offset, path: &Path) -> io::Result<Option<TimeEntry>> {
-        let Some(bytes) = self.read_if_there(&path.with_extension("timeindex")).await? else { return Ok(None) };
-        Ok(index::parse_time_index(&bytes, base).ok().and_then(|entries| entries.last().copied()))
     }
 
     async fn read_if_there(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -372,13 +369,7 @@ impl Opening<'_> {
 
     /// Writes a recovered segment's index files and syncs them; their names are synced with the directory.
     async fn save_indexes(&mut self, base: Offset, path: &Path, live: &mut LiveSegment) -> io::Result<()> {
-        let (mut offsets, mut times) = (Vec::new(), Vec::new());
-        for (_, entry) in &live.index.offsets {
-            index::push_offset_entry(&mut offsets, base, entry.last_offset, entry.position);
-        }
-        for (_, entry) in &live.index.times {
-            index::push_time_entry(&mut times, base, entry.timestamp, entry.offset);
-        }
+        let (offsets, times) = live.index.encode(base);
         for (bytes, suffix) in [(offsets, "index"), (times, "timeindex")] {
             let file = self.disk.open(&path.with_extension(suffix), OpenOptions::WRITE).await?;
             file.set_len(0).await?;
@@ -466,7 +457,8 @@ impl Opening<'_> {
         } else {
             start = 0;
         }
-        if out.producers.is_empty() && out.producers_saved == Offset(-1) && base == Offset(0) && self.params.clean {
+        let never_saved = out.producers_saved == Offset(-1) && !self.snapshot_lost;
+        if out.producers.is_empty() && never_saved && base == Offset(0) && self.params.clean {
             // A clean stop leaves a snapshot: without one there are no producers.
             start = check_from;
         }
@@ -502,7 +494,7 @@ impl Opening<'_> {
                     if next_offset < synced_to {
                         tracing::error!(
                             segment = %path.display(), position, offset = next_offset.0, %reason,
-                            "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it"
+                            "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it, and `ringlog log repair` takes it out"
                         );
                         if scanner.skip_damage().await? {
                             continue;
@@ -548,6 +540,7 @@ impl Opening<'_> {
         shared.set_visible_bytes(end_position);
         shared.set_end_offset(out.end_offset);
         shared.set_max_timestamp(live.max_timestamp, live.max_timestamp_offset);
+        shared.set_first_timestamp(live.first_timestamp);
         if next_base.is_some() && goes_on {
             live.close();
             if !self.params.clean {

@@ -117,6 +117,13 @@ impl Producer {
         self.batches.last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
+    /// What is known of a producer when its first batch, which began its sequences, is taken back. Were it unknown, what it has
+    /// sent behind that one could start anywhere, and would be appended without it.
+    fn without_its_first(&self) -> Option<Self> {
+        let began = self.batches.first().is_some_and(|first| first.first_sequence() == 0);
+        began.then(|| Self { batches: SmallVec::new(), transaction_start: None, ..self.clone() })
+    }
+
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
@@ -206,8 +213,13 @@ impl ProducerStates {
     pub fn from_snapshot(bytes: &[u8], expiration_ms: i64, now: TimestampMs) -> Result<Self, SnapshotError> {
         let mut states = Self::new(expiration_ms);
         for entry in producer_snapshot::parse(bytes)? {
-            let mut batches = SmallVec::new();
+            // One entry for each batch, the last one last.
+            let known = states.producers.get(&entry.producer_id).filter(|known| known.epoch == entry.producer_epoch);
+            let mut batches = known.map(|known| known.batches.clone()).unwrap_or_default();
             if entry.last_offset.0 >= 0 {
+                if batches.len() == BATCHES_KEPT {
+                    batches.remove(0);
+                }
                 batches.push(KeptBatch {
                     last_sequence: entry.last_sequence,
                     last_offset: entry.last_offset,
@@ -237,24 +249,42 @@ impl ProducerStates {
         producer_snapshot::encode(&self.snapshot())
     }
 
-    /// What a snapshot holds, by producer id. Batches that are not settled are in it: a snapshot belongs to the offset at
-    /// which it is taken, and recovery drops one that lies beyond the end of the log.
+    /// What a snapshot holds, by producer id: an entry for each of its batches, the last one last. Kafka, which writes that one
+    /// alone, reads it so: a later entry takes the place of an earlier one. Batches that are not settled are in it: a snapshot
+    /// belongs to the offset at which it is taken, and recovery drops one that lies beyond the end of the log.
     #[must_use]
     pub fn snapshot(&self) -> Vec<SnapshotEntry> {
-        let entry = |(&producer_id, producer): (&ProducerId, &Producer)| {
-            let last = producer.batches.last();
-            SnapshotEntry {
+        let mut entries = Vec::with_capacity(self.producers.len());
+        for (&producer_id, producer) in &self.producers {
+            let last = SnapshotEntry {
                 producer_id,
                 producer_epoch: producer.epoch,
-                last_sequence: producer.last_sequence(),
-                last_offset: last.map_or(Offset(-1), |batch| batch.last_offset),
-                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                last_sequence: NO_SEQUENCE,
+                last_offset: Offset(-1),
+                offset_delta: 0,
                 timestamp: producer.last_timestamp,
                 coordinator_epoch: producer.coordinator_epoch,
                 transaction_start: producer.transaction_start.unwrap_or(Offset(-1)),
-            }
-        };
-        self.producers.iter().map(entry).collect()
+            };
+            let of = |batch: &KeptBatch| SnapshotEntry {
+                last_sequence: batch.last_sequence,
+                last_offset: batch.last_offset,
+                offset_delta: batch.offset_delta,
+                ..last
+            };
+            let Some((newest, older)) = producer.batches.split_last() else {
+                entries.push(last);
+                continue;
+            };
+            let none = Offset(-1);
+            entries.extend(older.iter().map(|batch| SnapshotEntry {
+                timestamp: batch.timestamp,
+                transaction_start: none,
+                ..of(batch)
+            }));
+            entries.push(of(newest));
+        }
+        entries
     }
 
     /// The offset after the last batch it was told of.
@@ -442,7 +472,8 @@ impl ProducerStates {
         }
         while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
             if let Some(undo) = self.undo.pop_back() {
-                self.put(undo.producer_id, undo.before);
+                let before = undo.before.or_else(|| self.producers.get(&undo.producer_id).and_then(Producer::without_its_first));
+                self.put(undo.producer_id, before);
             }
         }
         self.end = self.end.min(offset);

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Notify;
 
 use crate::memory::Chunk;
 use crate::segment::index::{IndexEntry, TimeEntry};
@@ -48,6 +49,19 @@ fn partition_point<T>(entries: &boxcar::Vec<T>, mut below: impl FnMut(&T) -> boo
     low
 }
 
+/// Whether a segment's files are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    /// They are.
+    Current,
+    /// Another segment has taken its place, or will in a moment: what its path leads to may be the other's. Files that are open
+    /// are still its own.
+    Replacing,
+    /// Nobody knows what its path leads to: a compaction failed half way.
+    Lost,
+}
+
 /// One segment, as every core sees it.
 pub struct Segment {
     /// A number that no other segment of this process has: the key of caches.
@@ -61,6 +75,8 @@ pub struct Segment {
     end_offset: AtomicI64,
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
+    first_timestamp: AtomicI64,
+    standing: AtomicU8,
     /// The indexes, while the segment is written to. Afterwards they are read from their files.
     pub live_index: ArcSwapOption<LiveIndex>,
     /// Where it was read from the disk, a bit for each [`COLD_REGION_BYTES`] of the largest segment that there can be.
@@ -85,6 +101,8 @@ impl Segment {
             end_offset: AtomicI64::new(end_offset.0),
             max_timestamp: AtomicI64::new(TimestampMs::NONE.0),
             max_timestamp_offset: AtomicI64::new(-1),
+            first_timestamp: AtomicI64::new(TimestampMs::NONE.0),
+            standing: AtomicU8::new(Standing::Current as u8),
             live_index: ArcSwapOption::empty(),
             cold_regions: [const { AtomicU64::new(0) }; 32],
         }
@@ -154,6 +172,29 @@ impl Segment {
         self.max_timestamp_offset.store(offset.0, Ordering::Release);
         self.max_timestamp.store(timestamp.0, Ordering::Release);
     }
+
+    /// The timestamp of its first batch, once it is sealed: about that, where it was read from an index.
+    pub(crate) fn first_timestamp(&self) -> TimestampMs {
+        TimestampMs(self.first_timestamp.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_first_timestamp(&self, timestamp: Option<TimestampMs>) {
+        self.first_timestamp.store(timestamp.unwrap_or(TimestampMs::NONE).0, Ordering::Relaxed);
+    }
+
+    /// Asked after its files were opened or read by their path: only then the answer says whose they were.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::SeqCst) {
+            0 => Standing::Current,
+            1 => Standing::Replacing,
+            _ => Standing::Lost,
+        }
+    }
+
+    /// Said before the names of its files change.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::SeqCst);
+    }
 }
 
 /// A piece of the tail, as every core sees it: a chunk whose first byte stands at `position` of the segment's file.
@@ -185,6 +226,8 @@ pub struct Published {
     size_bytes: AtomicU64,
     /// Segments and tail. Swapped when a piece or a segment comes or goes, not at every append.
     pub view: ArcSwap<View>,
+    /// Told when a segment was replaced by compaction.
+    replaced: Notify,
 }
 
 impl Published {
@@ -196,6 +239,25 @@ impl Published {
             leader_epoch: AtomicI32::new(LeaderEpoch::NONE.0),
             size_bytes: AtomicU64::new(0),
             view: ArcSwap::from_pointee(View { segments: Arc::from([]), tail: Vec::new() }),
+            replaced: Notify::new(),
+        }
+    }
+
+    /// A segment was replaced, or could not be: whoever waits for that looks again.
+    pub(crate) fn tell_replaced(&self) {
+        self.replaced.notify_waiters();
+    }
+
+    /// Waits while segments of this view are being replaced, and returns once there is another view, or they are lost.
+    pub(crate) async fn replacement_of(&self, view: &Arc<View>) {
+        loop {
+            let mut told = std::pin::pin!(self.replaced.notified());
+            told.as_mut().enable();
+            let is_lost = view.segments.iter().any(|segment| segment.standing() == Standing::Lost);
+            if is_lost || !Arc::ptr_eq(view, &self.view.load()) {
+                return;
+            }
+            told.await;
         }
     }
 

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{Disk, File};
 use crate::env::Env;
-use crate::log::cold::{ColdError, ColdReads};
-use crate::log::published::{Published, Segment, TailPiece, View};
+use crate::log::cold::{ColdError, ColdReads, Order};
+use crate::log::published::{Published, Segment, Standing, TailPiece, View};
 use crate::memory::{Buffer, Pool, Slice};
 use crate::segment::index;
 use crate::segment::index::{IndexEntry, TimeEntry};
@@ -116,7 +117,11 @@ impl Reader {
     /// # Errors
     /// Those of the disk; the segment may have been removed.
     pub async fn open(&self, segment: &Segment) -> io::Result<Rc<dyn File>> {
-        self.files.open(segment.id, Purpose::Read, &segment.path).await
+        let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
+        match segment.standing() {
+            Standing::Current => Ok(file),
+            Standing::Replacing | Standing::Lost => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// Plans a read from `offset` on, of up to `bytes_max` bytes; with `at_least_one`, the first batch is in the plan even
@@ -133,10 +138,34 @@ impl Reader {
     ) -> Result<Plan, ReadError> {
         loop {
             let view = partition.view.load_full();
-            if let Some(plan) = self.plan_in(partition, &view, offset, bytes_max, at_least_one).await? {
+            let mut looked_into = 0..0;
+            let found = self.plan_in(partition, &view, offset, bytes_max, at_least_one, &mut looked_into).await;
+            // Before what was found is believed, an error included: it may be what another segment has at that place.
+            if self.is_replaced(partition, &view, looked_into).await? {
+                continue;
+            }
+            if let Some(plan) = found? {
                 return Ok(plan);
             }
         }
+    }
+
+    /// Whether compaction has replaced one of these segments while they were looked into; then there is another view now.
+    async fn is_replaced(&self, partition: &Published, view: &Arc<View>, segments: Range<usize>) -> Result<bool, ReadError> {
+        for segment in &view.segments[segments] {
+            match segment.standing() {
+                Standing::Current => {}
+                Standing::Replacing => {
+                    partition.replacement_of(view).await;
+                    return Ok(true);
+                }
+                Standing::Lost => {
+                    let reason = format!("{}: a compaction failed half way; the next start finishes it", segment.path.display());
+                    return Err(io::Error::other(reason).into());
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// `None` where the view was replaced before it was known how much of a segment is visible: more than the view has, perhaps.
@@ -147,6 +176,7 @@ impl Reader {
         offset: Offset,
         bytes_max: u64,
         at_least_one: bool,
+        looked_into: &mut Range<usize>,
     ) -> Result<Option<Plan>, ReadError> {
         let mut plan = Plan {
             ranges: SmallVec::new(),
@@ -161,7 +191,9 @@ impl Reader {
             return Ok(Some(plan));
         }
         let mut at = view.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
+        looked_into.start = at;
         while let Some(segment) = view.segments.get(at) {
+            looked_into.end = at + 1;
             let visible = segment.visible_bytes();
             if !Arc::ptr_eq(view, &partition.view.load()) {
                 return Ok(None);
@@ -329,18 +361,22 @@ impl Reader {
             let (buffer, read) = file.read_at(buffer, wanted as usize, position).await?;
             let mut rest = &buffer[..read];
             let mut sound = 0;
+            let mut order = Order::new(segment, None);
             while rest.len() >= batch::HEADER_BYTES {
                 let header = BatchHeader::parse(rest);
                 let size = header.as_ref().map_or(0, BatchHeader::size_bytes);
                 if header.is_ok() && size > rest.len() {
                     break;
                 }
-                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| batch.check_crc());
-                if let Err(error) = checked {
+                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| {
+                    batch.check_crc()?;
+                    Ok(*batch.header())
+                });
+                if let Err(reason) = checked.map_err(|error| error.to_string()).and_then(|header| order.check(&header)) {
                     if sound > 0 {
                         return Ok(sound);
                     }
-                    return Err(self.damaged(segment, position, &error.to_string()));
+                    return Err(self.damaged(segment, position, &reason));
                 }
                 sound += size as u64;
                 rest = &rest[size..];
@@ -445,9 +481,24 @@ impl Reader {
         partition: &Published,
         timestamp: TimestampMs,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let (view, visible) = view_now(partition);
+        loop {
+            let (view, visible) = view_now(partition);
+            let found = self.offset_for_timestamp_in(partition, &view, &visible, timestamp).await;
+            if !self.is_replaced(partition, &view, 0..view.segments.len()).await? {
+                return found;
+            }
+        }
+    }
+
+    async fn offset_for_timestamp_in(
+        &self,
+        partition: &Published,
+        view: &View,
+        visible: &[u64],
+        timestamp: TimestampMs,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         let log_start = partition.log_start();
-        for (segment, &visible) in view.segments.iter().zip(&visible) {
+        for (segment, &visible) in view.segments.iter().zip(visible) {
             if segment.max_timestamp().0 < timestamp || segment.end_offset() <= log_start {
                 continue;
             }
@@ -456,13 +507,13 @@ impl Reader {
                 Some(offset) => self.floor(segment, offset).await?,
                 None => None,
             };
-            let mut walk = Walk::new(self, &view, segment, floor.map_or(0, |entry| entry.position), visible);
+            let mut walk = Walk::new(self, view, segment, floor.map_or(0, |entry| entry.position), visible);
             while let Some((position, header)) = walk.next().await? {
                 if header.max_timestamp < timestamp || header.last_offset() < log_start {
                     continue;
                 }
                 let wanted = |time: TimestampMs, offset: Offset| time >= timestamp && offset >= log_start;
-                if let Some(found) = self.find_record(&view, segment, position, &header, wanted).await? {
+                if let Some(found) = self.find_record(view, segment, position, &header, wanted).await? {
                     return Ok(Some(found));
                 }
             }
@@ -475,18 +526,62 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn max_timestamp(&self, partition: &Published) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        loop {
+            let (view, visible) = view_now(partition);
+            let found = self.max_timestamp_in(partition, &view, &visible).await;
+            if !self.is_replaced(partition, &view, 0..view.segments.len()).await? {
+                return found;
+            }
+        }
+    }
+
+    async fn max_timestamp_in(
+        &self,
+        partition: &Published,
+        view: &View,
+        visible: &[u64],
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         let high_watermark = partition.high_watermark();
-        let (view, visible) = view_now(partition);
-        let newest = view
+        let mut newest: Vec<_> = view
             .segments
             .iter()
-            .zip(&visible)
+            .zip(visible)
             .map(|(segment, &visible)| (segment, visible, segment.max_timestamp()))
             .filter(|(_, _, (timestamp, offset))| *timestamp != TimestampMs::NONE && *offset < high_watermark)
-            .max_by_key(|(segment, _, (timestamp, _))| (*timestamp, std::cmp::Reverse(segment.base_offset)));
-        let Some((segment, visible, (timestamp, offset))) = newest else { return Ok(None) };
-        let Some((position, header)) = self.locate(&view, segment, offset, visible).await? else { return Ok(None) };
-        self.find_record(&view, segment, position, &header, |time, _| time >= timestamp).await
+            .collect();
+        newest.sort_by_key(|(segment, _, (timestamp, _))| (std::cmp::Reverse(*timestamp), segment.base_offset));
+        let mut best: Option<(TimestampMs, Offset)> = None;
+        for (segment, visible, (timestamp, offset)) in newest {
+            if best.is_some_and(|(found, _)| found >= timestamp) {
+                break;
+            }
+            let Some((position, header)) = self.locate(view, segment, offset, visible).await? else { continue };
+            let mut found = self.find_record(view, segment, position, &header, |time, _| time >= timestamp).await?;
+            if found.is_none() {
+                // Compaction has left that batch without a record.
+                found = self.max_timestamp_of(view, segment, visible).await?;
+            }
+            best = best.into_iter().chain(found).max_by_key(|(time, offset)| (*time, std::cmp::Reverse(*offset)));
+        }
+        Ok(best)
+    }
+
+    /// The first record with the largest timestamp of a segment that may have batches without records.
+    async fn max_timestamp_of(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        visible: u64,
+    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
+        let mut walk = Walk::new(self, view, segment, 0, visible);
+        let mut newest: Option<(u64, BatchHeader)> = None;
+        while let Some((position, header)) = walk.next().await? {
+            if header.record_count > 0 && newest.is_none_or(|(_, newest)| header.max_timestamp > newest.max_timestamp) {
+                newest = Some((position, header));
+            }
+        }
+        let Some((position, header)) = newest else { return Ok(None) };
+        self.find_record(view, segment, position, &header, |time, _| time >= header.max_timestamp).await
     }
 
     async fn find_record(

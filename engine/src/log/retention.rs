@@ -60,12 +60,12 @@ impl Log {
     pub fn retain(&mut self, now: TimestampMs) -> bool {
         let config = self.config.clone();
         self.producers.expire(now);
-        if config.retention_ms >= 0 || config.segment_ms < i64::MAX {
+        if config.retention_ms >= 0 || config.roll_ms() < i64::MAX {
             let active = self.active();
             let (newest, _) = active.shared.max_timestamp();
             let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
             let expired = config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0 - newest.0 > config.retention_ms;
-            let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.segment_ms);
+            let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.roll_ms());
             if active.bytes > 0 && (expired || old) && self.offline.is_none() {
                 self.roll();
                 self.publish_view();
@@ -98,12 +98,10 @@ impl Log {
     pub fn remove_segments(&mut self) -> Vec<Removed> {
         let start = self.published.log_start();
         let mut removed = Vec::new();
-        let unsaved =
-            self.snapshots_due.iter().filter(|due| due.synced && !self.producers.is_empty()).map(|due| due.offset).min();
         while self.segments.len() > 1
             && self.segments[1].shared.base_offset <= start
             && self.segments[0].end() <= self.settled
-            && unsaved.is_none_or(|unsaved| self.segments[1].shared.base_offset < unsaved)
+            && self.producers_are_saved_before(self.segments[1].shared.base_offset)
         {
             let Some(segment) = self.segments.pop_front() else { break };
             while self.tail.start().is_some_and(|at| at < segment.end()) && self.tail.release_oldest(segment.end()).is_some() {}

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::{BLOCK_BYTES, File};
 use crate::memory::{Buffer, Pool};
+use crate::segment::index;
 use crate::types::Offset;
 
 /// How much is read at once at first; more where a batch needs it.
@@ -30,6 +31,8 @@ pub struct Scanner {
     position: u64,
     /// The smallest base offset that the next batch may have.
     next_offset: Offset,
+    /// The largest offset that a batch may have.
+    offset_max: Offset,
     verify_crc: bool,
     buffer: Option<Buffer>,
     /// The part of the file that `buffer` has.
@@ -38,11 +41,13 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scan from `position`, where a batch starts whose base offset is at least `next_offset`.
+    /// A scan of a segment that begins at offset `base`, from `position` on, where a batch starts. A CRC does not cover a batch's
+    /// base offset: one that no segment reaches from its base is damage like any other.
     #[must_use]
-    pub fn new(file: Rc<dyn File>, pool: &Pool, file_bytes: u64, position: u64, next_offset: Offset, verify_crc: bool) -> Self {
-        let pool = pool.clone();
-        Self { file, pool, file_bytes, position, next_offset, verify_crc, buffer: None, start: 0, end: 0 }
+    pub fn new(file: Rc<dyn File>, pool: &Pool, file_bytes: u64, position: u64, base: Offset, verify_crc: bool) -> Self {
+        let (pool, next_offset) = (pool.clone(), base);
+        let offset_max = Offset(base.0.saturating_add(index::OFFSETS_MAX));
+        Self { file, pool, file_bytes, position, next_offset, offset_max, verify_crc, buffer: None, start: 0, end: 0 }
     }
 
     /// Where the next batch starts, or the damage.
@@ -81,6 +86,10 @@ impl Scanner {
         if header.base_offset < self.next_offset {
             let (is, least) = (header.base_offset, self.next_offset);
             return Ok(Err(Stop::Damage(format!("base offset {is} where at least {least} is due"))));
+        }
+        if header.last_offset() > self.offset_max {
+            let (is, most) = (header.last_offset(), self.offset_max);
+            return Ok(Err(Stop::Damage(format!("offset {is} where a segment reaches to {most} at most"))));
         }
         if self.verify_crc {
             let bytes = self.bytes(size).await?;

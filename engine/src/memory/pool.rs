@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -82,6 +82,8 @@ impl Drop for Region {
 struct Returns {
     blocks: SegQueue<ReturnedBlock>,
     out_bytes: AtomicUsize,
+    /// The shared regions of a pool that is gone, as long as blocks of them are out: each block has this alive.
+    kept: Mutex<Vec<Region>>,
 }
 
 struct ReturnedBlock {
@@ -130,8 +132,7 @@ struct Inner {
     members: Cell<usize>,
 }
 
-/// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep what they need,
-/// because shared regions are never unmapped while the process lives.
+/// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep the shared regions.
 #[derive(Default)]
 struct Free {
     /// Free blocks per class.
@@ -150,6 +151,17 @@ struct SharedRegion {
     region: Region,
 }
 
+impl Free {
+    /// Takes a region from a class that has it to itself and uses none of it: where all memory is divided, it would never be
+    /// of use to another.
+    fn take_idle(&mut self) -> Option<Region> {
+        let key = self.shared.iter().filter(|(_, shared)| shared.out == 0).map(|(&key, _)| key).min()?;
+        let shared = self.shared.remove(&key)?;
+        self.by_class[shared.class].retain(|&ptr| region_of(ptr) != key);
+        Some(shared.region)
+    }
+}
+
 impl Pool {
     /// A pool that takes at most `bytes_max` (rounded up to 2 MiB) from the system, as it is needed.
     #[must_use]
@@ -159,7 +171,7 @@ impl Pool {
                 bytes_max: bytes_max.next_multiple_of(REGION_BYTES),
                 mapped_bytes: Cell::new(0),
                 free: RefCell::new(Free::default()),
-                returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0) }),
+                returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0), kept: Mutex::default() }),
                 members: Cell::new(0),
             }),
         }
@@ -226,7 +238,7 @@ impl Pool {
                     while let Some(large) = free.large.pop() {
                         self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - large.len);
                     }
-                    self.map(REGION_BYTES)
+                    self.map(REGION_BYTES).or_else(|| free.take_idle())
                 })?,
             };
             let size = CLASSES_BYTES[class];
@@ -252,7 +264,7 @@ impl Pool {
                 for region in free.large.drain(..).collect::<Vec<_>>() {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
-                for region in free.regions.drain(..).collect::<Vec<_>>() {
+                while let Some(region) = free.regions.pop().or_else(|| free.take_idle()) {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
                 self.map(len)
@@ -301,15 +313,14 @@ impl Drop for Membership {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Blocks that are still out point into these regions: let those live on.
+        // Blocks that are still out point into these regions: they live on until the last of them is dropped.
         let free = std::mem::take(self.free.get_mut());
         while let Some(block) = self.returns.blocks.pop() {
             drop(block.region);
         }
         if self.returns.out_bytes.load(Ordering::Acquire) > 0 {
-            for (_, shared) in free.shared {
-                std::mem::forget(shared.region);
-            }
+            let mut kept = self.returns.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(free.shared.into_values().map(|shared| shared.region));
         }
     }
 }
@@ -385,7 +396,16 @@ mod tests {
         drop(small);
         let large: Vec<_> = (0..2).map(|_| pool.buffer(1 << 20).unwrap()).collect();
         drop(large);
-        assert!(pool.buffer(4 << 20).is_none(), "regions that are split stay split while in a class");
+        assert!(pool.buffer(4 << 20).is_some(), "what no class uses may become a large block");
+    }
+
+    #[test]
+    fn a_class_that_uses_nothing_does_not_keep_the_last_region() {
+        let pool = Pool::new(2 << 20);
+        for bytes in [64 << 10, 16 << 10, 1 << 20, 2 << 20, 256 << 10] {
+            let block = pool.buffer(bytes);
+            assert!(block.is_some(), "{bytes} bytes");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub const OFFSET_ENTRY_BYTES: usize = 8;
 /// The size of an entry of the time index.
 pub const TIME_ENTRY_BYTES: usize = 12;
 
+/// How far the last offset of a segment may lie from its base offset: indexes have 31 bits for it.
+pub const OFFSETS_MAX: i64 = i32::MAX as i64;
+
 /// What is wrong with an index file; it is made anew from the log then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IndexError {

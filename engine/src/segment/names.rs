@@ -11,6 +11,8 @@ pub const RECOVERY_POINT_FILE: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_FILE: &str = "log-start-offset-checkpoint";
 /// In a data directory: each partition's high watermark.
 pub const HIGH_WATERMARK_FILE: &str = "replication-offset-checkpoint";
+/// In a data directory: up to where each partition is compacted.
+pub const CLEANER_FILE: &str = "cleaner-offset-checkpoint";
 /// In a data directory: whose it is.
 pub const META_PROPERTIES_FILE: &str = "meta.properties";
 /// In a data directory: there after a clean stop.

@@ -87,8 +87,8 @@ api_keys! {
     OffsetDelete = 47, 0 to 0, flexible none;
     DescribeCluster = 60, 0 to 2, flexible 0;
     DescribeProducers = 61, 0 to 0, flexible 0;
-    ConsumerGroupHeartbeat = 68, 0 to 1, flexible 0, unserved;
-    ConsumerGroupDescribe = 69, 0 to 1, flexible 0, unserved;
+    ConsumerGroupHeartbeat = 68, 0 to 1, flexible 0;
+    ConsumerGroupDescribe = 69, 0 to 1, flexible 0;
     ListConfigResources = 74, 0 to 1, flexible 0;
     DescribeTopicPartitions = 75, 0 to 0, flexible 0;
 }

@@ -44,6 +44,13 @@ fn describe<'a>(version: i16, group: &Cow<'a, str>, answer: Answer) -> Described
             response.protocol_data = described.protocol.to_string().into();
             response.members = described.members.into_iter().map(member).collect();
         }
+        Ok(Reply::Refused(refusal)) => {
+            response.group_state = "Dead".into();
+            if version >= NOT_FOUND_VERSION_MIN {
+                response.error_code = refusal.code;
+                response.error_message = Some(refusal.message.into());
+            }
+        }
         Ok(other) => unreachable!("{other:?} to a description"),
         Err(ErrorCode::GROUP_ID_NOT_FOUND) => {
             response.group_state = "Dead".into();

@@ -9,9 +9,6 @@ use ringlog_protocol::api::list_groups::{ListGroupsRequest, ListGroupsResponse, 
 use super::{Api, decode, reply};
 use crate::net::{Outcome, RequestContext};
 
-/// The one type of groups that there is, by the name of KIP-848.
-const CLASSIC: &str = "classic";
-
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: ListGroupsRequest<'_> = match decode(&context, &body) {
         Ok(request) => request,
@@ -23,14 +20,14 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             let is_wanted = |filter: &[Cow<'_, str>], what: &str| {
                 filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(what))
             };
-            let wanted = groups
-                .into_iter()
-                .filter(|group| is_wanted(&request.states_filter, group.state) && is_wanted(&request.types_filter, CLASSIC));
+            let wanted = groups.into_iter().filter(|group| {
+                is_wanted(&request.states_filter, group.state) && is_wanted(&request.types_filter, group.group_type)
+            });
             let listed = wanted.map(|group| ListedGroup {
                 group_id: group.group.to_string().into(),
                 protocol_type: group.protocol_type.to_string().into(),
                 group_state: group.state.into(),
-                group_type: CLASSIC.into(),
+                group_type: group.group_type.into(),
             });
             response.groups = listed.collect();
         }

@@ -6,6 +6,8 @@
 
 mod alter_configs;
 mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -149,10 +151,8 @@ impl Handler for Api {
             ApiKey::DescribeProducers => Box::pin(describe_producers::handle(self, context, body)),
             ApiKey::ListConfigResources => ready(list_config_resources::handle(&self, &context, &body)),
             ApiKey::DescribeTopicPartitions => ready(describe_topic_partitions::handle(&self, &context, &body)),
-            // What `ApiKey` calls unserved: a handler takes its line from here and the word from there.
-            ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe => {
-                ready(Outcome::Close(format!("{} is not served", context.api).into()))
-            }
+            ApiKey::ConsumerGroupHeartbeat => Box::pin(consumer_group_heartbeat::handle(self, context, body)),
+            ApiKey::ConsumerGroupDescribe => Box::pin(consumer_group_describe::handle(self, context, body)),
         }
     }
 }

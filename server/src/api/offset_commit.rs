@@ -15,6 +15,8 @@ use crate::group::Request;
 use crate::group::request::{Commit, CommitOffset, Identity, Reply};
 use crate::net::{Outcome, RequestContext};
 
+/// From here on a group may be of the new protocol (KIP-848).
+const EPOCH_VERSION_MIN: i16 = 9;
 /// From here on topics are given by id.
 const TOPIC_ID_VERSION_MIN: i16 = 10;
 
@@ -37,6 +39,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
                 instance: request.group_instance_id.as_deref().map(Into::into),
                 generation: request.generation_id_or_member_epoch,
             },
+            knows_epochs: context.api_version >= EPOCH_VERSION_MIN,
             retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
             offsets,
         };

@@ -14,7 +14,7 @@ use ringlog_protocol::api::offset_fetch::{
 
 use super::{Api, decode, reply};
 use crate::broker::Topics;
-use crate::group::request::{FetchedOffset, Reply};
+use crate::group::request::{FetchedOffset, Identity, Reply};
 use crate::group::{Answer, Name, Request};
 use crate::net::{Outcome, RequestContext};
 
@@ -40,7 +40,14 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         .map(|group| {
             let topics = api.topics();
             let wanted = group.topics.as_ref().map(|wanted| named(&topics, by_id, wanted));
-            api.core.broker.groups.ask(&topics, &group.group_id, Request::Fetch(wanted))
+            let request = match &group.member_id {
+                Some(member) => {
+                    let identity = Identity { member: (**member).into(), instance: None, generation: group.member_epoch };
+                    Request::FetchAs(identity, wanted)
+                }
+                None => Request::Fetch(wanted),
+            };
+            api.core.broker.groups.ask(&topics, &group.group_id, request)
         })
         .collect();
     let answers = join_all(asked).await;

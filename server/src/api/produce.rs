@@ -157,7 +157,7 @@ fn rules(config: &TopicConfig, version: i16, now: TimestampMs) -> ProduceRules {
         timestamp_before_ms_max: config.message_timestamp_before_max_ms,
         timestamp_after_ms_max: config.message_timestamp_after_max_ms,
         zstd_allowed: version >= ZSTD_VERSION_MIN,
-        keys_required: config.cleanup_policy.iter().any(|policy| policy == "compact"),
+        keys_required: config.is_compacted(),
     }
 }
 

@@ -13,7 +13,7 @@ use ringlog_engine::core::recover::{self, FoundPartition, Recovered};
 use ringlog_engine::core::{Core, CoreHandle, NewPartition, Partition};
 use ringlog_engine::types::{Offset, PartitionId};
 
-use crate::broker::controller::{Controller, Shared};
+use crate::broker::controller::{Controller, NewTopicId, Shared};
 use crate::broker::groups::Groups;
 use crate::broker::metadata_log::{self, CommitError, LoadError, MetadataLog};
 use crate::broker::reconcile::{self, Known, State};
@@ -37,6 +37,10 @@ pub struct Start {
     pub data_dir: Arc<Path>,
     /// What [`recover::recover`] found in it.
     pub recovered: Recovered,
+    /// Where topics' ids come from.
+    pub new_topic_id: NewTopicId,
+    /// How many records of the metadata log follow a snapshot before the next one is written.
+    pub snapshot_records: i64,
 }
 
 /// Why the broker does not start.
@@ -106,11 +110,11 @@ fn fate(found: &FoundPartition, catalogue: &Catalogue) -> Fate {
 /// # Errors
 /// [`BootError`]: nothing is served then, and the data directory can be started from again.
 pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Result<Arc<Broker>, BootError> {
-    let Start { config, cluster_id, data_dir, recovered } = start;
+    let Start { config, cluster_id, data_dir, recovered, new_topic_id, snapshot_records } = start;
     let partition = open_metadata_log(core, &recovered).await?;
     let directory = data_dir.join(metadata_log::folder());
     let (catalogue, snapshot_end) = metadata_log::load(core, &partition, &directory).await?;
-    let metadata = MetadataLog::new(Arc::new(partition), snapshot_end);
+    let metadata = MetadataLog::new(Arc::new(partition), snapshot_end, snapshot_records);
 
     let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
     let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
@@ -127,6 +131,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
         topics: topics.clone(),
         reserve: reserve.clone(),
         groups: groups.clone(),
+        new_id: new_topic_id,
     };
     reconcile::reconcile_with(&shared, &mut state, &known).await.map_err(BootError::Partitions)?;
 

@@ -33,6 +33,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const FULL_TRIES: u32 = 10;
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
+/// A source of random topic ids, for any thread.
+pub type NewTopicId = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
 /// What commands are carried out with.
 pub(crate) struct Shared {
     pub(crate) config: Arc<BrokerConfig>,
@@ -41,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) topics: Arc<ArcSwap<Topics>>,
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) groups: Groups,
+    pub(crate) new_id: NewTopicId,
 }
 
 /// See the module. Clones are the same controller.
@@ -114,7 +118,7 @@ impl Controller {
 
     /// Creates the topics of a request that can be created; an answer for each, once their partitions are there.
     pub async fn create_topics<'a>(&self, request: &CreateTopicsRequest<'a>) -> Vec<CreatableTopicResult<'a>> {
-        self.change(|catalogue, config| commands::create_topics(catalogue, config, request, &mut new_id)).await
+        self.change(|catalogue, config| commands::create_topics(catalogue, config, request, &mut || (self.shared.new_id)())).await
     }
 
     /// Deletes the topics of a request; an answer for each, once they cannot be seen any more and their files are on their way out.
@@ -150,7 +154,7 @@ impl Controller {
             return Ok(topic);
         }
         let state = self.lock().await;
-        let records = commands::auto_create_topic(&state.catalogue, &self.shared.config, name, &mut new_id)?;
+        let records = commands::auto_create_topic(&state.catalogue, &self.shared.config, name, &mut || (self.shared.new_id)())?;
         // No records: somebody else was faster, or what is committed is not carried out.
         self.commit(state, records).await.map_err(|error| error.refusal())?;
         let missing = || Refusal { code: ErrorCode::KAFKA_STORAGE_ERROR, message: format!("Topic '{name}' is not open yet.") };
@@ -167,7 +171,7 @@ impl Controller {
             return Ok(topic);
         }
         let state = self.lock().await;
-        let records = commands::create_offsets_topic(&state.catalogue, &self.shared.config, &mut new_id)?;
+        let records = commands::create_offsets_topic(&state.catalogue, &self.shared.config, &mut || (self.shared.new_id)())?;
         self.commit(state, records).await.map_err(|error| error.refusal())?;
         let missing =
             || Refusal { code: ErrorCode::KAFKA_STORAGE_ERROR, message: "The topic of the groups is not open yet.".to_owned() };
@@ -265,8 +269,4 @@ fn retry_later(core: &Rc<Core>, controller: Controller, state: &mut State) {
             }
         }
     }));
-}
-
-fn new_id() -> [u8; 16] {
-    uuid::Uuid::new_v4().into_bytes()
 }

@@ -33,8 +33,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
 /// How much is read of the log at a time.
 const READ_BYTES: u64 = 4 << 20;
-/// See [`MetadataLog::snapshot_records`].
-const SNAPSHOT_RECORDS: i64 = 10_000;
+/// What [`MetadataLog::snapshot_records`] is in the broker.
+pub const SNAPSHOT_RECORDS: i64 = 10_000;
 /// Kafka's control record types of a snapshot's first and last batch.
 const SNAPSHOT_HEADER: i16 = 3;
 const SNAPSHOT_FOOTER: i16 = 4;
@@ -52,8 +52,8 @@ pub struct MetadataLog {
 
 impl MetadataLog {
     /// The log of an open partition.
-    pub(crate) fn new(partition: Arc<Partition>, snapshot_end: Offset) -> Self {
-        Self { partition, snapshot_end, snapshot_records: SNAPSHOT_RECORDS }
+    pub(crate) fn new(partition: Arc<Partition>, snapshot_end: Offset, snapshot_records: i64) -> Self {
+        Self { partition, snapshot_end, snapshot_records }
     }
 }
 

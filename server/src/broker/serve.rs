@@ -1,11 +1,13 @@
 //! The life of the process's broker: sockets, recovery, threads, serving until the stop, the clean stop. Called by `main`.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::recover::{self, Recovered};
 use ringlog_engine::core::runtime::{self, RuntimeError};
 use ringlog_engine::core::{ClosedPartition, Core, CoreHandle, CoreSettings};
@@ -16,8 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::broker::boot::{self, BootError, Start};
 use crate::broker::reserve::Reserve;
-use crate::broker::{Broker, BrokerCore};
-use crate::config::BrokerConfig;
+use crate::broker::{Broker, BrokerCore, metadata_log};
+use crate::config::{BrokerConfig, BrokerOptions};
 use crate::data_dir::DataDir;
 use crate::net::listener::{self, Accepted, BindError, ConnectionLimits, Dealer, Listener};
 use crate::net::{self, Handler, Limits, Stop};
@@ -53,7 +55,9 @@ pub enum BrokerError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The data directory cannot be recovered.
-    #[error("the data directory {path} cannot be recovered: {error}")]
+    #[error(
+        "the data directory {path} cannot be recovered: {error}; where a file is damaged, `ringlog log repair` says what can be done"
+    )]
     Recover {
         /// Which.
         path: String,
@@ -84,10 +88,18 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
     let path: Arc<Path> = data_dir.path().into();
     let recovered = recover(&path)?;
     let settings = settings(&config, &path, cores);
+    let cleaner = Cleaner::new(cleaner_settings(&config.options), &path);
     let (dealer, incoming) = Dealer::new(cores, connection_limits(&config));
     let (end, ended) = watch::channel(false);
     let main = Main {
-        start: Start { config, cluster_id: data_dir.meta().cluster_id.clone(), data_dir: path, recovered },
+        start: Start {
+            config,
+            cluster_id: data_dir.meta().cluster_id.clone(),
+            data_dir: path,
+            recovered,
+            new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+            snapshot_records: metadata_log::SNAPSHOT_RECORDS,
+        },
         listeners,
         dealer,
         incoming,
@@ -102,6 +114,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
         &settings,
         || Box::new(net::sendfile::is_cached),
         move |core, handles| {
+            core.start_cleaner(cleaner.clone());
             let (main, mut ended) = (main.clone(), ended.clone());
             Box::pin(async move {
                 if core.index > 0 {
@@ -143,6 +156,21 @@ fn settings(config: &BrokerConfig, path: &Path, cores: usize) -> CoreSettings {
         journal_bytes: u64::try_from(config.options.ringlog_journal_bytes).unwrap_or(u64::MAX),
         tail_bytes: usize::try_from(tail_bytes(config) / cores as u64).unwrap_or(usize::MAX),
         open_files_max: (descriptors / OPEN_FILES_PART / cores).clamp(16, OPEN_FILES_MAX),
+    }
+}
+
+/// The least time between two searches for a log to compact.
+const CLEANER_BACKOFF_MS_MIN: i64 = 100;
+
+fn cleaner_settings(options: &BrokerOptions) -> CleanerSettings {
+    let size = |bytes: i64| usize::try_from(bytes).unwrap_or(0);
+    CleanerSettings {
+        enabled: options.log_cleaner_enable,
+        backoff: Duration::from_millis(options.log_cleaner_backoff_ms.max(CLEANER_BACKOFF_MS_MIN).unsigned_abs()),
+        dedupe_bytes_max: size(options.log_cleaner_dedupe_buffer_size),
+        load_factor: options.log_cleaner_io_buffer_load_factor,
+        step_bytes: size(options.log_cleaner_io_buffer_size.into()),
+        bytes_per_second_max: options.log_cleaner_io_max_bytes_per_second,
     }
 }
 
@@ -203,11 +231,9 @@ impl Main {
         for served in futures_util::future::join_all(serving).await {
             failed = failed.or(served.err());
         }
-        // No command begins any more; the one at work ends first.
-        let _commands = broker.controller.lock().await;
         let result = match failed {
             Some(error) => Err(BrokerError::Close(error.to_string())),
-            None => close(&core, &cores, &data_dir).await,
+            None => close(&core, &broker, &data_dir).await,
         };
         end.send_replace(true);
         result
@@ -247,11 +273,12 @@ async fn serve_core(
     }
 }
 
-/// Removes old segments from time to time.
-async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop: Stop) {
+/// Removes a core's old segments from time to time, until the stop.
+pub async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop: Stop) {
     let mut pause = RETENTION_DELAY.min(interval);
     loop {
         tokio::select! {
+            biased;
             () = stop.clone().wait() => return,
             () = core.env.sleep(pause) => {}
         }
@@ -263,8 +290,14 @@ async fn retain(core: Rc<Core>, reserve: Arc<Reserve>, interval: Duration, stop:
     }
 }
 
-/// The clean stop: every core closes, then Kafka's checkpoints and the marker are written, then the journals go.
-async fn close(core: &Rc<Core>, cores: &Arc<[CoreHandle]>, data_dir: &Path) -> Result<(), BrokerError> {
+/// The clean stop, when no request is at work any more: the command that is ends and none begins, every core closes, Kafka's
+/// checkpoints and the marker are written, then the journals go. Called on core 0.
+///
+/// # Errors
+/// The next start recovers.
+pub async fn close(core: &Rc<Core>, broker: &Broker, data_dir: &Path) -> Result<(), BrokerError> {
+    let _commands = broker.controller.lock().await;
+    let cores = &broker.cores;
     let not_clean = |error: io::Error| BrokerError::Close(error.to_string());
     let stopped = || BrokerError::Close("a core has stopped".to_owned());
     let closing = cores.iter().map(|handle| handle.run(|core| Box::pin(async move { core.close().await })));
@@ -305,7 +338,7 @@ fn announce(broker: &Broker, listeners: &[Listener], data_dir: &Path, began: Ins
     tracing::info!("listening: {}", places.join(", "));
     if let Some(first) = listeners.first() {
         let address = first.address();
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-        tracing::info!("try: kcat -b {host}:{} -L", address.port());
+        let reached = if address.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, address.port()).into() } else { address };
+        tracing::info!("try: echo hello | ringlog produce greetings -b {reached}; ringlog consume greetings -b {reached}");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringlog_engine::batch::{BatchBuilder, BatchHeader};
-use ringlog_engine::core::{Append, ClosedPartition, Core, CoreHandle, CoreSettings, recover, run_mailbox};
+use ringlog_engine::core::{Append, Core, CoreHandle, CoreSettings, recover, run_mailbox};
 use ringlog_engine::disk::sim::{CrashOutcome, Injection, Operation, SimDisk};
 use ringlog_engine::disk::{Disk, OpenOptions};
 use ringlog_engine::env::sim::Simulation;
@@ -76,6 +76,8 @@ impl Machine {
                 cluster_id: "cluster".into(),
                 data_dir: data.into_boxed_path().into(),
                 recovered,
+                new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+                snapshot_records: metadata_log::SNAPSHOT_RECORDS,
             };
             let broker = boot(&cores[0], handles.into(), start).await?;
             Ok(Running { broker, cores, disk })
@@ -91,17 +93,7 @@ impl Machine {
     }
 
     fn stop(&self, running: Running) {
-        self.run(async {
-            let _commands = running.broker.controller.lock().await;
-            let mut closed: Vec<ClosedPartition> = Vec::new();
-            for core in &running.cores {
-                closed.extend(core.close().await.unwrap());
-            }
-            recover::write_clean_stop(&running.disk, Path::new(DATA), &closed).await.unwrap();
-            for core in &running.cores {
-                core.remove_journal().await.unwrap();
-            }
-        });
+        self.run(super::serve::close(&running.cores[0], &running.broker, Path::new(DATA))).unwrap();
         drop(running);
         self.simulation.crash();
         // What a clean stop left has to be durable.
@@ -527,6 +519,34 @@ fn a_snapshot_takes_the_place_of_the_log_before_it() {
     let error = machine.try_start().map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("no sound snapshot"), "{error}");
     assert_eq!(machine.folders(), before);
+}
+
+/// What is answered while the broker stops is so at the next start: the log start that the stop writes down does not move behind it.
+#[test]
+fn records_that_are_deleted_during_a_stop_stay_deleted() {
+    let mut refused = 0;
+    for seed in 20..60 {
+        let machine = Machine::new(seed);
+        let running = machine.start();
+        machine.run(running.create(&["t"], 1));
+        machine.run(running.append("t", 0, 100));
+        let partition = running.broker.topics.load().by_name("t").unwrap().partition(0).unwrap().clone();
+        let core = running.cores[partition.core].clone();
+        let deleting = async {
+            core.env.sleep(std::time::Duration::from_micros(seed * 20)).await;
+            core.delete_records(partition.id, Offset(50)).await
+        };
+        let closing = super::serve::close(&running.cores[0], &running.broker, Path::new(DATA));
+        let (closed, deleted) = machine.run(async { tokio::join!(closing, deleting) });
+        closed.unwrap();
+        machine.crash(running, CrashOutcome::LoseUnsynced);
+        let running = machine.start();
+        match deleted {
+            Ok(start) => assert_eq!((running.offsets("t", 0).0, start), (50, Offset(50)), "seed {seed}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!((1..40).contains(&refused), "some come before the stop and some behind it: {refused}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use ringlog_engine::core::Partition;
-use ringlog_engine::log::config::{LogConfig, TimestampType};
+use ringlog_engine::log::config::{CompactionConfig, LogConfig, TimestampType};
 use ringlog_engine::types::TopicId;
 
 use crate::catalogue;
@@ -132,23 +132,7 @@ pub fn resolve(config: &BrokerConfig, info: &catalogue::Topic) -> Result<Arc<Top
     if info.config_overrides.is_empty() {
         return Ok(Arc::new(config.topic_defaults.clone()));
     }
-    if info.is_internal() {
-        return resolve_internal(config, info).map(Arc::new);
-    }
     TopicConfig::resolve(config, &info.config_overrides).map(Arc::new)
-}
-
-/// The options of a topic of the brokers' own, which is compacted although no other topic can be yet.
-fn resolve_internal(config: &BrokerConfig, info: &catalogue::Topic) -> Result<TopicConfig, ConfigError> {
-    let mut overrides = info.config_overrides.clone();
-    let policy = overrides.remove("cleanup.policy");
-    let mut resolved = TopicConfig::resolve(config, &overrides)?;
-    if policy.as_deref() == Some("compact") {
-        resolved.cleanup_policy = vec!["compact".to_owned()];
-        // Nothing of it is removed by age or size.
-        (resolved.retention_ms, resolved.retention_bytes) = (-1, -1);
-    }
-    Ok(resolved)
 }
 
 /// What the log obeys of a topic's options.
@@ -160,12 +144,18 @@ pub fn log_config(topic: &TopicConfig, producer_id_expiration_ms: i64) -> LogCon
         segment_ms: topic.segment_ms,
         segment_index_bytes: bytes(topic.segment_index_bytes),
         index_interval_bytes: bytes(topic.index_interval_bytes),
-        retention_ms: topic.retention_ms,
-        retention_bytes: topic.retention_bytes,
+        retention_ms: if topic.deletes_old_segments() { topic.retention_ms } else { -1 },
+        retention_bytes: if topic.deletes_old_segments() { topic.retention_bytes } else { -1 },
         flush_messages: topic.flush_messages,
         flush_ms: topic.flush_ms,
         timestamp_type: if topic.has_log_append_time() { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
         producer_id_expiration_ms,
+        compaction: topic.is_compacted().then_some(CompactionConfig {
+            min_cleanable_dirty_ratio: topic.min_cleanable_dirty_ratio,
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
+        }),
     }
 }
 

@@ -12,6 +12,7 @@ use super::properties;
 use super::topic::TopicConfig;
 
 const LONG_MAX: &str = "9223372036854775807";
+const DOUBLE_MAX: &str = "1.7976931348623157E308";
 const INT_MAX: &str = "2147483647";
 
 options! {
@@ -59,6 +60,25 @@ options! {
     /// The most bytes in one Fetch response, except that the first batch is always returned whole.
     fetch_max_bytes: i32 = "fetch.max.bytes", default Some("57671680"), valid AtLeast(1024);
 
+    /// What assigns partitions to the members of groups of the new protocol (KIP-848): "uniform", "range", or both. The first is for
+    /// members that name none.
+    group_consumer_assignors: Vec<String> = "group.consumer.assignors", default Some("uniform,range"), valid Check(assignors);
+
+    /// Milliseconds between two heartbeats of a member of a group of the new protocol.
+    group_consumer_heartbeat_interval_ms: i32 = "group.consumer.heartbeat.interval.ms", default Some("5000"), valid AtLeast(1);
+
+    /// The most members of a group of the new protocol.
+    group_consumer_max_size: i32 = "group.consumer.max.size", default Some(INT_MAX), valid AtLeast(1);
+
+    /// Whether a group with members may go from the classic protocol to the new one ("upgrade"), back ("downgrade"), both
+    /// ("bidirectional") or neither ("disabled"). A group without members may always.
+    group_consumer_migration_policy: String = "group.consumer.migration.policy", default Some("bidirectional"),
+        valid Check(migration_policy);
+
+    /// Milliseconds of silence after which a member of a group of the new protocol is out. It has to be longer than
+    /// group.consumer.heartbeat.interval.ms.
+    group_consumer_session_timeout_ms: i32 = "group.consumer.session.timeout.ms", default Some("45000"), valid AtLeast(1);
+
     /// Milliseconds for which a group that was empty waits for more members after the first one; begun anew while new ones come, up
     /// to their rebalance timeout.
     group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms", default Some("3000"), valid AtLeast(0);
@@ -83,10 +103,40 @@ options! {
     /// Kafka's, is the loopback address.
     listeners: Vec<String> = "listeners", default Some("PLAINTEXT://127.0.0.1:9092"), valid Any;
 
-    /// What happens to old segments: "delete" removes them by age and size. "compact" is refused until it exists. Topics can
-    /// override it.
-    log_cleanup_policy: Vec<String> = "log.cleanup.policy", default Some("delete"), valid OneOf(&["delete"]),
-        refused ["compact" => "compaction is not implemented yet; accepted: delete"];
+    /// Milliseconds between two searches for a log to compact, while there is none.
+    log_cleaner_backoff_ms: i64 = "log.cleaner.backoff.ms", default Some("15000"), valid AtLeast(0);
+
+    /// The memory in bytes that compaction takes to remember keys, 24 bytes each; with more keys a log is compacted in several
+    /// goes.
+    log_cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size", default Some("134217728"), valid AtLeast(1048576);
+
+    /// Milliseconds for which tombstones stay after the first compaction that meets them. Topics can override it.
+    log_cleaner_delete_retention_ms: i64 = "log.cleaner.delete.retention.ms", default Some("86400000"), valid AtLeast(0);
+
+    /// Whether topics with cleanup.policy=compact are compacted. One log is, at a time.
+    log_cleaner_enable: bool = "log.cleaner.enable", default Some("true"), valid Any;
+
+    /// How full the memory of log.cleaner.dedupe.buffer.size may be.
+    log_cleaner_io_buffer_load_factor: f64 = "log.cleaner.io.buffer.load.factor", default Some("0.9"), valid Between(0, 1);
+
+    /// How many bytes compaction reads or writes at once.
+    log_cleaner_io_buffer_size: i32 = "log.cleaner.io.buffer.size", default Some("524288"), valid AtLeast(4096);
+
+    /// How many bytes a second compaction may read and write, together.
+    log_cleaner_io_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second", default Some(DOUBLE_MAX), valid AtLeast(1);
+
+    /// Milliseconds after which a record is compacted whatever log.cleaner.min.cleanable.ratio says. Topics can override it.
+    log_cleaner_max_compaction_lag_ms: i64 = "log.cleaner.max.compaction.lag.ms", default Some(LONG_MAX), valid AtLeast(1);
+
+    /// The share of a compacted log that must be dirty before it is compacted. Topics can override it.
+    log_cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio", default Some("0.5"), valid Between(0, 1);
+
+    /// Milliseconds for which a record of a compacted topic is left alone. Topics can override it.
+    log_cleaner_min_compaction_lag_ms: i64 = "log.cleaner.min.compaction.lag.ms", default Some("0"), valid AtLeast(0);
+
+    /// What happens to old segments: "delete" removes them by age and size, "compact" keeps the last value of each key. Topics
+    /// can override it.
+    log_cleanup_policy: Vec<String> = "log.cleanup.policy", default Some("delete"), valid OneOf(&["compact", "delete"]);
 
     /// The data directory, when log.dirs is not set. The default, unlike Kafka's, is "data" in the working directory.
     log_dir: String = "log.dir", default Some("data"), valid Check(one_directory);
@@ -244,6 +294,18 @@ fn one_directory(text: &str) -> Option<String> {
     }
 }
 
+fn assignors(text: &str) -> Option<String> {
+    let names = super::definition::split_list(text);
+    let are_known = !names.is_empty() && names.iter().all(|name| name == "uniform" || name == "range");
+    (!are_known).then(|| "Accepted: uniform and range; assignors of one's own are not offered".to_owned())
+}
+
+fn migration_policy(text: &str) -> Option<String> {
+    let policies = ["bidirectional", "upgrade", "downgrade", "disabled"];
+    let is_known = policies.iter().any(|policy| policy.eq_ignore_ascii_case(text));
+    (!is_known).then(|| format!("Accepted: {}", policies.join(", ")))
+}
+
 fn not_zero(text: &str) -> Option<String> {
     (text.parse() == Ok(0_i64)).then(|| "Value must be unlimited (-1) or at least 1".to_owned())
 }
@@ -351,16 +413,25 @@ impl BrokerConfig {
             let what = format!("broker.id ({}) must be the same as node.id ({node_id}), or left out", options.broker_id);
             problems.push(Problem::Conflict { what });
         }
+        let (heartbeat, session) = (options.group_consumer_heartbeat_interval_ms, options.group_consumer_session_timeout_ms);
+        if heartbeat >= session {
+            let what = format!(
+                "group.consumer.heartbeat.interval.ms ({heartbeat}) must be less than group.consumer.session.timeout.ms ({session})"
+            );
+            problems.push(Problem::Conflict { what });
+        }
         let listeners = listeners::resolve(&options, problems);
         let topic_values: BTreeMap<&'static str, Value> = super::topic::TOPIC_DEFINITIONS
             .iter()
             .map(|definition| (definition.name, topic_default(definition, &values)))
             .collect();
+        let topic_defaults = TopicConfig::from_values(|name| topic_values.get(name));
+        problems.extend(topic_defaults.conflict());
         Self {
             node_id,
             listeners,
             data_dir: PathBuf::from(options.log_dirs.as_ref().unwrap_or(&options.log_dir)),
-            topic_defaults: TopicConfig::from_values(|name| topic_values.get(name)),
+            topic_defaults,
             options,
             given,
             values,

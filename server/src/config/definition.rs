@@ -124,8 +124,8 @@ impl fmt::Display for Value {
             Self::String(value) => f.write_str(value),
             Self::Int(value) => value.fmt(f),
             Self::Long(value) => value.fmt(f),
-            // Java writes 1.0 where Rust's Display writes 1.
-            Self::Double(value) => fmt::Debug::fmt(value, f),
+            // Java writes 1.0 where Rust's Display writes 1, and 1.0E300.
+            Self::Double(value) => f.write_str(&format!("{value:?}").replace('e', "E")),
             Self::List(value) => f.write_str(&value.join(",")),
         }
     }

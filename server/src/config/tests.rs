@@ -151,7 +151,9 @@ fn every_wrong_value_is_named_with_what_is_accepted() {
     );
     assert!(error("a=\\u1").starts_with("line 1: \\u must"));
     assert!(error("log.dirs=a,b").contains("one directory"));
-    assert!(error("log.cleanup.policy=delete,compact").contains("compaction is not implemented yet"));
+    assert!(error("log.cleanup.policy=delete,shred").contains("String must be one of: compact, delete"));
+    let lag = error("log.cleaner.min.compaction.lag.ms=5\nlog.cleaner.max.compaction.lag.ms=4");
+    assert!(lag.contains("min.compaction.lag.ms (5) > max.compaction.lag.ms (4)"), "{lag}");
     assert!(error("compression.type=zstd").contains("accepted: producer"));
     assert!(error("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer").contains("authorization"));
     assert!(error("process.roles=controller").contains("Accepted: broker"));
@@ -226,9 +228,10 @@ fn topic_overrides_win_and_are_checked_as_kafka_does() {
         error("message.timestamp.type", "x"),
         "Invalid value x for configuration message.timestamp.type: String must be one of: CreateTime, LogAppendTime"
     );
-    assert!(error("cleanup.policy", "compact").ends_with("compaction is not implemented yet; accepted: delete"));
-    assert!(error("cleanup.policy", "compact, delete").contains("not implemented"));
-    assert!(error("cleanup.policy", "shred").ends_with("String must be one of: delete"));
+    assert!(error("cleanup.policy", "shred").ends_with("String must be one of: compact, delete"));
+    let compacted = topic(&broker("log.cleaner.min.cleanable.ratio=0.1"), &[("cleanup.policy", "compact, delete")]).unwrap();
+    assert_eq!((compacted.is_compacted(), compacted.deletes_old_segments()), (true, true));
+    assert_eq!((compacted.min_cleanable_dirty_ratio, compacted.delete_retention_ms), (0.1, 86_400_000));
     assert!(error("compression.type", "gzip").ends_with("accepted: producer"));
     assert!(error("preallocate", "true").ends_with("accepted: false"));
     assert!(error("min.cleanable.dirty.ratio", "1.5").ends_with("Value must be no more than 1"));

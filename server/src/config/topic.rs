@@ -9,17 +9,15 @@ use super::definition::Valid::{Any, AtLeast, Between, OneOf, OrBetween};
 use super::definition::{Definition, Value, options};
 use super::error::{ConfigError, Problem};
 
-const LONG_MAX: &str = "9223372036854775807";
-
 options! {
     /// All options of one topic, resolved: its own overrides, else the broker's settings, else the defaults.
     TopicConfig,
     /// The table of topic options, by name.
     TOPIC_DEFINITIONS;
 
-    /// What happens to old segments: "delete" removes them by age and size. "compact" is refused until it exists.
-    cleanup_policy: Vec<String> = "cleanup.policy", default None, valid OneOf(&["delete"]),
-        refused ["compact" => "compaction is not implemented yet; accepted: delete"],
+    /// What happens to old segments: "delete" removes them by age and size, "compact" keeps the last value of each key, both do
+    /// both. Every record of a compacted topic needs a key.
+    cleanup_policy: Vec<String> = "cleanup.policy", default None, valid OneOf(&["compact", "delete"]),
         synonyms ["log.cleanup.policy" * 1];
 
     /// The gzip level when the broker compresses; without effect while compression.type is "producer".
@@ -43,8 +41,10 @@ options! {
     /// The zstd level when the broker compresses; without effect while compression.type is "producer".
     compression_zstd_level: i32 = "compression.zstd.level", default Some("3"), valid Between(-131072, 22);
 
-    /// Milliseconds for which tombstones of a compacted topic are kept; without effect with cleanup.policy=delete.
-    delete_retention_ms: i64 = "delete.retention.ms", default Some("86400000"), valid AtLeast(0);
+    /// Milliseconds for which tombstones of a compacted topic stay after the first compaction that meets them; without effect with
+    /// cleanup.policy=delete.
+    delete_retention_ms: i64 = "delete.retention.ms", default None, valid AtLeast(0),
+        synonyms ["log.cleaner.delete.retention.ms" * 1];
 
     /// Milliseconds between taking a segment out of the log and removing its files.
     file_delete_delay_ms: i64 = "file.delete.delay.ms", default None, valid AtLeast(0),
@@ -64,9 +64,10 @@ options! {
     index_interval_bytes: i32 = "index.interval.bytes", default None, valid AtLeast(0),
         synonyms ["log.index.interval.bytes" * 1];
 
-    /// Milliseconds after which a record of a compacted topic must have been looked at; without effect with
-    /// cleanup.policy=delete.
-    max_compaction_lag_ms: i64 = "max.compaction.lag.ms", default Some(LONG_MAX), valid AtLeast(1);
+    /// Milliseconds after which a record of a compacted topic is compacted whatever min.cleanable.dirty.ratio says, and after
+    /// which a new segment starts for that; without effect with cleanup.policy=delete.
+    max_compaction_lag_ms: i64 = "max.compaction.lag.ms", default None, valid AtLeast(1),
+        synonyms ["log.cleaner.max.compaction.lag.ms" * 1];
 
     /// The largest record batch, in bytes, as it came (compressed, if it was).
     max_message_bytes: i32 = "max.message.bytes", default None, valid AtLeast(0),
@@ -85,10 +86,12 @@ options! {
         synonyms ["log.message.timestamp.type" * 1];
 
     /// The share of a compacted log that must be dirty before it is compacted; without effect with cleanup.policy=delete.
-    min_cleanable_dirty_ratio: f64 = "min.cleanable.dirty.ratio", default Some("0.5"), valid Between(0, 1);
+    min_cleanable_dirty_ratio: f64 = "min.cleanable.dirty.ratio", default None, valid Between(0, 1),
+        synonyms ["log.cleaner.min.cleanable.ratio" * 1];
 
     /// Milliseconds for which a record of a compacted topic is left alone; without effect with cleanup.policy=delete.
-    min_compaction_lag_ms: i64 = "min.compaction.lag.ms", default Some("0"), valid AtLeast(0);
+    min_compaction_lag_ms: i64 = "min.compaction.lag.ms", default None, valid AtLeast(0),
+        synonyms ["log.cleaner.min.compaction.lag.ms" * 1];
 
     /// How many replicas must be in sync for a producer with acks=all.
     min_insync_replicas: i32 = "min.insync.replicas", default None, valid AtLeast(1),
@@ -157,16 +160,26 @@ impl TopicConfig {
             return Err(ConfigError::new(problems));
         }
         let config = Self::from_values(|name| values.get(name).or_else(|| broker.topic_value(definition(name)?)));
-        if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
-            problems.push(Problem::Conflict {
-                what: format!(
-                    "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
-                    config.min_compaction_lag_ms, config.max_compaction_lag_ms
-                ),
-            });
-            return Err(ConfigError::new(problems));
+        match config.conflict() {
+            Some(conflict) => Err(ConfigError::new(vec![conflict])),
+            None => Ok(config),
         }
-        Ok(config)
+    }
+
+    /// What of it contradicts something else.
+    pub(super) fn conflict(&self) -> Option<Problem> {
+        (self.min_compaction_lag_ms > self.max_compaction_lag_ms).then(|| Problem::Conflict {
+            what: format!(
+                "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+                self.min_compaction_lag_ms, self.max_compaction_lag_ms
+            ),
+        })
+    }
+
+    /// Whether the last value of each key is kept.
+    #[must_use]
+    pub fn is_compacted(&self) -> bool {
+        self.cleanup_policy.iter().any(|policy| policy == "compact")
     }
 
     /// Whether what is acknowledged and shown to consumers must be on the device: exactly when every record is flushed.

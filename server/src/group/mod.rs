@@ -10,22 +10,29 @@
 //! - [`request`]: what goes in and what comes out.
 //! - [`shard`]: the groups of a partition, timers, limits.
 //! - [`classic`]: members and generations as JoinGroup, SyncGroup and Heartbeat make them.
+//! - [`consumer`]: members and epochs as ConsumerGroupHeartbeat makes them (KIP-848).
 //! - [`offsets`]: committed offsets.
 //! - [`record`]: what is written.
 
 mod classic;
+mod consumer;
 mod offsets;
 mod record;
 pub mod request;
 mod settings;
 mod shard;
+mod shard_consumer;
 mod timer;
+mod topics;
 mod usage;
 
+pub use consumer::Partitions;
+pub use consumer::assignor::Assignor;
 pub use record::RawRecord;
 pub use request::{Answer, CallId, Request};
 pub use settings::Settings;
 pub use shard::{Output, Shard};
+pub use topics::TopicView;
 pub use usage::Usage;
 
 use std::sync::Arc;

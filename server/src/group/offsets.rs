@@ -144,6 +144,21 @@ impl Offsets {
         });
     }
 
+    /// Forgets those of topics that a group of the new protocol does not want, when they were kept for long enough.
+    pub(super) fn expire_unwanted(
+        &mut self,
+        group: &str,
+        is_wanted: impl Fn(&str) -> bool,
+        now: TimestampMs,
+        retention_ms: i64,
+        records: &mut Vec<RawRecord>,
+    ) {
+        self.remove_if(group, records, |topic, committed| match committed.expires {
+            Some(expires) => now >= expires,
+            None => now.0.saturating_sub(committed.at.0) >= retention_ms && !is_wanted(topic),
+        });
+    }
+
     pub(super) fn fetch(&self, topics: Option<Vec<(Name, Vec<i32>)>>) -> Vec<(Name, Vec<FetchedOffset>)> {
         let Some(topics) = topics else {
             let all = self.topics.iter().map(|(topic, partitions)| {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use ringlog_protocol::{ErrorCode, Uuid};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::Name;
+use super::{Name, Partitions};
 
 /// A number that goes with a request and comes back with its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +28,14 @@ pub enum Request {
     Fetch(Option<Vec<(Name, Vec<i32>)>>),
     /// OffsetDelete.
     DeleteOffsets(Vec<(Name, i32)>),
+    /// OffsetFetch by a member of a group of the new protocol.
+    FetchAs(Identity, Option<Vec<(Name, Vec<i32>)>>),
     /// DescribeGroups.
     Describe,
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(Box<ConsumerHeartbeat>),
+    /// ConsumerGroupDescribe.
+    DescribeConsumers,
     /// DeleteGroups.
     Delete,
 }
@@ -59,6 +66,12 @@ pub enum Reply {
     Described(Box<Described>),
     /// To [`Request::Delete`].
     Deleted,
+    /// To [`Request::ConsumerHeartbeat`].
+    Beat(Beat),
+    /// To a request of the new protocol that is refused, which says why.
+    Refused(Refusal),
+    /// To [`Request::DescribeConsumers`].
+    DescribedConsumers(Box<DescribedConsumers>),
 }
 
 /// Who asks: a member, as it knows itself.
@@ -154,6 +167,8 @@ pub struct Leaver {
 pub struct Commit {
     /// Who; a client that is no member has an empty id and a negative generation.
     pub identity: Identity,
+    /// Whether the client knows that its group may be of the new protocol.
+    pub knows_epochs: bool,
     /// How long to keep the offsets, where the client says so.
     pub retention_ms: Option<i64>,
     /// What to keep.
@@ -199,6 +214,8 @@ pub struct Listed {
     pub protocol_type: Name,
     /// Kafka's name of the state.
     pub state: &'static str,
+    /// Kafka's name of the protocol: classic or consumer.
+    pub group_type: &'static str,
 }
 
 /// A group with its members.
@@ -229,4 +246,97 @@ pub struct DescribedMember {
     pub metadata: Bytes,
     /// What it has, in a stable group.
     pub assignment: Bytes,
+}
+
+/// See [`Request::ConsumerHeartbeat`]. What is `None` has not changed.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerHeartbeat {
+    /// The member; empty: it has no id yet.
+    pub member: Name,
+    /// Its epoch; 0 joins, -1 leaves, -2 leaves to come back.
+    pub epoch: i32,
+    /// What its user calls it, if it is a static one (KIP-345).
+    pub instance: Option<Name>,
+    /// The rack that it is in.
+    pub rack: Option<Name>,
+    /// What the client calls itself.
+    pub client_id: Name,
+    /// From where it is connected.
+    pub client_host: Name,
+    /// How long it may take to give partitions up; negative: that has not changed.
+    pub rebalance_timeout_ms: i32,
+    /// The topics that it wants.
+    pub topics: Option<BTreeSet<Name>>,
+    /// A pattern of topics that it wants; empty: none.
+    pub regex: Option<Name>,
+    /// The assignor that it wants.
+    pub assignor: Option<Name>,
+    /// What it holds.
+    pub owned: Option<Partitions>,
+    /// Whether it has to give itself an id.
+    pub requires_member_id: bool,
+}
+
+/// What a member is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    /// The member.
+    pub member: Name,
+    /// Its epoch.
+    pub epoch: i32,
+    /// When to send the next heartbeat.
+    pub interval: Duration,
+    /// What it is to hold, if it has to be told.
+    pub assignment: Option<Partitions>,
+}
+
+/// Why something of the new protocol is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+}
+
+/// A group of the new protocol with its members.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribedConsumers {
+    /// Kafka's name of the state.
+    pub state: &'static str,
+    /// The epoch of the group.
+    pub epoch: i32,
+    /// The epoch for which partitions were assigned.
+    pub assignment_epoch: i32,
+    /// The assignor.
+    pub assignor: &'static str,
+    /// The members.
+    pub members: Vec<DescribedConsumer>,
+}
+
+/// A member of such a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribedConsumer {
+    /// The member.
+    pub member: Name,
+    /// What its user calls it, if it is a static one.
+    pub instance: Option<Name>,
+    /// The rack that it is in.
+    pub rack: Option<Name>,
+    /// Its epoch.
+    pub epoch: i32,
+    /// What the client calls itself.
+    pub client_id: Name,
+    /// From where it is connected.
+    pub client_host: Name,
+    /// The topics that it wants by name.
+    pub topics: Vec<Name>,
+    /// A pattern of those that it wants too.
+    pub regex: Option<Name>,
+    /// What it holds: id, name and partitions of each topic.
+    pub assigned: Vec<(Uuid, Name, Vec<i32>)>,
+    /// What it is to hold.
+    pub target: Vec<(Uuid, Name, Vec<i32>)>,
+    /// Whether it speaks the classic protocol.
+    pub is_classic: bool,
 }

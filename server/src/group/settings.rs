@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Assignor;
 use crate::config::BrokerOptions;
 
 /// See the module. Each field is the option of that name.
@@ -15,6 +16,18 @@ pub struct Settings {
     pub initial_rebalance_delay: Duration,
     /// `group.max.size`
     pub group_size_max: usize,
+    /// `group.consumer.assignors`; the first is for members that name none.
+    pub consumer_assignors: Vec<Assignor>,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub consumer_heartbeat_interval: Duration,
+    /// `group.consumer.session.timeout.ms`
+    pub consumer_session_timeout: Duration,
+    /// `group.consumer.max.size`
+    pub consumer_group_size_max: usize,
+    /// `group.consumer.migration.policy`: whether a group may go from the classic protocol to the new one.
+    pub allows_upgrade: bool,
+    /// The same, the other way.
+    pub allows_downgrade: bool,
     /// `offset.metadata.max.bytes`
     pub offset_metadata_bytes_max: usize,
     /// `offsets.retention.minutes`
@@ -29,12 +42,20 @@ impl Settings {
     pub fn new(options: &BrokerOptions, cores: usize) -> Self {
         let duration = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         let count = |count: i32| usize::try_from(count).unwrap_or(0);
+        let policy = options.group_consumer_migration_policy.to_ascii_lowercase();
+        let allows = |direction| policy == "bidirectional" || policy == direction;
         let memory_bytes = usize::try_from(options.ringlog_group_memory_bytes).unwrap_or(usize::MAX);
         Self {
             session_timeout_min: duration(options.group_min_session_timeout_ms),
             session_timeout_max: duration(options.group_max_session_timeout_ms),
             initial_rebalance_delay: duration(options.group_initial_rebalance_delay_ms),
             group_size_max: count(options.group_max_size),
+            consumer_assignors: options.group_consumer_assignors.iter().filter_map(|name| Assignor::named(name.trim())).collect(),
+            consumer_heartbeat_interval: duration(options.group_consumer_heartbeat_interval_ms),
+            consumer_session_timeout: duration(options.group_consumer_session_timeout_ms),
+            consumer_group_size_max: count(options.group_consumer_max_size),
+            allows_upgrade: allows("upgrade"),
+            allows_downgrade: allows("downgrade"),
             offset_metadata_bytes_max: count(options.offset_metadata_max_bytes),
             offsets_retention_ms: i64::from(options.offsets_retention_minutes) * 60_000,
             memory_bytes_max: memory_bytes / cores.max(1),

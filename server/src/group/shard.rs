@@ -4,20 +4,24 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringlog_protocol::group_records::{GroupMetadataKey, GroupRecord, OffsetCommitValue};
 use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::classic::{Classic, Scope, State};
+use super::consumer::Consumer;
 use super::offsets::{Offsets, fetch_nothing};
-use super::request::{Answer, CallId, Commit, Described, Join, Listed, Reply, Request};
-use super::timer::TimerQueue;
+use super::request::{Answer, CallId, Commit, Described, Join, Listed, Refusal, Reply, Request};
+use super::shard_consumer::{ask_as_classic, downgrade};
+use super::timer::{Alarm, TimerQueue};
+use super::topics::{NoTopics, TopicView};
 use super::usage::Charge;
 use super::{Name, Now, RawRecord, Settings, Usage};
 
 /// What a group takes beside its members and offsets.
-const GROUP_BYTES: usize = 1024;
+pub(super) const GROUP_BYTES: usize = 1024;
 
 /// What comes of inputs. The answers may go when the records, and all before them, are committed.
 #[derive(Default)]
@@ -28,29 +32,38 @@ pub struct Output {
     pub replies: Vec<(CallId, Answer)>,
 }
 
-/// A group: its members and its offsets, either of which may be missing.
-struct Group {
-    classic: Classic,
-    offsets: Offsets,
+/// A group: its members, by one protocol or the other, and its offsets, either of which may be missing.
+pub(super) struct Group {
+    pub(super) classic: Classic,
+    /// Set: it is of the new protocol, and has nothing classic.
+    pub(super) consumer: Option<Box<Consumer>>,
+    pub(super) offsets: Offsets,
     _charge: Charge,
 }
 
 impl Group {
     fn new(id: &str, usage: &Usage) -> Self {
-        Self { classic: Classic::default(), offsets: Offsets::new(usage), _charge: usage.charge(GROUP_BYTES + 2 * id.len()) }
+        Self {
+            classic: Classic::default(),
+            consumer: None,
+            offsets: Offsets::new(usage),
+            _charge: usage.charge(GROUP_BYTES + 2 * id.len()),
+        }
     }
 
     /// Whether nothing is to be known of it, here or in the log.
-    fn is_void(&self) -> bool {
-        self.classic.is_deserted() && !self.classic.has_record() && self.offsets.is_empty()
+    pub(super) fn is_void(&self) -> bool {
+        self.consumer.is_none() && self.classic.is_deserted() && !self.classic.has_record() && self.offsets.is_empty()
     }
 }
 
 /// See the module.
 pub struct Shard {
-    settings: Rc<Settings>,
-    usage: Usage,
-    groups: BTreeMap<Name, Group>,
+    pub(super) settings: Rc<Settings>,
+    pub(super) usage: Usage,
+    pub(super) topics: Arc<dyn TopicView>,
+    topics_version: u64,
+    pub(super) groups: BTreeMap<Name, Group>,
     timers: TimerQueue,
     new_id: Box<dyn FnMut() -> u128>,
 }
@@ -59,7 +72,14 @@ impl Shard {
     /// No group. `usage` is that of all shards of the core; `new_id` gives random numbers for the ids of members.
     #[must_use]
     pub fn new(settings: Rc<Settings>, usage: Usage, new_id: Box<dyn FnMut() -> u128>) -> Self {
-        Self { settings, usage, groups: BTreeMap::new(), timers: TimerQueue::default(), new_id }
+        let topics = Arc::new(NoTopics);
+        Self { settings, usage, topics, topics_version: 0, groups: BTreeMap::new(), timers: TimerQueue::default(), new_id }
+    }
+
+    /// Has the topics as they are now. Groups look at them with the next heartbeat.
+    pub fn set_topics(&mut self, topics: Arc<dyn TopicView>) {
+        self.topics = topics;
+        self.topics_version += 1;
     }
 
     /// Takes a request for a group. Its answer comes with this output or with a later one.
@@ -70,6 +90,15 @@ impl Shard {
                 let answer = self.commit(group, commit, now, out);
                 out.replies.push((call, answer));
             }
+            Request::FetchAs(identity, topics) => {
+                let answer = self.fetch_as(group, &identity, topics);
+                out.replies.push((call, answer));
+            }
+            Request::ConsumerHeartbeat(beat) => {
+                let reply = self.consumer_heartbeat(group, &beat, now, out).map_or_else(Reply::Refused, Reply::Beat);
+                out.replies.push((call, Ok(reply)));
+            }
+            Request::DescribeConsumers => out.replies.push((call, Ok(self.describe_consumers(group)))),
             Request::Fetch(topics) => {
                 let fetched = match self.groups.get(group) {
                     Some(group) => group.offsets.fetch(topics),
@@ -83,11 +112,16 @@ impl Shard {
             }
             Request::Describe => out.replies.push((call, self.describe(group))),
             Request::Delete => {
-                let answer = self.delete(group, out);
+                let answer = self.delete(group, now, out);
                 out.replies.push((call, answer));
             }
             Request::Sync(_) | Request::Heartbeat(_) | Request::Leave(_) => {
                 let served = self.with_group(group, now, out, |group, scope| match request {
+                    request if group.consumer.is_some() => {
+                        let answer = ask_as_classic(group, &request, scope);
+                        scope.reply(call, answer);
+                        downgrade(group, scope);
+                    }
                     Request::Sync(sync) => group.classic.sync(call, sync, scope),
                     Request::Heartbeat(identity) => group.classic.heartbeat(call, &identity, scope),
                     Request::Leave(leavers) => group.classic.leave(call, &leavers, scope),
@@ -101,7 +135,7 @@ impl Shard {
     }
 
     /// Runs `act` on a group, where there is one, and forgets the group if nothing of it is left.
-    fn with_group<T>(
+    pub(super) fn with_group<T>(
         &mut self,
         group: &str,
         now: Now,
@@ -115,6 +149,8 @@ impl Shard {
             group: &id,
             settings: &self.settings,
             usage: &self.usage,
+            topics: &*self.topics,
+            topics_version: self.topics_version,
             timers: &mut self.timers,
             out,
             now,
@@ -127,11 +163,11 @@ impl Shard {
         Some(result)
     }
 
-    fn is_full(&self, more_bytes: usize) -> bool {
+    pub(super) fn is_full(&self, more_bytes: usize) -> bool {
         self.usage.bytes() + more_bytes > self.settings.memory_bytes_max
     }
 
-    fn create(&mut self, group: &str) {
+    pub(super) fn create(&mut self, group: &str) {
         let usage = &self.usage;
         self.groups.entry(group.into()).or_insert_with(|| Group::new(group, usage));
     }
@@ -157,15 +193,29 @@ impl Shard {
             return out.replies.push((call, Err(error)));
         }
         self.create(group);
-        self.with_group(group, now, out, |group, scope| group.classic.join(call, join, scope));
+        self.with_group(group, now, out, |group, scope| {
+            if let Some(mut consumer) = group.consumer.take_if(|consumer| consumer.is_empty()) {
+                consumer.forget(scope);
+            }
+            let Some(consumer) = &mut group.consumer else { return group.classic.join(call, join, scope) };
+            let answer = consumer.classic_join(join, scope);
+            scope.reply(call, answer);
+            downgrade(group, scope);
+        });
     }
 
     fn commit(&mut self, group: &str, commit: Commit, now: Now, out: &mut Output) -> Answer {
-        let Commit { identity, retention_ms, offsets } = commit;
-        let checked = self.with_group(group, now, out, |group, scope| group.classic.check_commit(&identity, scope));
+        let Commit { identity, knows_epochs, retention_ms, offsets } = commit;
+        let checked = self.with_group(group, now, out, |group, scope| match &group.consumer {
+            Some(consumer) => {
+                consumer.check_commit(&identity, knows_epochs, offsets.iter().map(|offset| (offset.topic_id, offset.partition)))
+            }
+            None => group.classic.check_commit(&identity, scope),
+        });
         match checked {
             Some(checked) => checked?,
             None if identity.generation < 0 => {}
+            None if knows_epochs => return Err(ErrorCode::GROUP_ID_NOT_FOUND),
             None => return Err(ErrorCode::ILLEGAL_GENERATION),
         }
         let metadata_bytes_max = self.settings.offset_metadata_bytes_max;
@@ -206,7 +256,11 @@ impl Shard {
         }
         let subscribed = if is_empty { None } else { group.classic.subscribed_topics() };
         // Where it cannot be told what members want, they may want everything.
-        let is_wanted = |topic: &str| !is_empty && subscribed.as_ref().is_none_or(|topics| topics.contains(topic));
+        let is_wanted_by_classic = |topic: &str| !is_empty && subscribed.as_ref().is_none_or(|topics| topics.contains(topic));
+        let is_wanted = |topic: &str| match &group.consumer {
+            Some(consumer) => consumer.is_wanted(topic),
+            None => is_wanted_by_classic(topic),
+        };
         let codes = wanted.iter().map(|(topic, partition)| {
             if is_wanted(topic) {
                 return ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC;
@@ -222,21 +276,28 @@ impl Shard {
     }
 
     fn describe(&self, group: &str) -> Answer {
-        let group = self.groups.get(group).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?;
+        let id = group;
+        let group = self.groups.get(id).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?;
+        if group.consumer.is_some() {
+            let message = format!("Group {id} is not a classic group.");
+            return Ok(Reply::Refused(Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message }));
+        }
         Ok(Reply::Described(Box::<Described>::new(group.classic.describe())))
     }
 
-    fn delete(&mut self, id: &str, out: &mut Output) -> Answer {
+    fn delete(&mut self, id: &str, now: Now, out: &mut Output) -> Answer {
         let group = self.groups.get(id).ok_or(ErrorCode::GROUP_ID_NOT_FOUND)?;
-        if group.classic.state() != State::Empty {
+        let is_empty = group.consumer.as_ref().map_or(group.classic.state() == State::Empty, |consumer| consumer.is_empty());
+        if !is_empty {
             return Err(ErrorCode::NON_EMPTY_GROUP);
         }
-        self.forget(id, out);
+        self.forget(id, now, out);
         Ok(Reply::Deleted)
     }
 
     /// Takes back all that is written of a group.
-    fn forget(&mut self, id: &str, out: &mut Output) {
+    fn forget(&mut self, id: &str, now: Now, out: &mut Output) {
+        self.forget_consumer(id, now, out);
         let Some(mut group) = self.groups.remove(id) else { return };
         group.offsets.clear(id, &mut out.records);
         if group.classic.has_record() {
@@ -248,10 +309,19 @@ impl Shard {
     /// The groups that there are.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
-        let listed = self.groups.iter().map(|(id, group)| Listed {
-            group: id.clone(),
-            protocol_type: group.classic.protocol_type().cloned().unwrap_or_default(),
-            state: group.classic.state().name(),
+        let listed = self.groups.iter().map(|(id, group)| match &group.consumer {
+            Some(consumer) => Listed {
+                group: id.clone(),
+                protocol_type: ringlog_protocol::consumer_protocol::PROTOCOL_TYPE.into(),
+                state: consumer.state_name(),
+                group_type: "consumer",
+            },
+            None => Listed {
+                group: id.clone(),
+                protocol_type: group.classic.protocol_type().cloned().unwrap_or_default(),
+                state: group.classic.state().name(),
+                group_type: "classic",
+            },
         });
         listed.collect()
     }
@@ -265,7 +335,13 @@ impl Shard {
     /// Does what is due.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
         while let Some((entry_at, group, alarm)) = self.timers.pop(now.monotonic) {
-            self.with_group(&group, now, out, |group, scope| group.classic.ring(entry_at, alarm, scope));
+            self.with_group(&group, now, out, |group, scope| match (alarm, &mut group.consumer) {
+                (alarm @ (Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_)), Some(consumer)) => {
+                    consumer.ring(entry_at, &alarm, scope);
+                    downgrade(group, scope);
+                }
+                (alarm, _) => group.classic.ring(entry_at, alarm, scope),
+            });
         }
     }
 
@@ -273,9 +349,15 @@ impl Shard {
     pub fn expire(&mut self, now: Now, out: &mut Output) {
         let retention_ms = self.settings.offsets_retention_ms;
         for (id, group) in &mut self.groups {
-            group.offsets.expire(id, &group.classic, now.wall, retention_ms, &mut out.records);
+            match &group.consumer {
+                Some(consumer) => {
+                    let is_wanted = |topic: &str| consumer.is_wanted(topic);
+                    group.offsets.expire_unwanted(id, is_wanted, now.wall, retention_ms, &mut out.records);
+                }
+                None => group.offsets.expire(id, &group.classic, now.wall, retention_ms, &mut out.records),
+            }
         }
-        self.forget_deserted(out);
+        self.forget_deserted(now, out);
     }
 
     /// Forgets offsets of topics that do not exist, as `exists` says by name and id (zeros: unknown).
@@ -286,15 +368,19 @@ impl Shard {
         self.groups.retain(|_, group| !group.is_void());
     }
 
-    fn forget_deserted(&mut self, out: &mut Output) {
-        let deserted = self.groups.iter().filter(|(_, group)| group.classic.is_deserted() && group.offsets.is_empty());
+    fn forget_deserted(&mut self, now: Now, out: &mut Output) {
+        let is_deserted = |group: &Group| {
+            let is_deserted = group.consumer.as_ref().map_or(group.classic.is_deserted(), |consumer| consumer.is_empty());
+            is_deserted && group.offsets.is_empty()
+        };
+        let deserted = self.groups.iter().filter(|(_, group)| is_deserted(group));
         let deserted: Vec<Name> = deserted.map(|(id, _)| id.clone()).collect();
         for id in deserted {
-            self.forget(&id, out);
+            self.forget(&id, now, out);
         }
     }
 
-    /// Applies a record of the log. Those of the new protocol are left alone.
+    /// Applies a record of the log.
     pub fn replay(&mut self, record: GroupRecord<'_>) {
         match record {
             GroupRecord::OffsetCommit(key, value) => {
@@ -322,7 +408,7 @@ impl Shard {
                     }
                 }
             }
-            _ => {}
+            other => self.replay_consumer(other),
         }
     }
 
@@ -342,7 +428,10 @@ impl Shard {
     pub fn begin(&mut self, now: Now, out: &mut Output) {
         let ids: Vec<Name> = self.groups.keys().cloned().collect();
         for id in ids {
-            self.with_group(&id, now, out, |group, scope| group.classic.begin(scope));
+            self.with_group(&id, now, out, |group, scope| match &mut group.consumer {
+                Some(consumer) => consumer.begin(scope),
+                None => group.classic.begin(scope),
+            });
         }
     }
 

@@ -18,6 +18,12 @@ pub(super) enum Alarm {
     Join,
     /// The end of the waiting for SyncGroup.
     Sync,
+    /// The session of a member of a group of the new protocol.
+    ConsumerSession(Name),
+    /// The time that such a member has for giving up what it is to give up.
+    Revocation(Name),
+    /// The time that a member has for SyncGroup that speaks the classic protocol in such a group.
+    ConsumerSync(Name),
 }
 
 /// The deadlines of all groups of a shard, the next one first.

@@ -23,6 +23,7 @@ mod budget;
 mod connection;
 pub mod listener;
 mod reader;
+pub mod request;
 pub mod response;
 pub mod sendfile;
 mod server;

@@ -12,16 +12,15 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use ringlog_engine::memory::Buffer;
-use ringlog_protocol::{ApiKey, Decoder, RequestHeader};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{self, FrameMemory, Permit};
 use super::connection::Shared;
-use super::{Admission, RequestContext, Stop};
+use super::{Stop, request};
 
 /// Frames up to this size are copied out of the scratch and are not counted in the core's budget.
 pub(super) const SMALL_FRAME_BYTES_MAX: usize = 16 << 10;
@@ -285,42 +284,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Starts the request in a frame.
-    fn start(&mut self, mut frame: Bytes) -> Result<(), End> {
+    fn start(&mut self, frame: Bytes) -> Result<(), End> {
         let len = frame.len();
-        let mut decoder = Decoder::new(&frame);
-        let header = match RequestHeader::decode(&mut decoder) {
-            Ok(header) => header,
-            // Nothing is known of a future version's header but its beginning.
-            Err(error) => match future_api_versions(&frame) {
-                Some(header) => header,
-                None => return Err(End::Malformed(format!("bad request header: {error}").into())),
-            },
-        };
-        let body_at = len - decoder.remaining();
-        let Some(api) = ApiKey::from_key(header.api_key) else { unreachable!("the header's decoder knows it") };
         let handler = &self.shared.core.handler;
-        let admission = handler.admit(api, header.api_version);
-        if admission == Admission::Refuse {
-            return Err(End::Malformed(format!("{api} version {} is not served", header.api_version).into()));
-        }
-        // Most clients say the same in every request.
-        if self.client_id.as_deref() != header.client_id.as_deref() {
-            self.client_id = header.client_id.as_deref().map(Rc::from);
-        }
-        let context = RequestContext {
-            connection: self.shared.info.clone(),
-            client_id: self.client_id.clone(),
-            api,
-            api_version: header.api_version,
-            correlation_id: header.correlation_id,
-            version_unsupported: admission == Admission::AnswerUnsupported,
-        };
-        if context.version_unsupported {
-            frame.clear();
-        } else {
-            frame.advance(body_at);
-        }
-        self.shared.start(handler.clone().handle(context, frame), len);
+        let (context, body) = request::read(&**handler, &self.shared.info, &mut self.client_id, frame).map_err(End::Malformed)?;
+        self.shared.start(handler.clone().handle(context, body), len);
         Ok(())
     }
 
@@ -384,13 +352,4 @@ fn checked_size(bytes: [u8; 4], size_max: usize) -> Result<usize, End> {
         _ => "",
     };
     Err(End::Malformed(format!("a request of {size} bytes; socket.request.max.bytes is {size_max}{hint}").into()))
-}
-
-/// The part of the header that all versions share, of an ApiVersions request that is newer than any we know.
-fn future_api_versions(frame: &[u8]) -> Option<RequestHeader<'static>> {
-    let mut decoder = Decoder::new(frame);
-    let (api_key, api_version) = (decoder.int16().ok()?, decoder.int16().ok()?);
-    let is_future = api_key == ApiKey::ApiVersions.key() && api_version > ApiKey::ApiVersions.version_max();
-    let correlation_id = decoder.int32().ok()?;
-    is_future.then_some(RequestHeader { api_key, api_version, correlation_id, client_id: None })
 }

@@ -129,6 +129,12 @@ impl Response {
         Self { parts, len }
     }
 
+    /// Its pieces, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Source] {
+        &self.parts
+    }
+
     /// How many bytes go over the wire, the four of the size included.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {

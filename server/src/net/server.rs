@@ -56,6 +56,12 @@ impl StopSender {
 }
 
 impl Stop {
+    /// Whether it was said.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Resolves when it was said.
     pub async fn wait(mut self) {
         let _ = self.0.wait_for(|&stop| stop).await;

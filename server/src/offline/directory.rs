@@ -12,7 +12,7 @@ use ringlog_engine::journal::is_directory_name;
 use ringlog_engine::journal::replay::Replay;
 use ringlog_engine::log::checkpoint::{OffsetCheckpoint, parse_partition_metadata};
 use ringlog_engine::segment::names::{
-    CLEAN_SHUTDOWN_FILE, FolderRole, LOCK_FILE, META_PROPERTIES_FILE, PARTITION_METADATA_FILE, PartitionFolder,
+    CLEAN_SHUTDOWN_FILE, FolderRole, LOCK_FILE, LOG_START_FILE, META_PROPERTIES_FILE, PARTITION_METADATA_FILE, PartitionFolder,
     RECOVERY_POINT_FILE, log_file_name, parse_log_file_name,
 };
 use ringlog_engine::types::{Offset, PartitionId, TopicId};
@@ -35,6 +35,8 @@ pub(super) struct Partition {
     pub(super) files: Vec<String>,
     /// Everything below it was synced in segment files, as far as anybody says.
     pub(super) recovery_point: Offset,
+    /// The first offset that may be read, as far as anybody says.
+    pub(super) log_start: Offset,
     /// Whether the last stop was clean, so that files end where their records end.
     pub(super) clean: bool,
 }
@@ -49,8 +51,32 @@ pub(super) struct Segment {
 /// A partition's number and the way to it.
 type ByName = (String, i32);
 
-/// The partitions at `path`: a partition's folder or a data directory.
+/// A data directory, or the one partition of it that was asked for.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The data directory: of a single partition, where its folder lies.
+    pub(super) data: PathBuf,
+    /// Whether all of it was asked for, and not a single partition.
+    pub(super) whole: bool,
+    /// Whether a broker's files are beside the partitions.
+    pub(super) is_data_dir: bool,
+    pub(super) partitions: Vec<Partition>,
+    /// Journals that count: none after a clean stop.
+    pub(super) journals: Vec<PathBuf>,
+}
+
+/// The partitions at `path`, a partition's folder or a data directory, with what the journals hold for them.
 pub(super) fn partitions(path: &Path) -> Result<Vec<Partition>, OfflineError> {
+    let mut directory = open(path)?;
+    if directory.is_used() {
+        warn!("{} is used by a running broker: the end of what it writes meanwhile may look damaged", directory.data.display());
+    }
+    add_journals(&mut directory.partitions, &directory.journals)?;
+    Ok(directory.partitions)
+}
+
+/// What lies at `path`, a partition's folder or a data directory, without the journals' part.
+pub(super) fn open(path: &Path) -> Result<Directory, OfflineError> {
     let path = &fs::canonicalize(path).map_err(OfflineError::read(path))?;
     let entries = list(path).map_err(OfflineError::read(path))?;
     let is_partition = entries.iter().any(|entry| parse_log_file_name(&entry.name).is_some());
@@ -64,36 +90,34 @@ pub(super) fn partitions(path: &Path) -> Result<Vec<Partition>, OfflineError> {
         (path.as_path(), entries.iter().filter(is_live).map(|entry| entry.name.clone()).collect())
     };
     let surroundings = list(data).map_err(OfflineError::read(data))?;
-    let is_data_dir =
+    let is_brokers =
         |entry: &DirEntry| [CLEAN_SHUTDOWN_FILE, META_PROPERTIES_FILE].contains(&&*entry.name) || is_directory_name(&entry.name);
-    if folders.is_empty() && !surroundings.iter().any(is_data_dir) {
+    let is_data_dir = surroundings.iter().any(is_brokers);
+    if folders.is_empty() && !is_data_dir {
         return Err(OfflineError::NoPartitions { path: path.clone() });
     }
-    warn_if_used(data);
     let clean = surroundings.iter().any(|entry| entry.name == CLEAN_SHUTDOWN_FILE);
-    let recovery_points = recovery_points(data);
+    let checkpoint = |name| offset_checkpoint(&data.join(name));
+    let (recovery_points, log_starts) = (checkpoint(RECOVERY_POINT_FILE), checkpoint(LOG_START_FILE));
     let mut partitions = Vec::new();
     for name in folders {
-        partitions.push(partition(data.join(&name), name, clean, &recovery_points)?);
+        partitions.push(partition(data.join(&name), name, clean, &recovery_points, &log_starts)?);
     }
-    if !clean {
-        let journals = surroundings.iter().filter(|entry| entry.is_dir && is_directory_name(&entry.name));
-        add_journals(&mut partitions, journals.map(|entry| data.join(&entry.name)).collect())?;
-    }
-    Ok(partitions)
+    let is_journal = |entry: &&DirEntry| !clean && entry.is_dir && is_directory_name(&entry.name);
+    let journals = surroundings.iter().filter(is_journal).map(|entry| data.join(&entry.name)).collect();
+    Ok(Directory { data: data.to_owned(), whole: !is_partition, is_data_dir, partitions, journals })
 }
 
-/// A broker that writes meanwhile makes sound things look damaged.
-fn warn_if_used(data: &Path) {
-    let Ok(lock) = File::open(data.join(LOCK_FILE)) else { return };
-    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK) {
-        warn!("{} is used by a running broker: what it writes meanwhile may look damaged", data.display());
+impl Directory {
+    /// Whether a broker has it. Kafka's lock is another: one of its directories that is in use is not told from one that is not.
+    pub(super) fn is_used(&self) -> bool {
+        let Ok(lock) = File::open(self.data.join(LOCK_FILE)) else { return false };
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
     }
 }
 
-fn recovery_points(data: &Path) -> BTreeMap<ByName, Offset> {
-    let path = data.join(RECOVERY_POINT_FILE);
-    let text = match fs::read_to_string(&path) {
+fn offset_checkpoint(path: &Path) -> BTreeMap<ByName, Offset> {
+    let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
         Err(error) => {
@@ -115,6 +139,7 @@ fn partition(
     name: String,
     clean: bool,
     recovery_points: &BTreeMap<ByName, Offset>,
+    log_starts: &BTreeMap<ByName, Offset>,
 ) -> Result<Partition, OfflineError> {
     let mut segments = BTreeMap::new();
     let mut files = Vec::new();
@@ -127,13 +152,15 @@ fn partition(
         }
     }
     let folder = PartitionFolder::parse(&name).map(|folder| (folder.topic.to_owned(), folder.index));
-    let recovery_point = folder.and_then(|folder| recovery_points.get(&folder).copied()).unwrap_or(Offset(0));
-    Ok(Partition { name, path, segments, files, recovery_point, clean })
+    let of = |offsets: &BTreeMap<ByName, Offset>| folder.as_ref().and_then(|folder| offsets.get(folder)).copied();
+    let recovery_point = of(recovery_points).unwrap_or(Offset(0));
+    let log_start = of(log_starts).unwrap_or(Offset(0));
+    Ok(Partition { name, path, segments, files, recovery_point, log_start, clean })
 }
 
 impl Partition {
     /// Which partition it is for the journals, which know topics by their ids alone.
-    fn id(&self) -> Option<PartitionId> {
+    pub(super) fn id(&self) -> Option<PartitionId> {
         let text = fs::read_to_string(self.path.join(PARTITION_METADATA_FILE)).ok()?;
         let topic: TopicId = parse_partition_metadata(&text).ok()?;
         Some(PartitionId { topic, index: PartitionFolder::parse(&self.name)?.index })
@@ -141,7 +168,7 @@ impl Partition {
 }
 
 /// Lays what the journals hold over the segments, by the same rules as the replay at start.
-fn add_journals(partitions: &mut [Partition], journals: Vec<PathBuf>) -> Result<(), OfflineError> {
+pub(super) fn add_journals(partitions: &mut [Partition], journals: &[PathBuf]) -> Result<(), OfflineError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| OfflineError::Read { path: PathBuf::from("journal"), error })?;
     let disk: Rc<dyn Disk> = Rc::new(ReadOnlyDisk);
@@ -149,16 +176,17 @@ fn add_journals(partitions: &mut [Partition], journals: Vec<PathBuf>) -> Result<
         partitions.iter().enumerate().filter_map(|(at, partition)| Some((partition.id()?, at))).collect();
     let mut replays = Vec::new();
     for path in journals {
-        let replay = runtime.block_on(Replay::open(&disk, &path)).map_err(OfflineError::read(&path))?;
-        for &(id, recovery_point, _) in replay.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions) {
+        let replay = runtime.block_on(Replay::open(&disk, path)).map_err(OfflineError::read(path))?;
+        for &(id, recovery_point, log_start) in replay.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions) {
             if let Some(&at) = by_id.get(&id) {
                 partitions[at].recovery_point = partitions[at].recovery_point.max(recovery_point);
+                partitions[at].log_start = partitions[at].log_start.max(log_start);
             }
         }
         replays.push((path, replay));
     }
     for (path, mut replay) in replays {
-        while let Some((_, entries)) = runtime.block_on(replay.next()).map_err(OfflineError::read(&path))? {
+        while let Some((_, entries)) = runtime.block_on(replay.next()).map_err(OfflineError::read(path))? {
             for (entry, payload) in entries {
                 let Some(&at) = by_id.get(&entry.partition) else { continue };
                 let partition = &mut partitions[at];

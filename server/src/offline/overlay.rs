@@ -44,6 +44,11 @@ impl Overlay {
         self.extents.last_key_value().map_or(0, |(&at, bytes)| at + bytes.len() as u64)
     }
 
+    /// The extents and where they begin.
+    pub(super) fn extents(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.extents.iter().map(|(&at, bytes)| (at, &bytes[..]))
+    }
+
     /// Whether any extent lies in `range`.
     pub(super) fn touches(&self, range: Range<u64>) -> bool {
         self.within(range).next().is_some()

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 
 use ringlog_engine::batch::{BatchError, BatchHeader, BatchView, HEADER_BYTES};
+use ringlog_engine::segment::index::OFFSETS_MAX;
 use ringlog_engine::types::Offset;
 
 use super::directory::Segment;
@@ -42,6 +43,7 @@ pub(super) struct Reader<'a> {
     len: u64,
     position: u64,
     next_offset: Offset,
+    offset_max: Offset,
     window: Vec<u8>,
     window_start: u64,
 }
@@ -57,7 +59,8 @@ impl<'a> Reader<'a> {
         let file_bytes = file.as_ref().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
         let len = file_bytes.max(segment.overlay.end());
         let overlay = &segment.overlay;
-        Ok(Self { file, overlay, len, position: 0, next_offset: base, window: Vec::new(), window_start: 0 })
+        let offset_max = Offset(base.0.saturating_add(OFFSETS_MAX));
+        Ok(Self { file, overlay, len, position: 0, next_offset: base, offset_max, window: Vec::new(), window_start: 0 })
     }
 
     /// The segment's length, what a journal adds included.
@@ -71,35 +74,40 @@ impl<'a> Reader<'a> {
         if position >= self.len {
             return Ok(None);
         }
-        let (header, reason) = match self.header(position)? {
-            Ok(header) if header.size_bytes() as u64 <= self.len - position => (header, None),
-            Ok(header) => {
-                (header, Some(format!("a batch of {} bytes where {} are left", header.size_bytes(), self.len - position)))
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                return self.no_batch(position, reason).map(Some);
-            }
+        let header = match self.whole_batch(position)? {
+            Ok(header) => header,
+            Err(reason) => return self.no_batch(position, reason).map(Some),
         };
-        if let Some(reason) = reason {
-            return self.no_batch(position, reason).map(Some);
-        }
         let range = position..position + header.size_bytes() as u64;
-        let due = self.next_offset;
+        let (due, offset_max) = (self.next_offset, self.offset_max);
         self.position = range.end;
-        self.next_offset = due.max(header.next_offset());
+        // One that is far off says nothing of what is due.
+        self.next_offset = if header.last_offset() > offset_max { due } else { due.max(header.next_offset()) };
         let from_journal = self.overlay.touches(range.clone());
-        let bytes = self.bytes(range)?;
-        let batch = match BatchView::new(bytes) {
-            Ok(batch) => batch,
-            Err(error) => return Err(io::Error::other(error)),
-        };
+        let batch = self.view(range)?;
         let problem = match batch.check_crc() {
             Err(error) => Some(error.to_string()),
             Ok(()) if header.base_offset < due => Some(format!("base offset {} where at least {due} is due", header.base_offset)),
+            Ok(()) if header.last_offset() > offset_max => {
+                Some(format!("offset {} where a segment reaches to {offset_max} at most", header.last_offset()))
+            }
             Ok(()) => None,
         };
         Ok(Some(Item::Batch { position, batch, problem, from_journal }))
+    }
+
+    /// The header at `position`, if it says what a header may and its batch ends within the segment.
+    pub(super) fn whole_batch(&mut self, position: u64) -> io::Result<Result<BatchHeader, String>> {
+        Ok(match self.header(position)? {
+            Ok(header) if header.size_bytes() as u64 <= self.len - position => Ok(header),
+            Ok(header) => Err(format!("a batch of {} bytes where {} are left", header.size_bytes(), self.len - position)),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// A batch whose header was found sound.
+    pub(super) fn view(&mut self, range: Range<u64>) -> io::Result<BatchView<'_>> {
+        BatchView::new(self.bytes(range)?).map_err(io::Error::other)
     }
 
     fn header(&mut self, position: u64) -> io::Result<Result<BatchHeader, BatchError>> {
@@ -109,17 +117,17 @@ impl<'a> Reader<'a> {
 
     /// Moves behind what is no batch.
     fn no_batch(&mut self, position: u64, reason: String) -> io::Result<Item<'static>> {
-        let found = self.next_sound(position)?;
+        let found = self.next_sound(position, self.next_offset)?;
         self.position = found.unwrap_or(self.len);
         let bytes = self.position - position;
-        if found.is_none() && self.is_zero(position)? {
+        if found.is_none() && self.is_zero(position..self.len)? {
             return Ok(Item::Padding { position, bytes });
         }
         Ok(Item::Damage { position, bytes, reason })
     }
 
-    /// Where the next batch stands whose header and CRC are sound.
-    fn next_sound(&mut self, after: u64) -> io::Result<Option<u64>> {
+    /// Where the next batch stands whose header and CRC are sound and whose base offset is at least `least`.
+    pub(super) fn next_sound(&mut self, after: u64, least: Offset) -> io::Result<Option<u64>> {
         let mut at = after + 1;
         while at + HEADER_BYTES as u64 <= self.len {
             // Most bytes are told from a batch by one of them.
@@ -134,7 +142,7 @@ impl<'a> Reader<'a> {
             };
             at += start as u64;
             if let Ok(header) = self.header(at)?
-                && header.base_offset >= self.next_offset
+                && header.base_offset >= least
                 && header.size_bytes() as u64 <= self.len - at
             {
                 let bytes = self.bytes(at..at + header.size_bytes() as u64)?;
@@ -147,10 +155,11 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    fn is_zero(&mut self, from: u64) -> io::Result<bool> {
-        let mut at = from;
-        while at < self.len {
-            let end = self.len.min(at + WINDOW_BYTES as u64);
+    /// Whether a part of the segment has nothing but zeros.
+    pub(super) fn is_zero(&mut self, range: Range<u64>) -> io::Result<bool> {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + WINDOW_BYTES as u64);
             if self.bytes(at..end)?.iter().any(|&byte| byte != 0) {
                 return Ok(false);
             }
@@ -160,7 +169,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes of the segment; the caller knows that they are there.
-    fn bytes(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
+    pub(super) fn bytes(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
         let len = (range.end - range.start) as usize;
         if range.start < self.window_start || range.end > self.window_start + self.window.len() as u64 {
             let wanted = len.max(WINDOW_BYTES).min((self.len - range.start) as usize);

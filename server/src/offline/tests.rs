@@ -14,8 +14,8 @@ use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, Timest
 
 use super::*;
 
-const TOPIC: TopicId = TopicId([9; 16]);
-const LOG: &str = "00000000000000000000.log";
+pub(super) const TOPIC: TopicId = TopicId([9; 16]);
+pub(super) const LOG: &str = "00000000000000000000.log";
 
 fn batch(base: i64, count: i64, codec: Codec) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Offset(base)).leader_epoch(LeaderEpoch(3)).codec(codec);
@@ -33,15 +33,15 @@ fn batch(base: i64, count: i64, codec: Codec) -> Vec<u8> {
 }
 
 /// Ten batches of three records, every codec among them.
-fn batches() -> Vec<Vec<u8>> {
+pub(super) fn batches() -> Vec<Vec<u8>> {
     (0..10).map(|at| batch(at * 3, 3, Codec::ALL[at as usize % 5])).collect()
 }
 
-struct Data(tempfile::TempDir);
+pub(super) struct Data(tempfile::TempDir);
 
 impl Data {
     /// A data directory with one partition after a clean stop.
-    fn new(log: &[u8]) -> Self {
+    pub(super) fn new(log: &[u8]) -> Self {
         let data = Self(tempfile::tempdir().unwrap());
         fs::create_dir(data.partition()).unwrap();
         data.write(LOG, log);
@@ -51,25 +51,25 @@ impl Data {
         data
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn partition(&self) -> PathBuf {
+    pub(super) fn partition(&self) -> PathBuf {
         self.path().join("t-0")
     }
 
-    fn write(&self, name: &str, content: &[u8]) {
+    pub(super) fn write(&self, name: &str, content: &[u8]) {
         fs::write(self.partition().join(name), content).unwrap();
     }
 
-    fn crashed(self) -> Self {
+    pub(super) fn crashed(self) -> Self {
         fs::remove_file(self.path().join(".kafka_cleanshutdown")).unwrap();
         self
     }
 
     /// Right indexes for a log of these batches: an entry for every batch but the first.
-    fn with_indexes(self, batches: &[Vec<u8>]) -> Self {
+    pub(super) fn with_indexes(self, batches: &[Vec<u8>]) -> Self {
         let (mut offsets, mut times) = (Vec::new(), Vec::new());
         let mut position = batches[0].len() as u64;
         for (at, batch) in batches.iter().enumerate().skip(1) {
@@ -84,7 +84,7 @@ impl Data {
     }
 
     /// A journal with these pieces of the segment, a round each.
-    fn with_journal(self, pieces: &[(u64, i64, i64, &[u8])]) -> Self {
+    pub(super) fn with_journal(self, pieces: &[(u64, i64, i64, &[u8])]) -> Self {
         let directory = self.path().join("ringlog-journal.0");
         fs::create_dir(&directory).unwrap();
         let journal = JournalId([5; 16]);
@@ -126,12 +126,12 @@ impl Data {
         (sound, String::from_utf8(out).unwrap())
     }
 
-    fn json(&self, records: bool) -> (bool, Vec<serde_json::Value>) {
+    pub(super) fn json(&self, records: bool) -> (bool, Vec<serde_json::Value>) {
         let (sound, text) = self.dump(DumpOptions { records, json: true });
         (sound, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
-    fn verify(&self) -> (bool, String) {
+    pub(super) fn verify(&self) -> (bool, String) {
         let mut out = Vec::new();
         let sound = verify::verify(self.path(), &mut out).unwrap();
         (sound, String::from_utf8(out).unwrap())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use ringlog_engine::batch::BatchView;
 use ringlog_engine::log::epochs::LeaderEpochs;
@@ -11,6 +12,8 @@ use ringlog_engine::log::{checkpoint, producer_snapshot};
 use ringlog_engine::segment::index::{IndexError, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, parse_offset_index, parse_time_index};
 use ringlog_engine::segment::names::{EPOCHS_FILE, FileKind, FileState, PARTITION_METADATA_FILE, SegmentFile};
 use ringlog_engine::types::{Offset, TimestampMs};
+
+use tracing::warn;
 
 use super::OfflineError;
 use super::directory::{self, Partition, Segment};
@@ -40,6 +43,12 @@ struct Problem {
     what: String,
 }
 
+impl Problem {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.file, self.position, &self.what) == (&other.file, other.position, &other.what)
+    }
+}
+
 impl Findings {
     fn problem(&mut self, file: &str, position: Option<u64>, what: impl ToString) {
         self.problems.push(Problem { file: file.to_owned(), position, what: what.to_string() });
@@ -52,7 +61,7 @@ impl Findings {
 
 /// What the indexes of a segment are held against.
 #[derive(Default)]
-struct Batches {
+pub(super) struct Batches {
     /// The base offset of each batch, by position.
     starts: BTreeMap<u64, Offset>,
     /// Wherever the largest timestamp so far grew: the last offset of that batch, and the timestamp.
@@ -60,6 +69,22 @@ struct Batches {
 }
 
 impl Batches {
+    /// From each batch's position, first and last offset, and largest timestamp.
+    pub(super) fn of(batches: impl Iterator<Item = (u64, Offset, Offset, TimestampMs)>) -> Self {
+        let mut all = Self::default();
+        for (position, first, last, max_timestamp) in batches {
+            all.add(position, first, last, max_timestamp);
+        }
+        all
+    }
+
+    fn add(&mut self, position: u64, first: Offset, last: Offset, max_timestamp: TimestampMs) {
+        self.starts.insert(position, first);
+        if self.timestamps.last().is_none_or(|&(_, newest)| max_timestamp > newest) && max_timestamp > TimestampMs::NONE {
+            self.timestamps.push((last, max_timestamp));
+        }
+    }
+
     /// The largest timestamp of batches that end at or below `offset`.
     fn newest_up_to(&self, offset: Offset) -> Option<TimestampMs> {
         let after = self.timestamps.partition_point(|&(last, _)| last <= offset);
@@ -67,16 +92,75 @@ impl Batches {
     }
 }
 
+/// How often a partition that a broker writes to is looked at before what is wrong counts, and how long to wait in between.
+const LOOKS: usize = 4;
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
 /// Checks everything at `path`; returns whether all of it is sound.
 pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    let mut directory = directory::open(path)?;
+    let is_used = directory.is_used();
+    if is_used {
+        warn!("{} is used by a running broker: what it does meanwhile is allowed for", directory.data.display());
+    }
+    match directory::add_journals(&mut directory.partitions, &directory.journals) {
+        Err(_) if is_used => {}
+        added => added?,
+    }
     let mut sound = true;
-    for partition in directory::partitions(path)? {
-        let findings = check(&partition)?;
+    for partition in &directory.partitions {
+        let findings = if is_used { check_used(partition)? } else { Some(check(partition)?) };
+        let Some(findings) = findings else {
+            writeln!(out, "{}: deleted meanwhile", partition.name).map_err(OfflineError::Output)?;
+            continue;
+        };
         sound &= findings.problems.is_empty();
-        print(&partition, &findings, out).map_err(OfflineError::Output)?;
+        print(partition, &findings, out).map_err(OfflineError::Output)?;
     }
     writeln!(out, "{}", if sound { "all is well" } else { "NOT well" }).map_err(OfflineError::Output)?;
     Ok(sound)
+}
+
+/// Checks a partition that a broker has open. Files come, go and grow while they are read: what is wrong counts if it is
+/// still there at each of several looks. `None`: the partition is gone.
+fn check_used(partition: &Partition) -> Result<Option<Findings>, OfflineError> {
+    let mut last = attempt(check(partition))?;
+    for _ in 1..LOOKS {
+        if last.as_ref().is_some_and(|findings| findings.problems.is_empty()) {
+            break;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        if !partition.path.exists() {
+            return Ok(None);
+        }
+        let again = directory::open(&partition.path).and_then(|mut directory| {
+            directory::add_journals(&mut directory.partitions, &directory.journals)?;
+            directory.partitions.first().map(check).transpose()
+        });
+        let Some(mut findings) = attempt(again)?.flatten() else { continue };
+        if let Some(last) = last {
+            findings.problems.retain(|problem| last.problems.iter().any(|before| before.is_same(problem)));
+        }
+        last = Some(findings);
+    }
+    match last {
+        None if partition.path.exists() => Err(OfflineError::read(&partition.path)(io::ErrorKind::NotFound.into())),
+        last => Ok(last),
+    }
+}
+
+/// What was found; `None` where a file went away while it was read, or a journal was written over.
+fn attempt<T>(result: Result<T, OfflineError>) -> Result<Option<T>, OfflineError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(OfflineError::NoPartitions { .. }) => Ok(None),
+        Err(OfflineError::Read { error, .. })
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn print(partition: &Partition, findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
@@ -135,7 +219,6 @@ fn check_segment(
     let mut batches = Batches::default();
     let name = segment_name(segment);
     let mut reader = Reader::open(segment, base).map_err(OfflineError::read(&segment.path))?;
-    let mut newest = TimestampMs::NONE;
     let mut end = base;
     while let Some(item) = reader.next().map_err(OfflineError::read(&segment.path))? {
         // What the next start would cut, because it was never said to be durable, is no damage.
@@ -172,11 +255,7 @@ fn check_segment(
                 findings.first_offset.get_or_insert(header.base_offset);
                 findings.next_offset = Some(header.next_offset());
                 end = header.next_offset();
-                batches.starts.insert(position, header.base_offset);
-                if header.max_timestamp > newest {
-                    newest = header.max_timestamp;
-                    batches.timestamps.push((header.last_offset(), newest));
-                }
+                batches.add(position, header.base_offset, header.last_offset(), header.max_timestamp);
             }
         }
     }
@@ -205,10 +284,33 @@ fn check_indexes(
     rebuilt: bool,
     findings: &mut Findings,
 ) -> Result<(), OfflineError> {
-    for (kind, entry_bytes) in [(FileKind::OffsetIndex, OFFSET_ENTRY_BYTES), (FileKind::TimeIndex, TIME_ENTRY_BYTES)] {
+    for (kind, what) in check_indexes_of(&partition.path, base, log_bytes, batches)? {
         let name = SegmentFile::new(base, kind).name();
-        let Some(bytes) = read(&partition.path.join(&name))? else {
-            findings.note(&name, None, "missing; the next start makes it");
+        if what == MISSING {
+            findings.note(&name, None, format!("{what}; the next start makes it"));
+        } else if rebuilt {
+            findings.note(&name, None, format!("{what}; the next start makes it anew"));
+        } else {
+            findings.problem(&name, None, what);
+        }
+    }
+    Ok(())
+}
+
+/// What is said of an index that is not there.
+pub(super) const MISSING: &str = "missing";
+
+/// Which index files of a segment in `folder` do not fit its batches, and why.
+pub(super) fn check_indexes_of(
+    folder: &Path,
+    base: Offset,
+    log_bytes: u64,
+    batches: &Batches,
+) -> Result<Vec<(FileKind, String)>, OfflineError> {
+    let mut bad = Vec::new();
+    for (kind, entry_bytes) in [(FileKind::OffsetIndex, OFFSET_ENTRY_BYTES), (FileKind::TimeIndex, TIME_ENTRY_BYTES)] {
+        let Some(bytes) = read(&folder.join(SegmentFile::new(base, kind).name()))? else {
+            bad.push((kind, MISSING.to_owned()));
             continue;
         };
         let bytes = without_room(&bytes, entry_bytes);
@@ -216,13 +318,9 @@ fn check_indexes(
             FileKind::OffsetIndex => check_offset_index(bytes, base, log_bytes, batches),
             _ => check_time_index(bytes, base, batches),
         };
-        match result {
-            Ok(()) => {}
-            Err(what) if rebuilt => findings.note(&name, None, format!("{what}; the next start makes it anew")),
-            Err(what) => findings.problem(&name, None, what),
-        }
+        bad.extend(result.err().map(|what| (kind, what)));
     }
-    Ok(())
+    Ok(bad)
 }
 
 /// Kafka keeps room for entries, as zeros, at the end of the index files of a segment that is written to.
@@ -259,9 +357,17 @@ fn check_time_index(bytes: &[u8], base: Offset, batches: &Batches) -> Result<(),
 
 /// The files beside logs and indexes.
 fn check_file(partition: &Partition, name: &str, findings: &mut Findings) -> Result<(), OfflineError> {
-    let path = partition.path.join(name);
+    if let Some(Err(what)) = check_content(&partition.path, name)? {
+        findings.problem(name, None, what);
+    }
+    Ok(())
+}
+
+/// Whether a file beside logs and indexes is what its name says; `None` where that says nothing, or it is gone.
+pub(super) fn check_content(folder: &Path, name: &str) -> Result<Option<Result<(), String>>, OfflineError> {
+    let path = folder.join(name);
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let result = match (name, SegmentFile::parse(name)) {
+    Ok(match (name, SegmentFile::parse(name)) {
         (EPOCHS_FILE, _) => read(&path)?.map(|bytes| LeaderEpochs::decode(&text(bytes)).map(drop).map_err(|e| e.to_string())),
         (PARTITION_METADATA_FILE, _) => {
             read(&path)?.map(|bytes| checkpoint::parse_partition_metadata(&text(bytes)).map(drop).map_err(|e| e.to_string()))
@@ -276,14 +382,10 @@ fn check_file(partition: &Partition, name: &str, findings: &mut Findings) -> Res
             })
         }
         _ => None,
-    };
-    if let Some(Err(what)) = result {
-        findings.problem(name, None, what);
-    }
-    Ok(())
+    })
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, OfflineError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, OfflineError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -8,6 +8,7 @@ import time
 
 import harness
 import pytest
+import test_compaction
 from conftest import TIMEOUT_S, admin, consumer, create_topic, plain, produce_all, read, watermarks
 from confluent_kafka import TopicPartition
 from kafka import KafkaProducer
@@ -150,3 +151,81 @@ def test_kafka_serves_a_directory_that_we_wrote(own_broker, request, recover):
         client.close()
     assert [m.offset() for m in produce_all(kafka, "moved", [{"value": b"more"}])] == [len(sent)]
     kafka.stop()
+
+
+def compacted(broker, topic):
+    """A compacted topic with gaps, empty batches and tombstones. Returns what was sent."""
+    create_topic(broker, topic, **test_compaction.COMPACTED, index_interval_bytes=4096)
+    sent = []
+    test_compaction.fill(broker, topic, 12, sent)
+    test_compaction.wait_until_compacted(broker, topic)
+    return sent
+
+
+def test_dump_log_segments_reads_what_compaction_leaves(own_broker):
+    broker = own_broker(test_compaction.SETTINGS)
+    sent = compacted(broker, "compacted")
+    there = test_compaction.found(broker, "compacted")
+    broker.stop()
+    directory = broker.partition_dir("compacted", 0)
+    logs, offsets = sorted(directory.glob("*.log")), []
+    for log in logs:
+        text = dump("--deep-iteration", "--print-data-log", "--files", log)
+        assert "isvalid: false" not in text and "isvalid: true" in text
+        offsets += [int(offset) for offset in re.findall(r"^\| offset: (\d+)", text, re.M)]
+        ends = [int(offset) for offset in re.findall(r"^baseOffset: \d+ lastOffset: (\d+)", text, re.M)]
+        assert ends == sorted(ends)
+    assert offsets == [offset for offset, _, _ in there] and len(offsets) < len(sent) / 2
+    text = dump("--print-data-log", "--files", logs[0])
+    assert "deleteHorizonMs: " in text, "tombstones have got their time"
+    indexes = ",".join(map(str, [*directory.glob("*.index"), *directory.glob("*.timeindex")]))
+    for text in (dump("--index-sanity-check", "--files", indexes), dump("--verify-index-only", "--files", indexes)):
+        assert "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
+    offline = subprocess.run([broker.binary(), "log", "verify", str(directory)], capture_output=True, text=True, timeout=60)
+    assert offline.returncode == 0 and "all is well" in offline.stdout, offline.stdout
+    assert f"{len(there)} records" in offline.stdout
+    offline = subprocess.run([broker.binary(), "log", "dump", str(directory)], capture_output=True, text=True, timeout=60)
+    assert offline.returncode == 0 and "delete-horizon" in offline.stdout and "BAD" not in offline.stdout
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_kafka_serves_and_compacts_what_we_compacted(own_broker, request, recover):
+    broker = own_broker(test_compaction.SETTINGS)
+    sent = compacted(broker, "moved")
+    there = test_compaction.found(broker, "moved")
+    broker.stop()
+    kafka = harness.Kafka(test_compaction.SETTINGS)
+    request.addfinalizer(kafka.remove)
+    kafka.start()
+    create_topic(kafka, "moved", **test_compaction.COMPACTED)
+    kafka.stop()
+    for file in kafka.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            file.unlink()
+    for file in broker.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            shutil.copy(file, kafka.partition_dir("moved", 0))
+    checkpoint = "cleaner-offset-checkpoint"
+    shutil.copy(broker.data_dir / checkpoint, kafka.data_dir / checkpoint)
+    if recover:
+        (kafka.data_dir / ".kafka_cleanshutdown").unlink()
+    kafka.start()
+    assert watermarks(kafka, "moved") == (0, len(sent))
+    assert test_compaction.found(kafka, "moved") == there
+    test_compaction.fill(kafka, "moved", 6, sent, seed=1)
+    active = test_compaction.wait_until_compacted(kafka, "moved")
+    test_compaction.check(sent, test_compaction.found(kafka, "moved"), active)
+    kafka_has = test_compaction.found(kafka, "moved")
+    kafka.stop()
+    # And back: what Kafka compacted is served here, and compacted further.
+    for file in broker.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            file.unlink()
+    for file in kafka.partition_dir("moved", 0).iterdir():
+        if file.name != "partition.metadata":
+            shutil.copy(file, broker.partition_dir("moved", 0))
+    broker.start()
+    assert test_compaction.found(broker, "moved") == kafka_has
+    test_compaction.fill(broker, "moved", 6, sent, seed=2)
+    active = test_compaction.wait_until_compacted(broker, "moved")
+    test_compaction.check(sent, test_compaction.found(broker, "moved"), active)

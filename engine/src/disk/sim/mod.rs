@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -75,6 +75,8 @@ struct State {
     plan: FaultPlan,
     counters: Counters,
     capacity_bytes: Option<u64>,
+    /// Who waits for how many operations.
+    alarms: Vec<(u64, Waker)>,
 }
 
 impl SimDisk {
@@ -90,6 +92,7 @@ impl SimDisk {
                 plan: FaultPlan::default(),
                 counters: Counters::default(),
                 capacity_bytes: None,
+                alarms: Vec::new(),
             },
         )
     }
@@ -110,6 +113,7 @@ impl SimDisk {
             plan: FaultPlan::default(),
             counters: Counters::default(),
             capacity_bytes: state.capacity_bytes,
+            alarms: Vec::new(),
         };
         Self::with_state(simulation, copy)
     }
@@ -138,6 +142,22 @@ impl SimDisk {
             state.counters.crashes += 1;
             state.tree.crash(outcome, &mut state.random);
         });
+    }
+
+    /// Resolves when so many operations have begun since the disk was made: a crash then comes at a step of the disk's, however
+    /// close in time these are.
+    pub fn reached(&self, operations: u64) -> impl Future<Output = ()> + 'static {
+        let disk = self.clone();
+        poll_fn(move |context| {
+            disk.state(|state| {
+                if state.counters.operations >= operations {
+                    return Poll::Ready(());
+                }
+                state.alarms.retain(|(_, waker)| !waker.will_wake(context.waker()));
+                state.alarms.push((operations, context.waker().clone()));
+                Poll::Pending
+            })
+        })
     }
 
     /// What goes wrong by chance from now on.
@@ -251,6 +271,10 @@ impl Shared {
         let now = self.simulation.now().as_nanos() as u64;
         self.alive(life, |state| {
             state.counters.note(operation, path, [numbers[0], numbers[1], now]);
+            let begun = state.counters.operations;
+            for (_, waker) in state.alarms.extract_if(.., |(at, _)| *at <= begun) {
+                waker.wake();
+            }
             Ok(())
         })?;
         self.pause(life).await?;

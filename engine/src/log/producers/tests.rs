@@ -152,10 +152,26 @@ fn idle_producers_expire_by_the_brokers_clock() {
     assert!(matches!(states.check(&batch(31, 3, 0, 0, 1), at(1)), Ok(Verdict::Duplicate { .. })));
 }
 
+/// What a producer sent behind its first batch does not go in without it, when that one is taken back.
+#[test]
+fn a_first_batch_that_is_taken_back_is_still_the_first() {
+    let mut states = states();
+    states.update(&batch(0, 3, 0, 0, 2), NOW);
+    assert!(states.truncate_to(Offset(0)));
+    assert!(matches!(states.check(&batch(0, 3, 0, 2, 2), NOW), Err(ProducerError::OutOfOrder { .. })));
+    assert_eq!(states.check(&batch(0, 3, 0, 0, 2), NOW), Ok(Verdict::Append));
+    // One that began anywhere may do so again.
+    states.update(&batch(0, 4, 0, 7, 2), NOW);
+    assert!(states.truncate_to(Offset(0)));
+    assert_eq!(states.check(&batch(0, 4, 0, 7, 2), NOW), Ok(Verdict::Append));
+}
+
 /// What the log holds: every batch that was appended and not cut.
 #[derive(Clone, Default)]
 struct Model {
     batches: Vec<BatchHeader>,
+    /// Producers that are known and have nothing in the log: what they began with was cut. With their epochs.
+    begun: BTreeMap<i64, i16>,
 }
 
 impl Model {
@@ -163,10 +179,29 @@ impl Model {
         self.batches.last().map_or(0, |batch| batch.next_offset().0)
     }
 
+    fn cut(&mut self, end: i64) {
+        let (kept, cut): (Vec<_>, Vec<_>) = self.batches.drain(..).partition(|batch| batch.base_offset.0 < end);
+        self.batches = kept;
+        for first in cut.iter().rev() {
+            let id = first.producer_id;
+            let is_last = !cut.iter().any(|batch| batch.producer_id == id && batch.base_offset < first.base_offset);
+            if is_last && first.base_sequence == 0 && !self.batches.iter().any(|batch| batch.producer_id == id) {
+                self.begun.entry(id.0).or_insert(first.producer_epoch);
+            }
+        }
+    }
+
     /// The rules, from the whole log of one producer.
     fn check(&self, header: &BatchHeader) -> &'static str {
         let of: Vec<_> = self.batches.iter().filter(|batch| batch.producer_id == header.producer_id).collect();
-        let Some(last) = of.last() else { return "append" };
+        let Some(last) = of.last() else {
+            return match self.begun.get(&header.producer_id.0) {
+                None => "append",
+                Some(epoch) if header.producer_epoch < *epoch => "stale",
+                Some(_) if header.base_sequence == 0 => "append",
+                Some(_) => "out of order",
+            };
+        };
         let current: Vec<_> = of.iter().rev().take_while(|batch| batch.producer_epoch == last.producer_epoch).take(5).collect();
         let same = |batch: &&&&BatchHeader| {
             batch.producer_epoch == header.producer_epoch
@@ -244,7 +279,7 @@ proptest! {
                         .chain([model.end()]).filter(|start| *start >= settled).collect();
                     let cut = starts[at.index(starts.len())];
                     prop_assert!(states.truncate_to(Offset(cut)));
-                    model.batches.retain(|batch| batch.base_offset.0 < cut);
+                    model.cut(cut);
                     prop_assert_eq!(states.end(), Offset(cut));
                     continue;
                 }
@@ -252,6 +287,10 @@ proptest! {
                     let mut again = ProducerStates::new(DAY_MS);
                     for header in &model.batches {
                         again.update(header, NOW);
+                    }
+                    if !model.begun.is_empty() {
+                        // The log does not say that they were there.
+                        continue;
                     }
                     prop_assert_eq!(again.snapshot(), states.snapshot());
                     again.settle(Offset(settled));
@@ -275,12 +314,17 @@ proptest! {
                 Err(_) => {}
             }
         }
-        // A snapshot keeps the last batch of each: it goes on from there and knows the last as a duplicate.
+        // A snapshot keeps the batches of each: it goes on from there and knows them as duplicates.
         let loaded = ProducerStates::from_snapshot(&states.encode_snapshot(), DAY_MS, NOW).unwrap();
         prop_assert_eq!(loaded.snapshot(), states.snapshot());
+        for sent in &model.batches {
+            prop_assert_eq!(loaded.check(sent, NOW), states.check(sent, NOW));
+        }
         for view in states.views() {
-            let last = model.batches.iter().rev().find(|batch| batch.producer_id == view.producer_id).unwrap();
-            prop_assert_eq!(loaded.check(last, NOW), states.check(last, NOW));
+            let Some(last) = model.batches.iter().rev().find(|batch| batch.producer_id == view.producer_id) else {
+                prop_assert!(model.begun.contains_key(&view.producer_id.0));
+                continue;
+            };
             prop_assert_eq!(name(loaded.check(last, NOW)), "duplicate");
         }
     }

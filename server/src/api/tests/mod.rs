@@ -23,7 +23,7 @@ use ringlog_protocol::{ApiKey, Decoder, Encoder, Message, Records, ResponseHeade
 
 use super::*;
 use crate::broker::boot::{self, Start};
-use crate::broker::{Broker, Topic};
+use crate::broker::{Broker, Topic, metadata_log};
 use crate::config::BrokerConfig;
 use crate::net::ConnectionInfo;
 
@@ -62,7 +62,14 @@ pub(super) fn with_broker<F: Future<Output = ()>>(options: &[(&str, &str)], test
             core.env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
             cores.push(core);
         }
-        let start = Start { config: Arc::new(config), cluster_id: "cluster-of-tests".to_owned(), data_dir: data, recovered };
+        let start = Start {
+            config: Arc::new(config),
+            cluster_id: "cluster-of-tests".to_owned(),
+            data_dir: data,
+            recovered,
+            new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+            snapshot_records: metadata_log::SNAPSHOT_RECORDS,
+        };
         let broker = boot::boot(&cores[0], handles, start).await.expect("an empty directory boots");
         let apis = cores.into_iter().map(|core| Api::new(BrokerCore::new(broker.clone(), core))).collect();
         test(Rc::new(Fixture { broker, apis, correlation: Cell::new(1) })).await;

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Message;
 use super::load::{LoadError, load};
-use crate::broker::{Broker, Topic};
+use crate::broker::{Broker, Topic, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
 use crate::group::request::Listed;
 use crate::group::{Answer, CallId, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
@@ -76,6 +76,8 @@ struct Coordinator {
     settings: Rc<Settings>,
     usage: Usage,
     topic: Option<TopicId>,
+    /// The topics that the shards know.
+    topics: Arc<Topics>,
     slots: BTreeMap<i32, Slot>,
     appends: FuturesUnordered<LocalFuture<AppendDone>>,
     loads: FuturesUnordered<LocalFuture<LoadDone>>,
@@ -96,6 +98,7 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
         settings,
         usage: Usage::default(),
         topic: None,
+        topics: Arc::default(),
         slots: BTreeMap::new(),
         appends: FuturesUnordered::new(),
         loads: FuturesUnordered::new(),
@@ -146,9 +149,17 @@ impl Coordinator {
         Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
     }
 
-    /// Has a slot for each partition of this core, of the topic as it is now.
+    /// Has a slot for each partition of this core, of the topic as it is now, and lets the shards know what topics there are.
     fn follow_topic(&mut self) {
-        let topics = self.broker.topics.load();
+        let topics = self.broker.topics.load_full();
+        if !Arc::ptr_eq(&topics, &self.topics) {
+            self.topics = topics.clone();
+            for slot in self.slots.values_mut() {
+                if let State::Active(shard) = &mut slot.state {
+                    shard.set_topics(topics.clone());
+                }
+            }
+        }
         let topic = topics.by_name(CONSUMER_OFFSETS);
         if self.topic != topic.map(|topic| topic.id) {
             // The topic was deleted, and all groups with it; there may be another.
@@ -185,7 +196,9 @@ impl Coordinator {
     fn new_shard(&self) -> Shard {
         let env = self.core.env.clone();
         let new_id = move || u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
-        Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id))
+        let mut shard = Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id));
+        shard.set_topics(self.topics.clone());
+        shard
     }
 
     /// Loads the next partition, one at a time.
@@ -224,6 +237,8 @@ impl Coordinator {
         }
         match loaded {
             Ok((mut shard, out)) => {
+                // They may have changed while it was read.
+                shard.set_topics(self.topics.clone());
                 slot.out = out;
                 shard.begin(now, &mut slot.out);
                 slot.state = State::Active(Box::new(shard));

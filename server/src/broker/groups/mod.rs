@@ -4,6 +4,7 @@
 
 mod coordinator;
 mod load;
+mod topics;
 
 use std::future::Future;
 use std::rc::Rc;

@@ -38,7 +38,7 @@ impl Running {
         let topic_id: Uuid = self.id(topic).map_or([0; 16], |id| id.0);
         let offsets =
             vec![CommitOffset { topic: topic.into(), topic_id, partition: 0, offset, leader_epoch: 0, metadata: "".into() }];
-        self.ask_group(group, Request::Commit(Commit { identity, retention_ms: None, offsets })).await
+        self.ask_group(group, Request::Commit(Commit { identity, knows_epochs: true, retention_ms: None, offsets })).await
     }
 
     async fn committed(&self, group: &str) -> Vec<(String, i64)> {

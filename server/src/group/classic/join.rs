@@ -363,7 +363,7 @@ impl Classic {
     }
 
     /// The protocol that all speak and most like best; of two, the first by name.
-    fn select_protocol(&self) -> Option<Name> {
+    pub(super) fn select_protocol(&self) -> Option<Name> {
         let is_common = |name: &Name| self.protocol_counts.get(name) == Some(&self.members.len());
         let mut votes: std::collections::BTreeMap<&Name, usize> = std::collections::BTreeMap::new();
         for member in self.members.values() {

@@ -9,6 +9,7 @@
 //! - **EveryCallIsAnswered**: a join or sync that waits is answered when its member goes, or by a timer.
 
 mod join;
+mod travel;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +21,12 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::consumer_protocol::{ConsumerProtocolSubscription, PROTOCOL_TYPE};
 use ringlog_protocol::group_records::{GroupMetadataKey, GroupMetadataValue, GroupRecord, MemberMetadata};
 
+pub(super) use travel::Traveller;
+
 use super::request::{Answer, CallId, Described, DescribedMember, Identity, Leaver, Reply, Sync, Synced};
 use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
-use super::{Name, Now, Output, RawRecord, Settings, Usage};
+use super::{Name, Now, Output, RawRecord, Settings, TopicView, Usage};
 
 /// The largest record of a group that is written: its members with what they say and have.
 const RECORD_BYTES_MAX: usize = 16 << 20;
@@ -37,6 +40,9 @@ pub(super) struct Scope<'a> {
     pub(super) group: &'a Name,
     pub(super) settings: &'a Settings,
     pub(super) usage: &'a Usage,
+    pub(super) topics: &'a dyn TopicView,
+    /// Grows when the topics change.
+    pub(super) topics_version: u64,
     pub(super) timers: &'a mut TimerQueue,
     pub(super) out: &'a mut Output,
     pub(super) now: Now,
@@ -172,6 +178,19 @@ impl Classic {
     /// Whether nobody is in it or about to be.
     pub(super) fn is_deserted(&self) -> bool {
         self.state == State::Empty && self.members.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether it has no member.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == State::Empty
+    }
+
+    /// Takes back what is written of it: it becomes a group of the other protocol.
+    pub(super) fn forget(&self, scope: &mut Scope<'_>) {
+        if self.has_record {
+            let key = GroupMetadataKey { group: Cow::Borrowed(scope.group) };
+            scope.out.records.push(RawRecord::of(&GroupRecord::GroupMetadata(key, None)));
+        }
     }
 
     fn set_state(&mut self, state: State, now: Now) {
@@ -415,6 +434,8 @@ impl Classic {
                     self.expire_syncs(scope);
                 }
             }
+            // It was a group of the other protocol when they were set.
+            Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_) => {}
         }
     }
 

@@ -1,18 +1,21 @@
 //! A shard under test: a clock that is set, a log that is a list, and answers by call.
 
 mod classic;
+mod consumer;
+mod consumer_model;
 mod model;
 
 mod offsets;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::types::TimestampMs;
-use ringlog_protocol::ErrorCode;
 use ringlog_protocol::group_records::GroupRecord;
+use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::request::{Commit, CommitOffset, Identity, Join, Joined, Leaver, Listed, Reply, Sync, Synced};
 use super::*;
@@ -25,9 +28,33 @@ fn settings() -> Settings {
         session_timeout_max: Duration::from_secs(1800),
         initial_rebalance_delay: Duration::from_secs(3),
         group_size_max: 100,
+        consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
+        consumer_heartbeat_interval: Duration::from_secs(5),
+        consumer_session_timeout: Duration::from_secs(45),
+        consumer_group_size_max: 100,
+        allows_upgrade: true,
+        allows_downgrade: true,
         offset_metadata_bytes_max: 20,
         offsets_retention_ms: 1_000_000,
         memory_bytes_max: 1 << 20,
+    }
+}
+
+/// Topics: name, id, number of partitions.
+#[derive(Default)]
+struct TestTopics(BTreeMap<Name, (Uuid, i32)>);
+
+impl TopicView for TestTopics {
+    fn by_name(&self, name: &str) -> Option<(Uuid, i32)> {
+        self.0.get(name).copied()
+    }
+
+    fn name_of(&self, id: Uuid) -> Option<Name> {
+        self.0.iter().find(|(_, (topic, _))| *topic == id).map(|(name, _)| name.clone())
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &Name> + '_> {
+        Box::new(self.0.keys())
     }
 }
 
@@ -39,6 +66,7 @@ struct Driver {
     time: Duration,
     next_call: u64,
     log: Vec<RawRecord>,
+    topics: Arc<TestTopics>,
     answers: BTreeMap<CallId, Answer>,
 }
 
@@ -54,7 +82,14 @@ impl Driver {
         let (settings, usage) = (Rc::new(settings), Usage::default());
         let shard = Shard::new(settings.clone(), usage.clone(), numbers(0));
         let time = Duration::from_secs(1_000_000);
-        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), answers: BTreeMap::new() }
+        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics: Arc::default(), answers: BTreeMap::new() }
+    }
+
+    /// There are these topics now.
+    fn set_topics(&mut self, topics: &[(&str, u8, i32)]) {
+        let topics = topics.iter().map(|(name, id, count)| (Name::from(*name), ([*id; 16], *count)));
+        self.topics = Arc::new(TestTopics(topics.collect()));
+        self.shard.set_topics(self.topics.clone());
     }
 
     fn now(&self) -> Now {
@@ -113,6 +148,7 @@ impl Driver {
     /// A new shard from the log: what waited is forgotten.
     fn restart(&mut self) {
         self.shard = Shard::new(self.settings.clone(), self.usage.clone(), numbers(self.next_call.into()));
+        self.shard.set_topics(self.topics.clone());
         for record in &self.log {
             self.shard.replay(GroupRecord::decode(&record.key, record.value.as_deref()).expect("a record of our own"));
         }
@@ -198,7 +234,7 @@ fn offset(topic: &str, partition: i32, offset: i64) -> CommitOffset {
 }
 
 fn commit(identity: Identity, offsets: Vec<CommitOffset>) -> Request {
-    Request::Commit(Commit { identity, retention_ms: None, offsets })
+    Request::Commit(Commit { identity, knows_epochs: false, retention_ms: None, offsets })
 }
 
 fn nobody() -> Identity {

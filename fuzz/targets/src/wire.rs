@@ -1,0 +1,98 @@
+//! Every message of Kafka's protocol that is known, by one dispatcher: decoded, encoded again, decoded again to the same bytes.
+
+use ringlog_protocol::{ApiKey, Decoder, Encoder, Message, RequestHeader, ResponseHeader};
+
+use crate::input::Input;
+
+macro_rules! for_each_api {
+    ($callback:ident) => {
+        $callback!(
+            produce ProduceRequest ProduceResponse,
+            fetch FetchRequest FetchResponse,
+            list_offsets ListOffsetsRequest ListOffsetsResponse,
+            metadata MetadataRequest MetadataResponse,
+            api_versions ApiVersionsRequest ApiVersionsResponse,
+            create_topics CreateTopicsRequest CreateTopicsResponse,
+            delete_topics DeleteTopicsRequest DeleteTopicsResponse,
+            delete_records DeleteRecordsRequest DeleteRecordsResponse,
+            init_producer_id InitProducerIdRequest InitProducerIdResponse,
+            offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
+            describe_configs DescribeConfigsRequest DescribeConfigsResponse,
+            alter_configs AlterConfigsRequest AlterConfigsResponse,
+            describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse,
+            create_partitions CreatePartitionsRequest CreatePartitionsResponse,
+            incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+            describe_cluster DescribeClusterRequest DescribeClusterResponse,
+            describe_producers DescribeProducersRequest DescribeProducersResponse,
+            list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
+            describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
+            offset_commit OffsetCommitRequest OffsetCommitResponse,
+            offset_fetch OffsetFetchRequest OffsetFetchResponse,
+            find_coordinator FindCoordinatorRequest FindCoordinatorResponse,
+            join_group JoinGroupRequest JoinGroupResponse,
+            heartbeat HeartbeatRequest HeartbeatResponse,
+            leave_group LeaveGroupRequest LeaveGroupResponse,
+            sync_group SyncGroupRequest SyncGroupResponse,
+            describe_groups DescribeGroupsRequest DescribeGroupsResponse,
+            list_groups ListGroupsRequest ListGroupsResponse,
+            delete_groups DeleteGroupsRequest DeleteGroupsResponse,
+            offset_delete OffsetDeleteRequest OffsetDeleteResponse,
+            consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+            consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
+        )
+    };
+}
+
+/// API key, version, body; as in a frame.
+pub(crate) fn requests(input: &[u8]) {
+    let mut decoder = Decoder::new(input);
+    let _ = RequestHeader::decode(&mut decoder);
+    run(input, true);
+}
+
+/// The same for what a broker answers.
+pub(crate) fn responses(input: &[u8]) {
+    run(input, false);
+}
+
+fn run(input: &[u8], is_request: bool) {
+    let mut input = Input::new(input);
+    let Some(api) = ApiKey::from_key(input.u16().cast_signed()) else { return };
+    let versions = api.version_max() - api.version_min() + 1;
+    let version = api.version_min() + (input.u16() % versions.cast_unsigned()).cast_signed();
+    let body = input.rest();
+    if !is_request {
+        let _ = ResponseHeader::decode(&mut Decoder::new(body), api, version);
+    }
+    assert!(dispatch(api, version, body, is_request), "{api} is missing in the dispatcher");
+}
+
+/// Runs the body of one message; false where the API is not known here.
+fn dispatch(api: ApiKey, version: i16, body: &[u8], is_request: bool) -> bool {
+    macro_rules! dispatch {
+        ($($module:ident $request:ident $response:ident,)*) => {
+            match api {
+                $(
+                    _ if api == ringlog_protocol::api::$module::$request::API && is_request => dispatch!(@run $module $request),
+                    _ if api == ringlog_protocol::api::$module::$request::API => dispatch!(@run $module $response),
+                )*
+                _ => return false,
+            }
+        };
+        (@run $module:ident $message:ident) => {{
+            let again = |bytes: &[u8]| {
+                let mut decoder = Decoder::new(bytes);
+                let message = ringlog_protocol::api::$module::$message::decode(&mut decoder, version).ok()?;
+                assert!(decoder.remaining() <= bytes.len());
+                let mut encoder = Encoder::new();
+                message.encode(&mut encoder, version);
+                Some(encoder.into_buffer())
+            };
+            if let Some(once) = again(body) {
+                assert_eq!(again(&once), Some(once.clone()), "{api} version {version} does not come back as it was");
+            }
+        }};
+    }
+    for_each_api!(dispatch);
+    true
+}

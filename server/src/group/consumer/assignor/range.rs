@@ -1,0 +1,38 @@
+//! `range`: of each topic, those who want it get as many partitions as the others, or one more; the first in order get more and
+//! lower ones. So members that want the same topics, with as many partitions each, hold the same numbers of all of them, as joins
+//! need it.
+
+use std::collections::BTreeMap;
+
+use ringlog_protocol::Uuid;
+
+use super::{Subscriber, free, kept, quotas};
+use crate::group::consumer::Partitions;
+
+pub(super) fn assign(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>) -> Vec<Partitions> {
+    let mut assigned = kept(members, topics);
+    for (topic, count) in topics {
+        let subscribers: Vec<usize> =
+            members.iter().enumerate().filter(|(_, member)| member.topics.contains(topic)).map(|(at, _)| at).collect();
+        let claims: Vec<usize> = subscribers.iter().map(|at| assigned[*at].get(topic).map_or(0, |held| held.len())).collect();
+        let quotas = quotas(usize::try_from(*count).unwrap_or(0), &claims);
+        for (at, quota) in subscribers.iter().zip(&quotas) {
+            if let Some(held) = assigned[*at].get_mut(topic) {
+                while held.len() > *quota {
+                    held.pop_last();
+                }
+                if held.is_empty() {
+                    assigned[*at].remove(topic);
+                }
+            }
+        }
+        let mut free = free(*topic, *count, &assigned).into_iter();
+        for (at, quota) in subscribers.iter().zip(&quotas) {
+            let missing = quota - assigned[*at].get(topic).map_or(0, |held| held.len());
+            if missing > 0 {
+                assigned[*at].entry(*topic).or_default().extend(free.by_ref().take(missing));
+            }
+        }
+    }
+    assigned
+}

@@ -1,0 +1,114 @@
+//! How members go: they say so, they are silent for too long, or another comes in their place.
+
+use ringlog_protocol::ErrorCode;
+
+use super::reconcile::Held;
+use super::{Consumer, JOINS, LEAVES_FOR_NOW, records, refuse, release};
+use crate::group::Name;
+use crate::group::classic::Scope;
+use crate::group::request::{Beat, ConsumerHeartbeat, Refusal};
+
+impl Consumer {
+    /// A member says that it goes; a static one may say that it comes back.
+    pub(super) fn leave(&mut self, beat: &ConsumerHeartbeat, scope: &mut Scope<'_>) -> Result<Beat, Refusal> {
+        let id = match &beat.instance {
+            None => &beat.member,
+            Some(instance) => match self.statics.get(instance) {
+                None => return refuse(ErrorCode::UNKNOWN_MEMBER_ID, format!("Instance id {instance} is unknown.")),
+                Some(holder) if *holder != beat.member => {
+                    let message =
+                        format!("Static member {} with instance id {instance} was fenced by member {holder}.", beat.member);
+                    return refuse(ErrorCode::FENCED_INSTANCE_ID, message);
+                }
+                Some(holder) => holder,
+            },
+        };
+        let id = id.clone();
+        let Some(seat) = self.seats.get_mut(&id) else {
+            return refuse(ErrorCode::UNKNOWN_MEMBER_ID, format!("Member {id} is not a member of the group."));
+        };
+        if beat.epoch == LEAVES_FOR_NOW {
+            // Its session goes on: when it ends, the member is out.
+            let mut place = seat.member.place.clone();
+            (place.epoch, place.revoking) = (LEAVES_FOR_NOW, Held::new());
+            seat.revocation.clear();
+            scope.out.records.push(records::place(scope.group, &id, Some(&place)));
+            self.move_to(&id, place);
+        } else {
+            self.remove(&[id], scope);
+        }
+        let interval = scope.settings.consumer_heartbeat_interval;
+        Ok(Beat { member: beat.member.clone(), epoch: beat.epoch, interval, assignment: None })
+    }
+
+    /// Takes members out; the group's next epoch begins.
+    pub(in crate::group) fn remove(&mut self, ids: &[Name], scope: &mut Scope<'_>) {
+        let mut removed = Vec::new();
+        for id in ids {
+            let Some(seat) = self.seats.remove(id) else { continue };
+            release(&mut self.owners, id, &seat.member.place);
+            self.targets.remove(id);
+            if let Some(instance) = &seat.member.instance
+                && self.statics.get(instance) == Some(id)
+            {
+                self.statics.remove(instance);
+            }
+            removed.push(id);
+        }
+        if removed.is_empty() {
+            return;
+        }
+        // The epoch is written first: partitions of a member that is gone are assigned anew, whatever else of this is in the log.
+        let metadata_hash = self.hash_topics(scope.topics);
+        self.begin_epoch(metadata_hash, scope);
+        for id in removed {
+            bury(id, scope);
+        }
+        self.drop_patterns(scope);
+    }
+
+    /// A static member is back under a new id, and what was the old one's is its. It is written before the old one goes: what one
+    /// of them holds is nobody else's, whatever of this is in the log.
+    pub(super) fn replace(&mut self, before: &Name, id: &Name, scope: &mut Scope<'_>) {
+        let Some(seat) = self.seats.remove(before) else { return };
+        release(&mut self.owners, before, &seat.member.place);
+        let target = self.targets.remove(before);
+        let mut member = seat.member;
+        let mut place = std::mem::take(&mut member.place);
+        (place.epoch, place.previous_epoch) = (JOINS, JOINS);
+        if let Some(instance) = &member.instance {
+            self.statics.insert(instance.clone(), id.clone());
+        }
+        scope.out.records.push(records::member(scope.group, id, Some(&member)));
+        if let Some(target) = target {
+            scope.out.records.push(records::target(scope.group, id, Some(&target)));
+            self.targets.insert(id.clone(), target);
+        }
+        scope.out.records.push(records::place(scope.group, id, Some(&place)));
+        bury(before, scope);
+        self.seat(id, member, scope.usage);
+        self.move_to(id, place);
+    }
+
+    /// Takes back all that is written of the group.
+    pub(in crate::group) fn forget(&mut self, scope: &mut Scope<'_>) {
+        let ids: Vec<Name> = self.seats.keys().cloned().collect();
+        for id in ids {
+            bury(&id, scope);
+        }
+        for pattern in self.patterns.keys() {
+            scope.out.records.push(records::regex(scope.group, pattern, None));
+        }
+        scope.out.records.extend([records::assignment_epoch(scope.group, None), records::group(scope.group, None)]);
+    }
+}
+
+/// Takes back the records of a member.
+fn bury(id: &Name, scope: &mut Scope<'_>) {
+    let group = scope.group;
+    scope.out.records.extend([
+        records::place(group, id, None),
+        records::target(group, id, None),
+        records::member(group, id, None),
+    ]);
+}

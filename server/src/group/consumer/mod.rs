@@ -1,0 +1,602 @@
+//! The new protocol (KIP-848): members say what they want by heartbeats, the coordinator assigns, and each member comes to what it is
+//! to hold by itself: [`reconcile`]. Called by the shard, for one group at a time.
+//!
+//! A change of members, of what they want, or of the topics that they want, begins a new epoch of the group; for each epoch
+//! partitions are assigned once ([`assignor`]), when the next heartbeat comes.
+//!
+//! What holds, beside what [`reconcile`] and [`assignor`] promise:
+//!
+//! - **EpochsGrow**: the epoch of a group, and that of its assignment, never retreats; a member's neither, while it is in.
+//! - **FencedStaysOut**: who is no member, or at an epoch that the coordinator does not know it to be at, neither stays in nor commits.
+//! - **StateIsReplayed**: whatever is known, but for sessions, is in the records.
+//!
+//! [`leave`] is how members go, [`subscription`] what the group wants, [`upgrade`] and [`classic_member`] the way from and to the
+//! classic protocol.
+
+pub(in crate::group) mod assignor;
+mod classic_member;
+mod leave;
+mod pattern;
+mod reconcile;
+mod records;
+mod replay;
+mod subscription;
+mod upgrade;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringlog_engine::types::TimestampMs;
+use ringlog_protocol::{ErrorCode, Uuid};
+
+use super::classic::Scope;
+use super::request::{Beat, ConsumerHeartbeat, Identity, Refusal};
+use super::timer::{Alarm, Timer};
+use super::topics::TopicView;
+use super::usage::Charge;
+use super::{Name, Settings, Usage};
+use assignor::{Assignor, Subscriber};
+use reconcile::{Held, Place, Progress};
+
+/// Partitions by topic.
+pub type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
+
+/// The epoch of a member that joins.
+const JOINS: i32 = 0;
+/// The epoch of a static member that leaves to come back; any other that is negative leaves for good.
+const LEAVES_FOR_NOW: i32 = -2;
+
+/// What a member takes beside what it sent.
+const MEMBER_BYTES: usize = 768;
+/// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
+const PARTITION_BYTES: usize = 128;
+/// What the name of a topic takes that a pattern matched.
+const MATCH_BYTES: usize = 64;
+
+/// What is to be known of a member that speaks the classic protocol.
+#[derive(Clone, Debug, PartialEq)]
+struct ClassicClient {
+    session_timeout: Duration,
+    protocols: Vec<(Name, Bytes)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Member {
+    instance: Option<Name>,
+    rack: Option<Name>,
+    client_id: Name,
+    client_host: Name,
+    rebalance_timeout_ms: i32,
+    /// The topics that it wants by name.
+    topics: BTreeSet<Name>,
+    /// A pattern of those that it wants too.
+    regex: Option<Name>,
+    assignor: Option<Name>,
+    classic: Option<ClassicClient>,
+    place: Place,
+}
+
+impl Member {
+    fn bytes(&self, id: &str) -> usize {
+        let length = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
+        let topics: usize = self.topics.iter().map(|topic| topic.len() + MATCH_BYTES).sum();
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len() + 64).sum();
+        let names = 2 * id.len() + self.client_id.len() + self.client_host.len();
+        let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
+        let held = [&self.place.assigned, &self.place.revoking].into_iter().flat_map(|held| held.values());
+        let partitions: usize = held.map(BTreeMap::len).sum();
+        MEMBER_BYTES + topics + protocols + names + optional + PARTITION_BYTES * partitions
+    }
+
+    fn is_classic(&self) -> bool {
+        self.classic.is_some()
+    }
+}
+
+/// A member with what is known of it for now only.
+#[derive(Debug)]
+struct Seat {
+    member: Member,
+    session: Timer,
+    /// When it has to have given up what it is to give up; of a classic member, when it has to have joined again.
+    revocation: Timer,
+    /// When a classic member has to have asked for its part.
+    sync: Timer,
+    charge: Charge,
+}
+
+/// The topics that a pattern matched.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Resolved {
+    topics: BTreeSet<Name>,
+    /// Of which version of the topics; only its growing means something.
+    version: i64,
+    at: TimestampMs,
+}
+
+/// A group of the new protocol.
+pub(super) struct Consumer {
+    epoch: i32,
+    /// A hash over the topics that the group wants, as they were at its epoch.
+    metadata_hash: i64,
+    assignment_epoch: i32,
+    seats: BTreeMap<Name, Seat>,
+    /// The members that have an instance id, by that.
+    statics: BTreeMap<Name, Name>,
+    /// What members are to hold.
+    targets: BTreeMap<Name, Partitions>,
+    /// Who has a partition, or has not said that it gave it up.
+    owners: HashMap<(Uuid, i32), Name>,
+    patterns: BTreeMap<Name, Resolved>,
+    /// The version of the topics that was last looked at, and that for which patterns were.
+    topics_version: u64,
+    patterns_version: u64,
+    /// When patterns may be matched with all topics again.
+    patterns_from: Duration,
+    charge: Charge,
+}
+
+fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { code, message: message.into() })
+}
+
+impl Consumer {
+    pub(super) fn new(usage: &Usage) -> Self {
+        Self {
+            epoch: 0,
+            metadata_hash: 0,
+            assignment_epoch: 0,
+            seats: BTreeMap::new(),
+            statics: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            owners: HashMap::new(),
+            patterns: BTreeMap::new(),
+            topics_version: 0,
+            patterns_version: 0,
+            patterns_from: Duration::ZERO,
+            charge: usage.charge(0),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// Kafka's name of the state.
+    pub(super) fn state_name(&self) -> &'static str {
+        if self.is_empty() {
+            "Empty"
+        } else if self.epoch > self.assignment_epoch {
+            "Assigning"
+        } else if self.seats.values().all(|seat| seat.member.place.is_at(self.assignment_epoch)) {
+            "Stable"
+        } else {
+            "Reconciling"
+        }
+    }
+
+    /// What a member sends all the time. When it is refused nothing has changed.
+    pub(super) fn heartbeat(&mut self, beat: &ConsumerHeartbeat, scope: &mut Scope<'_>) -> Result<Beat, Refusal> {
+        if beat.epoch < JOINS {
+            return self.leave(beat, scope);
+        }
+        let is_join = beat.epoch == JOINS;
+        let id = if beat.member.is_empty() { new_member_id(scope) } else { beat.member.clone() };
+        let before = self.seat_of(&id, beat)?;
+        let mut member = before.as_ref().map(|(_, member)| member.clone()).unwrap_or_default();
+        update(&mut member, beat);
+        self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope)?;
+        let pattern = self.new_pattern(member.regex.as_ref())?;
+
+        // From here on nothing is refused.
+        let replaced = before.as_ref().filter(|(holder, _)| *holder != id).map(|(holder, _)| holder.clone());
+        if let Some(holder) = &replaced {
+            self.replace(holder, &id, scope);
+        }
+        let before = before.map(|(_, member)| member);
+        let place_before = before.as_ref().map(|member| member.place.clone()).unwrap_or_default();
+        let wanted_before = before.as_ref().map(|member| (member.topics.clone(), member.regex.clone())).unwrap_or_default();
+        let has_changed_wish = wanted_before != (member.topics.clone(), member.regex.clone());
+        self.take_in(&id, member, pattern, has_changed_wish, beat.owned.as_ref(), scope);
+
+        let Some(seat) = self.seats.get(&id) else { return refuse(ErrorCode::UNKNOWN_MEMBER_ID, "the member is gone") };
+        let place = &seat.member.place;
+        let is_full = beat.rebalance_timeout_ms >= 0 && (beat.topics.is_some() || beat.regex.is_some()) && beat.owned.is_some();
+        let is_new = !same_partitions(&place.assigned, &place_before.assigned);
+        Ok(Beat {
+            member: id,
+            epoch: place.epoch,
+            interval: scope.settings.consumer_heartbeat_interval,
+            assignment: (is_join || is_full || is_new).then(|| partitions_of(&place.assigned)),
+        })
+    }
+
+    /// A member is as it says, the group follows, and the member comes closer to what it is to hold.
+    fn take_in(
+        &mut self,
+        id: &Name,
+        member: Member,
+        pattern: Option<(Name, pattern::Pattern)>,
+        has_changed_wish: bool,
+        owned: Option<&Partitions>,
+        scope: &mut Scope<'_>,
+    ) {
+        let has_changed = self.put(id, member, scope.usage);
+        self.settle_patterns(pattern, scope);
+        // The epoch is written first: what follows is assigned anew, if only that is in the log.
+        self.follow_topics(has_changed_wish, scope);
+        if let Some(seat) = self.seats.get(id).filter(|_| has_changed) {
+            scope.out.records.push(records::member(scope.group, id, Some(&seat.member)));
+        }
+        self.assign(scope);
+        self.reconcile(id, owned, scope);
+        self.touch(id, scope);
+    }
+
+    /// The member that a heartbeat comes from, under the id that it has; none for a new one.
+    fn seat_of(&self, id: &Name, beat: &ConsumerHeartbeat) -> Result<Option<(Name, Member)>, Refusal> {
+        let is_join = beat.epoch == JOINS;
+        let holder = match &beat.instance {
+            None => id,
+            Some(instance) => match self.statics.get(instance) {
+                None if is_join => id,
+                None => return refuse(ErrorCode::UNKNOWN_MEMBER_ID, format!("Instance id {instance} is unknown.")),
+                Some(holder) if holder == id => holder,
+                Some(holder) if !is_join => {
+                    let message = format!("Static member {id} with instance id {instance} was fenced by member {holder}.");
+                    return refuse(ErrorCode::FENCED_INSTANCE_ID, message);
+                }
+                Some(holder) => {
+                    let is_released = self
+                        .seats
+                        .get(holder)
+                        .is_none_or(|seat| seat.member.is_classic() || seat.member.place.epoch == LEAVES_FOR_NOW);
+                    if !is_released {
+                        let message = format!(
+                            "Static member {id} with instance id {instance} cannot join the group because the instance id is owned by {holder} member."
+                        );
+                        return refuse(ErrorCode::UNRELEASED_INSTANCE_ID, message);
+                    }
+                    holder
+                }
+            },
+        };
+        let Some(seat) = self.seats.get(holder) else {
+            if is_join {
+                return Ok(None);
+            }
+            return refuse(ErrorCode::UNKNOWN_MEMBER_ID, format!("Member {id} is not a member of the group."));
+        };
+        if holder == id {
+            check_epoch(&seat.member.place, beat)?;
+        }
+        let mut member = seat.member.clone();
+        if member.place.epoch == LEAVES_FOR_NOW || holder != id {
+            (member.place.epoch, member.place.previous_epoch) = (JOINS, JOINS);
+        }
+        Ok(Some((holder.clone(), member)))
+    }
+
+    /// Whether there is room for a member as it would be.
+    fn check_room(&self, id: &Name, member: &Member, members_max: usize, scope: &Scope<'_>) -> Result<(), Refusal> {
+        let before = self.seats.get(id);
+        if before.is_none() && self.seats.len() >= members_max {
+            let message = format!("The consumer group has reached its maximum capacity of {members_max} members.");
+            return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message);
+        }
+        let had_bytes = before.map_or(0, |seat| seat.member.bytes(id));
+        let topics_before = before.map(|seat| &seat.member.topics);
+        let new_topics = member.topics.iter().filter(|topic| topics_before.is_none_or(|before| !before.contains(*topic)));
+        let partitions: usize = new_topics
+            .filter_map(|topic| scope.topics.by_name(topic))
+            .filter(|(topic, _)| !self.owners.contains_key(&(*topic, 0)))
+            .map(|(_, count)| usize::try_from(count).unwrap_or(0))
+            .sum();
+        let more = (member.bytes(id) + partitions * 2 * PARTITION_BYTES).saturating_sub(had_bytes);
+        if more > 0 && scope.usage.bytes() + more > scope.settings.memory_bytes_max {
+            return refuse(
+                ErrorCode::GROUP_MAX_SIZE_REACHED,
+                "The groups take all the memory that they may (ringlog.group.memory.bytes).",
+            );
+        }
+        Ok(())
+    }
+
+    /// Takes a member in, or what is new of it. Says whether anything is.
+    fn put(&mut self, id: &Name, member: Member, usage: &Usage) -> bool {
+        if self.seats.get(id).is_some_and(|seat| seat.member == member) {
+            return false;
+        }
+        let instance_before = self.seats.get(id).and_then(|seat| seat.member.instance.as_ref());
+        if let Some(before) = instance_before.filter(|before| member.instance.as_ref() != Some(before)) {
+            self.statics.remove(before);
+        }
+        if let Some(instance) = &member.instance {
+            self.statics.insert(instance.clone(), id.clone());
+        }
+        self.seat(id, member, usage);
+        true
+    }
+
+    fn seat(&mut self, id: &Name, member: Member, usage: &Usage) {
+        let seat = self.seats.entry(id.clone()).or_insert_with(|| Seat {
+            member: Member::default(),
+            session: Timer::default(),
+            revocation: Timer::default(),
+            sync: Timer::default(),
+            charge: usage.charge(0),
+        });
+        seat.charge.set(member.bytes(id));
+        seat.member = member;
+    }
+
+    fn begin_epoch(&mut self, metadata_hash: i64, scope: &mut Scope<'_>) {
+        self.epoch = self.epoch.saturating_add(1);
+        self.metadata_hash = metadata_hash;
+        scope.out.records.push(records::group(scope.group, Some((self.epoch, metadata_hash))));
+    }
+
+    /// Says who is to hold what at the group's epoch, if that was not done yet.
+    fn assign(&mut self, scope: &mut Scope<'_>) {
+        if self.epoch <= self.assignment_epoch {
+            return;
+        }
+        let assignor = self.assignor(scope.settings);
+        let mut topics = BTreeMap::new();
+        // Members with an instance id have their place by that, also under a new id.
+        let mut order: Vec<(&Name, &Name)> =
+            self.seats.iter().map(|(id, seat)| (seat.member.instance.as_ref().unwrap_or(id), id)).collect();
+        order.sort_unstable();
+        let subscriber = |(_, id): (&Name, &'_ Name)| {
+            let id = self.seats.get_key_value(id).map_or_else(|| unreachable!("it is a member"), |(id, _)| id);
+            let mut wanted = BTreeSet::new();
+            for (topic, count) in self.wanted_by(id).filter_map(|name| scope.topics.by_name(name)) {
+                topics.insert(topic, count);
+                wanted.insert(topic);
+            }
+            Subscriber { id, topics: wanted, before: self.targets.get(id) }
+        };
+        let subscribers: Vec<Subscriber<'_>> = order.into_iter().map(subscriber).collect();
+        let assigned = assignor.assign(&subscribers, &topics);
+        let changed: Vec<(Name, Partitions)> = subscribers
+            .iter()
+            .zip(assigned)
+            .filter(|(subscriber, target)| subscriber.before != Some(target))
+            .map(|(subscriber, target)| (subscriber.id.clone(), target))
+            .collect();
+        for (id, target) in changed {
+            scope.out.records.push(records::target(scope.group, &id, Some(&target)));
+            self.targets.insert(id, target);
+        }
+        self.assignment_epoch = self.epoch;
+        self.charge_patterns();
+        scope.out.records.push(records::assignment_epoch(scope.group, Some((self.epoch, scope.now))));
+        tracing::debug!(group = %scope.group, epoch = self.epoch, members = self.seats.len(), assignor = assignor.name(), "assigned");
+    }
+
+    /// The assignor that most members want; of two, the first by name; without a wish, the first that the broker has.
+    fn assignor(&self, settings: &Settings) -> Assignor {
+        let mut votes: BTreeMap<Assignor, usize> = BTreeMap::new();
+        for seat in self.seats.values() {
+            let wish = seat.member.assignor.as_deref().and_then(Assignor::named);
+            if let Some(wish) = wish.filter(|wish| settings.consumer_assignors.contains(wish)) {
+                *votes.entry(wish).or_default() += 1;
+            }
+        }
+        let most = votes.values().max().copied();
+        let wanted = votes.into_iter().find(|(_, count)| Some(*count) == most).map(|(assignor, _)| assignor);
+        wanted.or_else(|| settings.consumer_assignors.first().copied()).unwrap_or(Assignor::Uniform)
+    }
+
+    /// Lets a member come closer to what it is to hold. `owned` is what it says it holds.
+    fn reconcile(&mut self, id: &Name, owned: Option<&Partitions>, scope: &mut Scope<'_>) {
+        let Some(seat) = self.seats.get(id) else { return };
+        let nothing = Partitions::new();
+        let target = self.targets.get(id).unwrap_or(&nothing);
+        let is_free = |topic, partition| self.owners.get(&(topic, partition)).is_none_or(|owner| owner == id);
+        let next = seat.member.place.next(self.assignment_epoch, target, owned, is_free);
+        if next == seat.member.place {
+            return;
+        }
+        scope.out.records.push(records::place(scope.group, id, Some(&next)));
+        self.move_to(id, next);
+        let Some(seat) = self.seats.get_mut(id) else { return };
+        if seat.member.place.progress == Progress::Revoking {
+            let timeout = Duration::from_millis(u64::try_from(seat.member.rebalance_timeout_ms).unwrap_or(0));
+            let at = scope.now.monotonic + timeout;
+            seat.revocation.set(at, scope.timers, scope.group, || Alarm::Revocation(id.clone()));
+        } else {
+            seat.revocation.clear();
+        }
+    }
+
+    /// The member is in another place, and what it holds is its.
+    fn move_to(&mut self, id: &Name, place: Place) {
+        let Some(seat) = self.seats.get_mut(id) else { return };
+        release(&mut self.owners, id, &seat.member.place);
+        for (topic, partition) in all_of(&place) {
+            self.owners.insert((topic, partition), id.clone());
+        }
+        seat.member.place = place;
+        seat.charge.set(seat.member.bytes(id));
+    }
+
+    /// Begins a member's session anew.
+    fn touch(&mut self, id: &Name, scope: &mut Scope<'_>) {
+        if let Some(seat) = self.seats.get_mut(id) {
+            let timeout =
+                seat.member.classic.as_ref().map_or(scope.settings.consumer_session_timeout, |classic| classic.session_timeout);
+            seat.session.set(scope.now.monotonic + timeout, scope.timers, scope.group, || Alarm::ConsumerSession(id.clone()));
+        }
+    }
+
+    /// One of its timers may be due.
+    pub(super) fn ring(&mut self, entry_at: Duration, alarm: &Alarm, scope: &mut Scope<'_>) {
+        let (Alarm::ConsumerSession(id) | Alarm::Revocation(id) | Alarm::ConsumerSync(id)) = alarm else { return };
+        let Some(seat) = self.seats.get_mut(id) else { return };
+        let timer = match alarm {
+            Alarm::ConsumerSession(_) => &mut seat.session,
+            Alarm::Revocation(_) => &mut seat.revocation,
+            _ => &mut seat.sync,
+        };
+        if timer.ring(entry_at, scope.now.monotonic, scope.timers, scope.group, || alarm.clone()) {
+            tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
+            self.remove(&[id.clone()], scope);
+        }
+    }
+
+    /// Whether offsets of these partitions may be committed by whoever says that it is this member. A member that is at a newer
+    /// epoch by now may commit what it has held since the one that it names (KIP-1251).
+    pub(super) fn check_commit(
+        &self,
+        identity: &Identity,
+        knows_epochs: bool,
+        mut partitions: impl Iterator<Item = (Uuid, i32)>,
+    ) -> Result<(), ErrorCode> {
+        if identity.generation < 0 && self.is_empty() {
+            return Ok(());
+        }
+        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
+        if !member.is_classic() && !knows_epochs {
+            return Err(ErrorCode::UNSUPPORTED_VERSION);
+        }
+        let epoch = member.place.epoch;
+        if identity.generation == epoch {
+            return Ok(());
+        }
+        if member.is_classic() {
+            return Err(ErrorCode::ILLEGAL_GENERATION);
+        }
+        let has_held = |(topic, partition): (Uuid, i32)| {
+            let since = member.place.assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
+            since.is_some_and(|since| *since <= identity.generation)
+        };
+        let is_known = (0..epoch).contains(&identity.generation) && partitions.all(has_held);
+        if is_known { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
+    }
+
+    /// Whether a member may read the group's offsets. Who says that it is none may.
+    pub(super) fn check_fetch(&self, identity: &Identity) -> Result<(), ErrorCode> {
+        if identity.member.is_empty() && identity.generation < 0 {
+            return Ok(());
+        }
+        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
+        match identity.generation == member.place.epoch {
+            true => Ok(()),
+            false if member.is_classic() => Err(ErrorCode::ILLEGAL_GENERATION),
+            false => Err(ErrorCode::STALE_MEMBER_EPOCH),
+        }
+    }
+
+    /// The group with its members.
+    pub(super) fn describe(&self, settings: &Settings, topics: &dyn TopicView) -> super::request::DescribedConsumers {
+        let named = |partitions: &mut dyn Iterator<Item = (Uuid, Vec<i32>)>| {
+            partitions.filter_map(|(id, partitions)| Some((id, topics.name_of(id)?, partitions))).collect()
+        };
+        let member = |(id, seat): (&Name, &Seat)| {
+            let Member { instance, rack, client_id, client_host, topics, regex, classic, place, .. } = &seat.member;
+            let target = self.targets.get(id).into_iter().flatten();
+            super::request::DescribedConsumer {
+                member: id.clone(),
+                instance: instance.clone(),
+                rack: rack.clone(),
+                epoch: place.epoch,
+                client_id: client_id.clone(),
+                client_host: client_host.clone(),
+                topics: topics.iter().cloned().collect(),
+                regex: regex.clone(),
+                assigned: named(&mut place.assigned.iter().map(|(id, held)| (*id, held.keys().copied().collect()))),
+                target: named(&mut target.map(|(id, partitions)| (*id, partitions.iter().copied().collect()))),
+                is_classic: classic.is_some(),
+            }
+        };
+        super::request::DescribedConsumers {
+            state: self.state_name(),
+            epoch: self.epoch,
+            assignment_epoch: self.assignment_epoch,
+            assignor: self.assignor(settings).name(),
+            members: self.seats.iter().map(member).collect(),
+        }
+    }
+}
+
+/// What a heartbeat says anew of a member.
+fn update(member: &mut Member, beat: &ConsumerHeartbeat) {
+    if beat.instance.is_some() {
+        member.instance.clone_from(&beat.instance);
+    }
+    if beat.rack.is_some() {
+        member.rack.clone_from(&beat.rack);
+    }
+    if beat.rebalance_timeout_ms >= 0 {
+        member.rebalance_timeout_ms = beat.rebalance_timeout_ms;
+    }
+    if let Some(topics) = &beat.topics {
+        member.topics.clone_from(topics);
+    }
+    if let Some(regex) = &beat.regex {
+        member.regex = Some(regex.clone()).filter(|regex| !regex.is_empty());
+    }
+    if beat.assignor.is_some() {
+        member.assignor.clone_from(&beat.assignor);
+    }
+    if member.client_id != beat.client_id {
+        member.client_id = beat.client_id.clone();
+    }
+    if member.client_host != beat.client_host {
+        member.client_host = beat.client_host.clone();
+    }
+    member.classic = None;
+}
+
+/// Whether a member may be at the epoch that it names: the one it is at, or the one before where it may not have heard of the last.
+fn check_epoch(place: &Place, beat: &ConsumerHeartbeat) -> Result<(), Refusal> {
+    if beat.epoch == JOINS || beat.epoch == place.epoch {
+        return Ok(());
+    }
+    let (relation, known) = (if beat.epoch > place.epoch { "greater" } else { "smaller" }, place.epoch);
+    let holds_no_more = |owned: &Partitions| {
+        let holds = |topic, partition| place.assigned.get(topic).is_some_and(|held| held.contains_key(partition));
+        owned.iter().all(|(topic, partitions)| partitions.iter().all(|partition| holds(topic, partition)))
+    };
+    if beat.epoch < known && beat.epoch == place.previous_epoch && beat.owned.as_ref().is_some_and(holds_no_more) {
+        return Ok(());
+    }
+    refuse(
+        ErrorCode::FENCED_MEMBER_EPOCH,
+        format!(
+            "The consumer group member has a {relation} member epoch ({}) than the one known by the group coordinator ({known}). \
+             The member must abandon all its partitions and rejoin.",
+            beat.epoch
+        ),
+    )
+}
+
+fn all_of(place: &Place) -> impl Iterator<Item = (Uuid, i32)> + '_ {
+    let held = place.assigned.iter().chain(&place.revoking);
+    held.flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
+}
+
+/// What a member holds is not its any more. What somebody else has by now stays.
+fn release(owners: &mut HashMap<(Uuid, i32), Name>, id: &Name, place: &Place) {
+    for at in all_of(place) {
+        if owners.get(&at) == Some(id) {
+            owners.remove(&at);
+        }
+    }
+}
+
+fn partitions_of(held: &Held) -> Partitions {
+    held.iter().map(|(topic, partitions)| (*topic, partitions.keys().copied().collect())).collect()
+}
+
+fn same_partitions(one: &Held, other: &Held) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|((topic, one), (other_topic, other))| topic == other_topic && one.keys().eq(other.keys()))
+}
+
+fn new_member_id(scope: &mut Scope<'_>) -> Name {
+    uuid::Uuid::from_u128((scope.new_id)()).to_string().into()
+}

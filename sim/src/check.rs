@@ -1,0 +1,250 @@
+//! After a start everything is read back and held against what was known: which topics there are, their options, and every record
+//! of every partition. What the crash was allowed to take, the model forgets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringlog_engine::env::random::Random;
+use ringlog_protocol::ErrorCode;
+use ringlog_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse};
+use ringlog_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic};
+use ringlog_protocol::api::metadata::{MetadataRequest, MetadataResponse};
+
+use crate::client::admin::listed;
+use crate::client::consumer::{Fetched, Wanted, fetch};
+use crate::life::{Client, Life};
+use crate::model::{Existence, Model, Read, sequence_of};
+use crate::wire;
+
+/// How the lives since the last check ended, the worst of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// By a clean stop.
+    Stopped,
+    /// The process died; what it had written is there.
+    ProcessDied,
+    /// The power went.
+    PowerLost,
+}
+
+const FETCH_VERSION: i16 = 17;
+const LIST_VERSION: i16 = 7;
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// Reads everything back. The network must not cut connections, and the disk must not fail.
+pub async fn after_start(life: &Life, end: End, random: &mut Random) {
+    let mut client = Client::default();
+    topics(life, &mut client).await;
+    configs(life, &mut client).await;
+    let there: Vec<_> = {
+        let model = life.model.borrow();
+        let there = model.topics.iter().enumerate().filter(|(_, topic)| topic.existence == Existence::Present);
+        there.flat_map(|(at, topic)| (0..topic.partitions.len() as i32).map(move |partition| (at, partition))).collect()
+    };
+    for (topic, partition) in there {
+        let found = read_all(life, &mut client, topic, partition, end).await;
+        by_time(life, &mut client, topic, partition, &found, random).await;
+    }
+    let mut model = life.model.borrow_mut();
+    model.is_dirty = false;
+    for topic in model.topics.iter_mut().filter(|topic| topic.existence == Existence::Present) {
+        topic.flush_changes = 0;
+        topic.is_durable_throughout = topic.is_durable();
+    }
+}
+
+async fn topics(life: &Life, client: &mut Client) {
+    let request = MetadataRequest { topics: None, allow_auto_topic_creation: false, ..MetadataRequest::default() };
+    let Some((correlation, frame)) = client.ask(life, &request, 12).await else { panic!("EverythingEnds: no metadata") };
+    let response: MetadataResponse<'_> = wire::answer(&frame, 12, correlation);
+    let listed = listed(&response);
+    life.say(|| format!("there are {:?}", listed.iter().map(|(name, _, count)| (name, count)).collect::<Vec<_>>()));
+    life.model.borrow_mut().look(&listed, true);
+}
+
+async fn configs(life: &Life, client: &mut Client) {
+    let names: Vec<String> = {
+        let model = life.model.borrow();
+        model.topics.iter().filter(|topic| topic.existence == Existence::Present).map(|topic| topic.name.clone()).collect()
+    };
+    let resource = |name: &String| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: name.clone().into(),
+        configuration_keys: Some(vec!["flush.messages".into(), "flush.ms".into()]),
+    };
+    let request = DescribeConfigsRequest { resources: names.iter().map(resource).collect(), ..DescribeConfigsRequest::default() };
+    let Some((correlation, frame)) = client.ask(life, &request, 4).await else { panic!("EverythingEnds: no options") };
+    let response: DescribeConfigsResponse<'_> = wire::answer(&frame, 4, correlation);
+    let mut model = life.model.borrow_mut();
+    for result in &response.results {
+        assert!(result.error_code.is_none(), "TopicStays: options of {}: {}", result.resource_name, result.error_code);
+        let Some(at) = model.by_name(&result.resource_name) else { continue };
+        for config in &result.configs {
+            let value = config.value.as_deref().and_then(|value| value.parse().ok()).unwrap_or(-1);
+            let topic = &mut model.topics[at];
+            let maybe = if config.name == "flush.ms" { &mut topic.flush_ms } else { &mut topic.flush_messages };
+            assert!(maybe.contains(&value), "ConfigStays: {}={value} of {}, not {maybe:?}", config.name, topic.name);
+            *maybe = BTreeSet::from([value]);
+        }
+    }
+}
+
+async fn offset(life: &Life, client: &mut Client, name: &str, partition: i32, timestamp: i64) -> Result<i64, ErrorCode> {
+    let wanted = ListOffsetsPartition { partition_index: partition, timestamp, ..ListOffsetsPartition::default() };
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        topics: vec![ListOffsetsTopic { name: name.into(), partitions: vec![wanted] }],
+        ..ListOffsetsRequest::default()
+    };
+    let Some((correlation, frame)) = client.ask(life, &request, LIST_VERSION).await else { panic!("EverythingEnds: no offset") };
+    let response: ListOffsetsResponse<'_> = wire::answer(&frame, LIST_VERSION, correlation);
+    let answer = &response.topics[0].partitions[0];
+    if answer.error_code.is_none() { Ok(answer.offset) } else { Err(answer.error_code) }
+}
+
+async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32, end: End) -> Vec<Read> {
+    let (name, id) = {
+        let model = life.model.borrow();
+        (model.topics[topic].name.clone(), model.topics[topic].id.unwrap_or_default())
+    };
+    let ends = (offset(life, client, &name, partition, EARLIEST).await, offset(life, client, &name, partition, LATEST).await);
+    let (Ok(start), Ok(log_end)) = ends else { panic!("TopicStays: the ends of {name}-{partition}: {ends:?}") };
+    life.say(|| format!("{name}-{partition} has {start} to {log_end}"));
+    life.model.borrow_mut().settle_ends(topic, partition, end, start, log_end);
+    let mut found: Vec<Read> = Vec::new();
+    let (mut start, mut at) = (start, start);
+    while at < log_end {
+        let wanted = Wanted { topic, partition, id, from: at, bytes_max: 1 << 20, wait_ms: 0 };
+        match fetch(life, client, FETCH_VERSION, wanted).await {
+            Fetched::Batches(reads) => {
+                let Some(last) = reads.last() else { panic!("ReadFindsTheBatch: {name}-{partition} gives nothing at {at}") };
+                at = last.end;
+                found.extend(reads);
+            }
+            // What lies behind the batch that rotted.
+            Fetched::Damaged => {
+                let damage = life.model.borrow_mut().partition(topic, partition).damage.clone();
+                at = damage.iter().filter(|range| (range.0..range.1).contains(&at)).map(|range| range.1).max().unwrap_or(at + 1);
+            }
+            Fetched::OutOfRange if life.model.borrow().topics[topic].has_retention => {
+                // Retention came in between.
+                found.clear();
+                start = offset(life, client, &name, partition, EARLIEST).await.unwrap_or(log_end);
+                at = start;
+            }
+            other => panic!("ReadFindsTheBatch: {name}-{partition} at {at}: {other:?}"),
+        }
+    }
+    life.model.borrow_mut().check_all(topic, partition, &found, start, log_end);
+    found
+}
+
+/// Finds offsets by timestamp, for some of what is there.
+async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32, found: &[Read], random: &mut Random) {
+    let is_steady =
+        !life.model.borrow().topics[topic].has_retention && life.model.borrow_mut().partition(topic, partition).damage.is_empty();
+    if found.is_empty() || !random.chance(0.3) || !is_steady {
+        return;
+    }
+    let (name, wanted, expected) = {
+        let mut model = life.model.borrow_mut();
+        let start = model.partition(topic, partition).log_start_min;
+        let time = |read: &Read| {
+            let bytes = &model.sent[&read.number].bytes;
+            ringlog_engine::batch::BatchHeader::parse(bytes).map_or(-1, |header| header.max_timestamp.0)
+        };
+        let wanted = time(&found[random.below(found.len() as u64) as usize]);
+        // All records of a batch have one time, its first.
+        let first = found.iter().find(|read| time(read) >= wanted && read.end > start);
+        let expected = first.map(|read| read.base.max(start));
+        (model.topics[topic].name.clone(), wanted, expected)
+    };
+    let answer = offset(life, client, &name, partition, wanted).await;
+    assert_eq!(answer, Ok(expected.unwrap_or(-1)), "TimestampsAreFound: {wanted} in {name}-{partition}");
+}
+
+impl Model {
+    /// What may be lost is forgotten; what may not has to be there, as far as the ends say.
+    fn settle_ends(&mut self, at_topic: usize, at_partition: i32, end: End, start: i64, log_end: i64) {
+        let is_dirty = self.is_dirty;
+        let topic = &mut self.topics[at_topic];
+        let name = format!("{}-{at_partition}", topic.name);
+        let has_retention = topic.has_retention;
+        let partition = &mut topic.partitions[at_partition as usize];
+        assert!(start >= partition.log_start_min, "LogStartNeverRetreats: {name} from {} to {start}", partition.log_start_min);
+        let may_move = has_retention || start <= partition.log_start_max || start == log_end;
+        assert!(may_move, "LogStartMovesWhenAsked: {name} starts at {start}, at most {}", partition.log_start_max);
+        let (must, invariant) = match end {
+            End::Stopped => (partition.written_end.max(partition.durable_end), "StoppedCleanlyIsThere"),
+            End::ProcessDied if is_dirty => (partition.durable_end, "AcknowledgedSurvives"),
+            End::ProcessDied => {
+                (partition.written_end.max(partition.written_end_weak).max(partition.durable_end), "WrittenSurvivesTheProcess")
+            }
+            End::PowerLost => (partition.durable_end, "AcknowledgedSurvives"),
+        };
+        // A damaged batch is where recovery cuts.
+        let is_excused = partition.damage.iter().any(|range| (range.0..=range.1).contains(&log_end));
+        assert!(log_end >= must || is_excused, "{invariant}: {name} ends at {log_end}, and has to reach {must}");
+        let known_end = partition.written_end.max(partition.written_end_weak);
+        // Records that were deleted, and lost: the log begins anew behind them.
+        let began_anew = end == End::PowerLost && start == log_end;
+        if log_end < known_end || is_excused || began_anew {
+            partition.losses += 1;
+        }
+        if end == End::PowerLost || is_dirty {
+            // It may be gone, and its offset given to another that was on its way.
+            let durable = partition.durable_end;
+            partition.acknowledged.retain(|&base, known| !known.is_weak || (!is_dirty && base < durable));
+        }
+        let sent = &self.sent;
+        partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= log_end);
+        partition.seen.retain(|&base, _| base < log_end);
+        partition.damage.retain(|range| range.0 < log_end && range.1 > start);
+        partition.visible = log_end;
+        partition.log_start_min = start;
+        partition.log_start_max = partition.log_start_max.max(start);
+        (partition.written_end, partition.written_end_weak) = (log_end, log_end);
+        // Recovery syncs what it is about to show.
+        partition.durable_end = log_end;
+        partition.ends.clear();
+    }
+
+    /// All that is there, against all that is known.
+    fn check_all(&mut self, at_topic: usize, at_partition: i32, found: &[Read], start: i64, log_end: i64) {
+        let topic = &self.topics[at_topic];
+        let name = format!("{}-{at_partition}", topic.name);
+        let partition = &topic.partitions[at_partition as usize];
+        let by_base: BTreeMap<i64, u64> = found.iter().map(|read| (read.base, read.number)).collect();
+        let is_damaged = |offset: i64| partition.damage.iter().any(|&(from, _)| offset >= from);
+        for (&base, known) in &partition.acknowledged {
+            let is_there = by_base.get(&base) == Some(&known.number);
+            let reaches = base + self.sent[&known.number].records > start;
+            assert!(is_there || !reaches || is_damaged(base), "AcknowledgedSurvives: batch {} at {base} of {name}", known.number);
+        }
+        for pair in found.windows(2) {
+            assert!(pair[0].end == pair[1].base || is_damaged(pair[0].end), "OffsetsHaveNoGap: {name} at {}", pair[0].end);
+        }
+        let first = found.first().map_or(log_end, |first| first.base);
+        assert!(first <= start || is_damaged(start), "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}");
+        if !partition.damage.is_empty() {
+            return;
+        }
+        let mut times: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut sequences: BTreeMap<i64, i32> = BTreeMap::new();
+        for read in found {
+            let sent = &self.sent[&read.number];
+            let count = times.entry(read.number).or_default();
+            *count += 1;
+            let max = if sent.is_idempotent { 1 } else { sent.times };
+            assert!(*count <= max, "OnceOnly: batch {} is in {name} {count} times, and was sent {}", read.number, sent.times);
+            if let Some((producer, first, last)) = sequence_of(&sent.bytes) {
+                let before = sequences.insert(producer, last);
+                assert!(
+                    before.is_none_or(|before| before + 1 == first),
+                    "InOrder: {name} at {}: producer {producer} has {first} after {before:?}",
+                    read.base
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""Stories of consumer groups, lived through by every client library."""

@@ -1,0 +1,58 @@
+"""What the stories of consumer groups share. `--client NAME` (several times) says with which clients; all of them otherwise."""
+
+import os
+import types
+import uuid
+
+import pytest
+from conftest import create_topic
+from groups.member import CLIENTS, LACKS, Member
+
+
+def pytest_addoption(parser):
+    parser.addoption("--client", action="append", choices=list(CLIENTS), help="only with this client library")
+    parser.addoption("--protocol", choices=["classic", "consumer"], default="classic", help="group.protocol of the members")
+
+
+def pytest_generate_tests(metafunc):
+    if "client" in metafunc.fixturenames:
+        metafunc.parametrize("client", metafunc.config.getoption("--client") or list(CLIENTS))
+
+
+@pytest.fixture(scope="session")
+def broker():
+    """A broker that somebody else started and stops, so that several processes of tests may share it."""
+    return types.SimpleNamespace(bootstrap=os.environ["BOOTSTRAP"])
+
+
+@pytest.fixture
+def needs(client):
+    """Skips a story that tells of something the client does not have."""
+
+    def check(*features):
+        for feature in features:
+            if feature in LACKS.get(client, {}):
+                pytest.skip(f"{client} {LACKS[client][feature]}")
+
+    return check
+
+
+@pytest.fixture
+def story(request, broker, client):
+    """A topic of three partitions, a group, and members of it; they are ended afterwards."""
+    members = []
+    name = f"story-{uuid.uuid4().hex[:8]}"
+
+    def join(topics=None, broker=broker, **options):
+        options = {"protocol": request.config.getoption("--protocol"), **options}
+        if "pattern" not in options:
+            options["topics"] = [name] if topics is None else topics
+        members.append(Member(client, broker, options.pop("group", name), **options))
+        return members[-1]
+
+    yield types.SimpleNamespace(
+        topic=name, group=name, join=join, partitions=[(name, p) for p in range(3)],
+        create=lambda broker=broker, partitions=3: create_topic(broker, name, partitions),
+    )
+    for member in members:
+        member.kill()

@@ -61,8 +61,11 @@ ROWS = [
      [("tools", "test_directories")], None),
     ("`ringlog log dump`, `ringlog log verify`", lambda: "", "read directories that Kafka wrote", [("tools", "test_offline")], None),
 ]
-STORY_SUITES = ["groups", "go", "kafkajs"]
-SUITES = ["kcat", "python", "java", "tools", "rdkafka", *STORY_SUITES]
+STORY_SUITES = ["groups", "go", "kafkajs", "groups848"]
+SUITES = ["kcat", "python", "java", "tools", "rdkafka", "groups", "go", "kafkajs"]
+
+
+NEW = " (KIP-848)"
 
 
 class Count:
@@ -106,13 +109,13 @@ def count(results, suite, pattern):
         return Count(record.get("passed", 0), record.get("failed", 0), record.get("skipped", 0))
     total = Count()
     for name, outcome, _ in cases(results, suite):
-        if re.search(pattern, name):
+        if re.match(pattern, name):
             total.add(outcome)
     return total
 
 
 def stories(results):
-    """Per story and client: the outcome, and why it was skipped."""
+    """Per story and client: the outcome, and why it was skipped. A client by the new protocol is another one."""
     clients = [row[4] for row in ROWS if row[4]]
     told = {}
     for suite in STORY_SUITES:
@@ -121,6 +124,8 @@ def stories(results):
             client = next((c for c in clients if match and re.fullmatch(rf"{c}(-.*)?", match.group(2))), None)
             if client is None:
                 continue
+            if suite == "groups848":
+                client += NEW
             before = told.setdefault(match.group(1), {}).get(client)
             # One story may be told in several ways: all have to end well.
             if before is None or outcome == "failed":
@@ -144,12 +149,15 @@ def tables(results):
             ran = Count(ended.count("passed"), ended.count("failed"), ended.count("skipped"))
             parts.append("consumer groups")
             outcome.append(f"groups: {ran}" if suites else str(ran))
+            ended = [ends[client + NEW][0] for ends in told.values() if client + NEW in ends]
+            if ended:
+                outcome.append(f"KIP-848: {Count(ended.count('passed'), ended.count('failed'))}")
         try:
             number = version()
         except (OSError, AttributeError):
             number = "not installed"
         lines.append(f"| {name} | {number} | {'; '.join(parts)} | {'; '.join(outcome)} |")
-    clients = [row[4] for row in ROWS if row[4] and any(row[4] in ends for ends in told.values())]
+    clients = [name for row in ROWS if row[4] for name in (row[4], row[4] + NEW) if any(name in ends for ends in told.values())]
     if clients:
         lines += ["", "Stories of consumer groups, the same for every client:", ""]
         lines += [f"| Story | {' | '.join(clients)} |", f"|---|{'---|' * len(clients)}"]

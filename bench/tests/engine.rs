@@ -47,6 +47,19 @@ fn every_way_is_measured_and_stored() {
 }
 
 #[test]
+fn only_the_ways_that_were_asked_for_are_measured() {
+    let out = directory();
+    let small = ["--partitions", "2", "--batch", "5000", "--sync", "1", "--seconds", "0.03", "--warm-up", "0.02", "--runs", "1"];
+    let some = ["--ways", "journal,raw-twice", "--journal", "32MiB", "--read-size", "0", "--json"];
+    let output = bench(out.path(), &small).args(some).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run: Run = serde_json::from_slice(&output.stdout).unwrap();
+    let Outcome::Engine(engine) = run.outcome else { panic!("{:?}", run.outcome) };
+    let paths: Vec<AppendPath> = engine.appends[0].ways.iter().map(|way| way.path).collect();
+    assert_eq!(paths, [AppendPath::RawTwice, AppendPath::Journal]);
+}
+
+#[test]
 fn nonsense_is_refused() {
     let out = directory();
     for (arguments, word) in [
@@ -62,6 +75,7 @@ fn nonsense_is_refused() {
         (vec!["--journal", "1"], "--journal must be"),
         (vec!["--tail", "1MiB"], "--tail must be"),
         (vec!["--read-size", "1"], "--read-size must be"),
+        (vec!["--ways", "raw,none"], "--ways"),
     ] {
         let output = bench(out.path(), &arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -76,6 +76,8 @@ fn malformed(codec: Codec, reason: impl ToString) -> CompressionError {
 const XERIAL_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const XERIAL_MAGIC_BYTES: usize = 8;
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// The first bytes of an LZ4 frame.
+const LZ4_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
 /// The level that Kafka's clients use unless told otherwise.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -125,6 +127,8 @@ pub fn decompress(codec: Codec, bytes: &[u8], bytes_max: usize) -> Result<Cow<'_
         Codec::None => return Ok(Cow::Borrowed(bytes)),
         Codec::Gzip => read_all(codec, flate2::bufread::MultiGzDecoder::new(bytes), bytes_max)?,
         Codec::Snappy => snappy(bytes, bytes_max)?,
+        // The library reads LZ4's legacy frames, too, with 16 MiB of memory for each: no client of Kafka's writes them.
+        Codec::Lz4 if !bytes.starts_with(&LZ4_MAGIC) => return Err(malformed(codec, "not an LZ4 frame")),
         Codec::Lz4 => read_all(codec, lz4_flex::frame::FrameDecoder::new(bytes), bytes_max)?,
         Codec::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(|error| malformed(codec, error))?;
@@ -259,6 +263,13 @@ mod tests {
         let compressed = zstd::stream::encode_all(&bytes[..], 1).unwrap();
         assert!(matches!(zstd::zstd_safe::get_frame_content_size(&compressed), Ok(None)));
         assert_eq!(decompress(Codec::Zstd, &compressed, bytes.len()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn legacy_lz4_frames_are_refused() {
+        let legacy = [&0x184C_2102_u32.to_le_bytes()[..], &[5, 0, 0, 0, 0x40], b"abcd"].concat();
+        assert!(matches!(decompress(Codec::Lz4, &legacy, 1000), Err(CompressionError::Malformed { .. })));
+        assert!(matches!(decompress(Codec::Lz4, b"", 1000), Err(CompressionError::Malformed { .. })));
     }
 
     proptest! {

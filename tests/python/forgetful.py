@@ -15,6 +15,7 @@ import random
 import struct
 import sys
 import threading
+import time
 
 SECTOR = 512
 # include/uapi/linux/fuse.h
@@ -68,7 +69,11 @@ class Disk:
             at = end
 
     def power_off(self, seed):
-        """Some unsynced sectors are kept: all, none, or each by chance, since a device writes its cache in an order of its own."""
+        """Some unsynced sectors are kept: all, none, or each by chance, since a device writes its cache in an order of its own. It waits
+        a little for a moment in which there are any: between flushes there is nothing to lose."""
+        end = time.monotonic() + 1
+        while not self.unsynced and time.monotonic() < end:
+            time.sleep(0.0002)
         with self.lock:
             rng = random.Random(seed)
             chance = rng.choice([0.0, 0.5, 0.9, 0.1, 1.0])

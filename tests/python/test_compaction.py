@@ -35,7 +35,7 @@ def wait_until_compacted(broker, topic):
         time.sleep(0.05)
 
 
-def fill(broker, topic, rounds, sent, seed=0):
+def fill(broker, topic, rounds, sent, seed=0, idempotent=True):
     """Writes every key a few times, each round with another codec; adds (offset, key, value) to `sent`. None is a tombstone."""
     rng = random.Random(seed)
     for round_ in range(rounds):
@@ -46,7 +46,7 @@ def fill(broker, topic, rounds, sent, seed=0):
             for key in keys
         ]
         messages = produce_all(
-            broker, topic, records, compression_type=CODECS[round_ % len(CODECS)], enable_idempotence=round_ % 2 == 0,
+            broker, topic, records, compression_type=CODECS[round_ % len(CODECS)], enable_idempotence=idempotent and round_ % 2 == 0,
             batch_num_messages=20,
         )
         sent += [(m.offset(), m.key(), m.value()) for m in messages]

@@ -1,9 +1,12 @@
 """Groups of the new protocol (KIP-848) with confluent-kafka: what an application sees of them."""
 
+import json
+import os
 import subprocess
 import sys
 import time
 
+import harness
 import pytest
 from conftest import TIMEOUT_S, admin, create_topic, produce_all, unique_name
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupType, KafkaError, KafkaException, TopicPartition
@@ -24,8 +27,6 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def quick():
-    import harness
-
     broker = harness.broker_class()(QUICK).start()
     yield broker
     broker.stop()
@@ -67,7 +68,7 @@ def fatal_error(consumer):
     with pytest.raises(KafkaException) as failure:
         run([consumer], lambda _: False)
     error, = failure.value.args
-    assert error.fatal()
+    assert error.code() == KafkaError._FATAL
     return error.str()
 
 
@@ -163,8 +164,8 @@ def test_a_pattern_is_followed(quick):
 
 def test_a_bad_pattern_is_an_error(quick):
     consumer = member(quick, unique_name("group"))
-    # The library's own engine looks ahead, the broker's does not.
-    consumer.subscribe(["^(?=a)b"])
+    # The library's own engine refers back, the broker's does not.
+    consumer.subscribe([r"^(a)\1"])
     assert "regular expression" in fatal_error(consumer)
     consumer.close()
 
@@ -234,6 +235,24 @@ def test_tools_see_the_group(quick):
     consumer.close()
     client.delete_consumer_groups([group])[group].result(TIMEOUT_S)
     assert group not in listed()
+
+
+@pytest.mark.skipif(not os.path.exists(harness.Ringlog.binary()), reason="the tool is not built")
+def test_the_tool_describes_the_group(quick):
+    topic, group = create_topic(quick, partitions=2), unique_name("group")
+    produce_all(quick, topic, [{"partition": 1, "value": b"x"}] * 3)
+    consumer = member(quick, group, client_id="tooled")
+    consumer.subscribe([topic])
+    run([consumer], lambda messages: shares([consumer], {topic: 2}) and len(messages) == 3)
+    consumer.commit(offsets=[TopicPartition(topic, 1, 1)], asynchronous=False)
+    command = [harness.Ringlog.binary(), "group", "describe", group, "--json", "--bootstrap-server", quick.bootstrap]
+    described, = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S).stdout)
+    assert (described["state"], described["assignor"]) == ("Stable", "uniform")
+    (only,) = described["members"]
+    assert only["client"] == "tooled" and sorted(only["assigned"]) == [[topic, 0], [topic, 1]]
+    lag = {p["partition"]: (p["committed_offset"], p["lag"], p["member"]) for p in described["partitions"]}
+    assert lag == {0: (None, None, only["member"]), 1: (1, 2, only["member"])}
+    consumer.close()
 
 
 def test_a_group_goes_from_one_protocol_to_the_other_and_back(quick):

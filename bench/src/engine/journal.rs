@@ -25,9 +25,6 @@ use crate::results::Recovery;
 use crate::stop;
 
 const OPEN_FILES_MAX: usize = 2048;
-/// How many appends follow each other before the core's other tasks have their turn: as many as a broker's core takes from
-/// connections that are ready before it looks at the disk again.
-const APPENDS_AT_ONCE: usize = 64;
 /// A batch's header, and what a record has beside its value.
 const OVERHEAD_BYTES: u64 = 80;
 
@@ -94,15 +91,10 @@ pub(super) async fn appends(directory: &Path, case: &Case, plan: &Plan) -> Resul
     let mut is_warm = false;
     let mut meter = Meter::start();
     while !stop::requested() {
-        for some in ids.chunks(APPENDS_AT_ONCE) {
-            if !answers.is_empty() {
-                tokio::task::yield_now().await;
-            }
-            for &partition in some {
-                let (reply, answer) = oneshot::channel();
-                core.append(Append { partition, batch: batch.clone(), header, acks: Acks::All, reply });
-                answers.push(answer);
-            }
+        for &partition in &ids {
+            let (reply, answer) = oneshot::channel();
+            core.append(Append { partition, batch: batch.clone(), header, acks: Acks::All, reply });
+            answers.push(answer);
         }
         for answer in answers.drain(..) {
             match answer.await {

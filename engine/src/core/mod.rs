@@ -1,14 +1,13 @@
 //! One core: a pinned thread with its partitions, its journal, its memory and its mailbox. Whoever is on the thread calls
 //! [`Core`]; everybody else goes through its [`CoreHandle`]. What runs here never blocks: the disk is waited for by tasks.
 //!
-//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced. [`flights`]: those on their way.
+//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced.
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
 //! - [`cleaner`]: which log is compacted next.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
 pub mod cleaner;
-mod flights;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -170,13 +169,9 @@ pub struct Core {
     dirty: RefCell<VecDeque<Rc<Slot>>>,
     journal: RefCell<rounds::Journal>,
     round_wanted: Notify,
-    /// Rounds on their way to the disk, in order.
-    flights: RefCell<VecDeque<Rc<flights::Flight>>>,
-    /// Told whenever one of them comes further.
+    /// Told whenever a round ends.
     round_done: Notify,
-    /// How many bytes wait for a round, and how many are worth one while another is in flight.
-    collected_bytes: Cell<u64>,
-    overlap_bytes: u64,
+    round_running: Cell<bool>,
     /// Whether a page-cache topic has to be synced although nothing new arrived.
     sync_wanted: Cell<bool>,
     /// Partitions with much to flush.
@@ -211,10 +206,6 @@ pub struct Core {
     journal_removed: Cell<bool>,
 }
 
-/// What is worth a round while another is in flight: so that small rounds stay few, and a small journal has several.
-const OVERLAP_BYTES_MAX: u64 = 512 << 10;
-const OVERLAP_JOURNAL_PARTS: u64 = 256;
-
 /// What rounds and cold reads may take: enough for the largest batch anybody configures.
 const SCRATCH_BYTES: usize = 1 << 30;
 
@@ -233,7 +224,6 @@ impl Core {
         let files = Rc::new(FileCache::new(disk.clone(), settings.open_files_max));
         let scratch = Pool::new(SCRATCH_BYTES);
         let journal = rounds::Journal::create(&disk, &env, index, &settings).await?;
-        let overlap_bytes = (settings.journal_bytes / OVERLAP_JOURNAL_PARTS).clamp(1, OVERLAP_BYTES_MAX);
         Ok(Rc::new(Self {
             index,
             reader: Reader::new(disk.clone(), env.clone(), files.clone(), scratch.clone(), probe),
@@ -248,9 +238,7 @@ impl Core {
             journal: RefCell::new(journal),
             round_wanted: Notify::new(),
             round_done: Notify::new(),
-            flights: RefCell::default(),
-            collected_bytes: Cell::new(0),
-            overlap_bytes,
+            round_running: Cell::new(false),
             sync_wanted: Cell::new(false),
             flush_queue: RefCell::default(),
             flush_wanted: Notify::new(),
@@ -326,7 +314,6 @@ impl Core {
             match result {
                 Ok(()) => {
                     self.queue(&slot);
-                    self.note_collected(batch.len() as u64);
                     return Ok(());
                 }
                 Err(reply) => append = Append { partition: slot.id, batch, header, acks, reply },

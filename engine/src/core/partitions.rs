@@ -112,7 +112,10 @@ impl Core {
     pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
         let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
         slot.deleted.set(true);
-        self.out_of_flight(&slot).await;
+        // A round that carries it may be in flight.
+        if self.round_running.get() {
+            self.round_done.notified().await;
+        }
         let mut replies = Replies::default();
         slot.log.borrow_mut().cut_uncommitted(&AppendError::Deleted, &mut replies);
         slot.log.borrow_mut().set_deleted();
@@ -129,6 +132,10 @@ impl Core {
         };
         let unique = format!("{:016x}{:016x}", self.env.random_u64(), self.env.random_u64());
         let Some(folder) = PartitionFolder::parse(name) else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        if let Some(cleaner) = self.cleaner.get() {
+            // Only so that the file does not grow: who gets the name next makes sure of it.
+            let _ = cleaner.forget_beyond(&self.disk, &directory, None).await;
+        }
         let renamed = PartitionFolder { role: FolderRole::Deleted(&unique), ..folder }.name();
         let renamed = self.settings.data_directory.join(renamed);
         self.disk.rename(&directory, &renamed).await?;

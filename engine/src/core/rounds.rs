@@ -1,14 +1,16 @@
 //! The journal's rounds. A round takes all that arrived for the core's partitions since the last one, in one run of blocks; while
-//! it is in flight the next one collects, so group commit needs no timer, and follows it ([`super::flights`]) when much has collected. When it is written and synced, positions move,
+//! it is in flight the next one collects, so group commit needs no timer. When it is written and synced, positions move,
 //! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else; any
 //! other failure of the journal is believed for good, and a new one is started.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::flights::{Failure, Flight};
+use tokio::sync::oneshot;
+
 use crate::core::{Core, CoreSettings, Slot};
 use crate::disk::{Create, Disk, File, OpenOptions, Payload};
 use crate::env::Env;
@@ -22,9 +24,6 @@ use crate::types::{Offset, PartitionId};
 
 /// How many payload bytes a round takes at the most, unless one batch is larger.
 const ROUND_BYTES_MAX: u64 = 4 << 20;
-
-/// How many rounds may be in flight at a time.
-const ROUNDS_IN_FLIGHT_MAX: usize = 3;
 
 /// How many passes of settling may leave the journal full before producers are told.
 const SPACE_PASSES_MAX: u32 = 4;
@@ -42,7 +41,7 @@ pub(crate) struct Journal {
     pub(crate) space: Space,
     /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush.
     extent: u64,
-    /// The oldest round that is being written: it stays needed until it is known what became of it.
+    /// The round that is being written: it stays needed until it is known what became of it.
     pub(crate) in_flight: Option<u64>,
 }
 
@@ -90,18 +89,6 @@ impl Journal {
     pub(crate) fn checkpoint_path(&self) -> PathBuf {
         self.directory.join(CHECKPOINT_FILE)
     }
-
-    /// Notes that the file was written up to there.
-    pub(super) fn note_written(&mut self, end: u64) {
-        self.extent = self.extent.max(end);
-    }
-
-    /// The disk has no room to extend it.
-    pub(super) fn stay_as_long_as_it_is(&mut self) {
-        if self.extent > 0 {
-            self.space.limit_to(self.extent);
-        }
-    }
 }
 
 /// Removes the files of other generations, once a checkpoint names this one.
@@ -114,80 +101,56 @@ pub(crate) async fn remove_other_generations(disk: &Rc<dyn Disk>, directory: &Pa
     disk.sync_dir(directory).await
 }
 
-/// What a round takes of a partition.
-pub(super) struct Taken {
-    pub(super) slot: Rc<Slot>,
-    pub(super) run: Run,
+struct Taken {
+    slot: Rc<Slot>,
+    run: Run,
 }
 
 /// Runs rounds as long as the core lives.
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
-        if core.give_up_failed().await {
-            continue;
-        }
-        if !core.may_begin_round() {
+        if core.dirty.borrow().is_empty() && !core.sync_due() {
             core.round_wanted.notified().await;
-            continue;
         }
-        if core.flights.borrow().is_empty() {
-            // Whoever is ready to append now comes along.
-            tokio::task::yield_now().await;
-        }
-        core.begin_round().await;
+        // Whoever is ready to append now comes along.
+        tokio::task::yield_now().await;
+        core.round_running.set(true);
+        core.round().await;
+        core.journal.borrow_mut().in_flight = None;
+        core.round_running.set(false);
+        core.round_done.notify_waiters();
     }
 }
 
 impl Core {
-    /// Whether there is something for a round, and it is time for it: nothing is in flight, or much has collected since.
-    fn may_begin_round(&self) -> bool {
-        let (in_flight, is_dirty) = (self.flights.borrow().len(), !self.dirty.borrow().is_empty());
-        match in_flight {
-            0 => is_dirty || self.sync_wanted.get(),
-            1..ROUNDS_IN_FLIGHT_MAX => is_dirty && self.collected_bytes.get() >= self.overlap_bytes && !self.has_failed_flight(),
-            _ => false,
-        }
+    /// Whether a page-cache topic's `flush.ms` or `flush.messages` asks for a sync although nothing new arrived.
+    fn sync_due(&self) -> bool {
+        self.sync_wanted.replace(false)
     }
 
-    /// Notes that so many bytes wait for a round.
-    pub(crate) fn note_collected(&self, bytes: u64) {
-        let before = self.collected_bytes.get();
-        self.collected_bytes.set(before + bytes);
-        if before < self.overlap_bytes && before + bytes >= self.overlap_bytes {
-            self.round_wanted.notify_one();
-        }
-    }
-
-    /// One round, from collecting to the submission of its write. It lands by itself.
-    async fn begin_round(self: &Rc<Self>) {
-        let sync_wanted = self.sync_wanted.replace(false);
+    /// One round, from collecting to answering.
+    async fn round(&self) {
         let taken = self.collect();
+        let now_ms = self.env.now().0;
+        let sync = self.slots_want_sync(&taken, now_ms);
         if taken.is_empty() {
-            if sync_wanted && self.flights.borrow().is_empty() {
+            if sync {
                 self.sync_only().await;
             }
-            // Who waits for the end of what there was has to hear that there was nothing.
-            self.round_done.notify_waiters();
             return;
         }
-        let now_ms = self.env.now().0;
-        let is_synced = taken.iter().any(|taken| taken.slot.log.borrow().wants_sync(now_ms));
-        let flight = self.take_off(taken, is_synced);
-        if let Err(failure) = self.try_begin_round(&flight).await {
-            self.end_flight(&flight, Err(failure));
-        }
-    }
-
-    async fn try_begin_round(self: &Rc<Self>, flight: &Rc<Flight>) -> Result<(), Failure> {
-        let entries: Vec<Entry> = flight.taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
-        let payload_bytes = flight.taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
+        let entries: Vec<Entry> = taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
+        let payload_bytes = taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
-        let round = self.place(flight, len, payload_bytes).await?;
-        flight.place.set(Some((round, len)));
-        let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
-            return Err(Failure::NoRoom("no memory for a round of the journal".to_owned()));
+        let round = match self.place(len, payload_bytes).await {
+            Ok(round) => round,
+            Err(reason) => return self.cut(&taken, &AppendError::NoRoom(reason)),
         };
-        for taken in &flight.taken {
+        let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
+            self.journal.borrow_mut().space.give_back(round);
+            return self.cut(&taken, &AppendError::NoRoom("no memory for a round of the journal".to_owned()));
+        };
+        for taken in &taken {
             let mut log = taken.slot.log.borrow_mut();
             log.visit_run(&taken.run, |bytes| builder.push(bytes));
             log.note_round(round.sequence, taken.run.to);
@@ -197,16 +160,44 @@ impl Core {
             (journal.file.clone(), journal.id)
         };
         let (buffer, len) = builder.finish(id, round);
-        let end = round.position + len as u64;
-        if end > self.journal.borrow().extent {
-            // Where the file ends is known when all before it are written.
-            if !self.first_in_flight(flight).await {
-                return Err(Failure::Behind);
-            }
-            self.extend_journal(&file, end).await.map_err(Failure::Disk)?;
+        if let Err(error) = self.extend_journal(&file, round.position + len as u64).await {
+            return if error.kind() == io::ErrorKind::StorageFull {
+                self.disk_full(&taken, round, &error);
+            } else {
+                self.restart_journal(&error).await;
+            };
         }
-        self.fly(flight, file, Payload::Buffer { buffer, len }, round.position);
-        Ok(())
+        let payload = Payload::Buffer { buffer, len };
+        let write_done = Cell::new(false);
+        let result = if sync {
+            let (written, is_written) = oneshot::channel();
+            let synced = file.write_and_sync(payload, round.position, written);
+            let told = async {
+                if is_written.await.is_ok() {
+                    write_done.set(true);
+                    self.written(&taken, false);
+                }
+            };
+            tokio::join!(synced, told).0
+        } else {
+            file.write_at(payload, round.position).await
+        };
+        tracing::trace!(core = self.index, ?round, len, sync, ?result, "round");
+        match result {
+            Ok(()) => {
+                {
+                    let mut journal = self.journal.borrow_mut();
+                    journal.extent = journal.extent.max(round.position + len as u64);
+                }
+                self.written(&taken, sync);
+                self.want_reclaim();
+            }
+            // A sync may say so too, and a failed sync is believed by nobody.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => {
+                self.disk_full(&taken, round, &error)
+            }
+            Err(error) => self.restart_journal(&error).await,
+        }
     }
 
     /// Writes zeros where the journal has not been yet, some way beyond `to`: a write that makes the file longer costs its sync
@@ -216,6 +207,9 @@ impl Core {
             let journal = self.journal.borrow();
             (journal.extent, journal.space.bytes_max())
         };
+        if to <= extent {
+            return Ok(());
+        }
         let step = extent.clamp(EXTEND_BYTES_MIN, EXTEND_BYTES_MAX);
         let end = (extent + step).min(bytes_max).max(to);
         let mut at = extent;
@@ -257,48 +251,46 @@ impl Core {
             }
             slot.queued.set(false);
         }
-        self.collected_bytes.set(if dirty.is_empty() { 0 } else { self.collected_bytes.get().saturating_sub(bytes) });
         taken
     }
 
-    /// Finds a place for a round, waiting until space is free.
-    async fn place(&self, flight: &Rc<Flight>, len: u64, payload_bytes: u64) -> Result<LiveRound, Failure> {
+    fn slots_want_sync(&self, taken: &[Taken], now_ms: i64) -> bool {
+        if taken.is_empty() {
+            return true;
+        }
+        taken.iter().any(|taken| taken.slot.log.borrow().wants_sync(now_ms))
+    }
+
+    /// Finds a place for a round, waiting until space is free. The reason where none will be.
+    async fn place(&self, len: u64, payload_bytes: u64) -> Result<LiveRound, String> {
         let mut passes_left = SPACE_PASSES_MAX;
         loop {
             {
                 let mut journal = self.journal.borrow_mut();
                 if let Some(position) = journal.space.place(len) {
                     let round = journal.space.take(position, len, payload_bytes);
-                    journal.in_flight.get_or_insert(round.sequence);
+                    journal.in_flight = Some(round.sequence);
                     return Ok(round);
                 }
                 if journal.space.used_bytes() == 0 {
-                    let bytes_max = journal.space.bytes_max();
-                    return Err(Failure::NoRoom(format!("the journal ({bytes_max} bytes) is smaller than the batch")));
+                    return Err(format!("the journal ({} bytes) is smaller than the batch", journal.space.bytes_max()));
                 }
-            }
-            if !self.is_first_in_flight(flight) {
-                // What is in flight cannot come free.
-                if self.first_in_flight(flight).await {
-                    continue;
-                }
-                return Err(Failure::Behind);
             }
             if passes_left == 0 {
-                return Err(Failure::NoRoom("the journal is full, and segments do not take what it holds".to_owned()));
+                return Err("the journal is full, and segments do not take what it holds".to_owned());
             }
             passes_left -= 1;
             let changed = self.space_changed.notified();
             self.reclaim_wanted.notify_one();
             changed.await;
             if let Some(reason) = self.full.borrow().as_ref() {
-                return Err(Failure::NoRoom(reason.clone()));
+                return Err(reason.clone());
             }
         }
     }
 
     /// The round is written, or written and synced: positions move, answers go out, consumers wake.
-    pub(super) fn written(&self, taken: &[Taken], synced: bool) {
+    fn written(&self, taken: &[Taken], synced: bool) {
         let mut replies = Replies::default();
         for taken in taken {
             let (more, unflushed) = {
@@ -347,8 +339,23 @@ impl Core {
         }
     }
 
+    /// The disk has no room to extend the journal: it stays as long as it is, and the producers of the round are told.
+    fn disk_full(&self, taken: &[Taken], round: LiveRound, error: &io::Error) {
+        {
+            let mut journal = self.journal.borrow_mut();
+            journal.space.give_back(round);
+            let extent = journal.extent;
+            if extent > 0 {
+                journal.space.limit_to(extent);
+            }
+        }
+        tracing::warn!(core = self.index, %error, "the disk is full: producers are told to try again");
+        self.cut(taken, &AppendError::NoRoom(format!("the disk is full: {error}")));
+        self.reclaim_wanted.notify_one();
+    }
+
     /// What a round took is answered with an error and cut off the logs.
-    pub(super) fn cut(&self, taken: &[Taken], error: &AppendError) {
+    fn cut(&self, taken: &[Taken], error: &AppendError) {
         let mut replies = Replies::default();
         for taken in taken {
             taken.slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
@@ -359,7 +366,7 @@ impl Core {
     /// The journal failed and is believed by nobody any more. What it had not committed is answered with an error and cut; a new one
     /// begins with what is committed and not in segments yet, which the tails still have. If that fails, the core's
     /// partitions are out of service.
-    pub(super) async fn restart_journal(&self, error: &io::Error) {
+    async fn restart_journal(&self, error: &io::Error) {
         tracing::error!(core = self.index, %error, "the journal failed: a new one is started");
         // No checkpoint may name the old journal from here on.
         let _one = self.checkpoint_lock.lock().await;
@@ -386,7 +393,6 @@ impl Core {
             slot.queued.set(false);
         }
         self.dirty.borrow_mut().clear();
-        self.collected_bytes.set(0);
         replies.send();
         slots
     }
@@ -447,7 +453,7 @@ impl Core {
     pub(crate) async fn rounds_drained(&self) {
         loop {
             let done = self.round_done.notified();
-            if self.dirty.borrow().is_empty() && self.flights.borrow().is_empty() {
+            if self.dirty.borrow().is_empty() && !self.round_running.get() {
                 if self.waiting.borrow().is_empty() {
                     return;
                 }

@@ -55,6 +55,8 @@ pub(crate) fn connection(input: &[u8]) {
             driver.abort();
         });
     });
+    // The broker's tasks hold each other.
+    simulation.crash();
 }
 
 /// A broker of one core with a topic of two partitions.

@@ -31,9 +31,9 @@ const MIB: usize = 1 << 20;
 
 /// All of them.
 pub const ALL: &[Target] = &[
-    Target { name: "record_batch", run: records::record_batch, bytes_max: 3 * MIB, bytes_per_byte_max: 8 },
-    // A codec may hold its window and tables beside what comes out, which is bounded by 1 MiB.
-    Target { name: "records", run: records::records, bytes_max: 16 * MIB, bytes_per_byte_max: 8 },
+    // A codec may hold blocks, its window and tables (LZ4: twice 4 MiB) beside what comes out, which is bounded by 1 MiB.
+    Target { name: "record_batch", run: records::record_batch, bytes_max: 12 * MIB, bytes_per_byte_max: 8 },
+    Target { name: "records", run: records::records, bytes_max: 20 * MIB, bytes_per_byte_max: 8 },
     Target { name: "journal", run: journal::journal, bytes_max: 8 * MIB, bytes_per_byte_max: 64 },
     Target { name: "recovery", run: segments::recovery, bytes_max: 8 * MIB, bytes_per_byte_max: 200 },
     Target { name: "recovery_mutated", run: mutated::recovery_mutated, bytes_max: 16 * MIB, bytes_per_byte_max: 4 * KIB },

@@ -33,7 +33,8 @@ pub(crate) fn repair(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
     let (files, end) = damaged_folder(&mut input);
-    let root = tempfile::tempdir().expect("a temporary directory");
+    // In memory where that is possible: a repair syncs much.
+    let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory");
     let folder = root.path().join("t-0");
     fs::create_dir(&folder).unwrap();
     for (name, bytes) in &files {

@@ -1,5 +1,6 @@
 //! Opening a partition's folder: whatever its files hold, what recovery accepts reads back, and a second recovery finds the same.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ fn recover(files: Files, recovery_point: Offset, log_start: Offset, clean: bool)
     simulation.block_on(async {
         let directory = PathBuf::from(FOLDER);
         disk.create_dir(&directory).await.unwrap();
-        for (name, bytes) in files {
+        for (name, bytes) in files.clone() {
             let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
             file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
             file.sync_data().await.unwrap();
@@ -95,7 +96,14 @@ fn recover(files: Files, recovery_point: Offset, log_start: Offset, clean: bool)
             clean,
             leader_epoch: LeaderEpoch(0),
         };
-        let log = open(&disk, &pool, params, NOW).await.expect("the simulated disk does not fail");
+        let log = match open(&disk, &pool, params, NOW).await {
+            Ok(log) => log,
+            // A compaction's new segment that rotted while a crash left it half way: nobody may guess which of the two is right.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && error.to_string().contains(".swap: ") => {
+                return Recovered { files, log_end: log_start };
+            }
+            Err(error) => panic!("the simulated disk does not fail: {error}"),
+        };
         let files_cache = Rc::new(FileCache::new(disk.clone(), 8));
         let reader = Reader::new(disk.clone(), simulation.env(), files_cache, pool, Box::new(|_, _, _| false));
         read_all(&reader, log.published()).await;

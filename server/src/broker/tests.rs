@@ -532,11 +532,15 @@ fn records_that_are_deleted_during_a_stop_stay_deleted() {
         machine.run(running.append("t", 0, 100));
         let partition = running.broker.topics.load().by_name("t").unwrap().partition(0).unwrap().clone();
         let core = running.cores[partition.core].clone();
+        let (delete_at_us, close_at_us) = (seed % 8 * 100, seed / 8 * 100);
         let deleting = async {
-            core.env.sleep(std::time::Duration::from_micros(seed * 20)).await;
+            core.env.sleep(std::time::Duration::from_micros(delete_at_us)).await;
             core.delete_records(partition.id, Offset(50)).await
         };
-        let closing = super::serve::close(&running.cores[0], &running.broker, Path::new(DATA));
+        let closing = async {
+            running.cores[0].env.sleep(std::time::Duration::from_micros(close_at_us)).await;
+            super::serve::close(&running.cores[0], &running.broker, Path::new(DATA)).await
+        };
         let (closed, deleted) = machine.run(async { tokio::join!(closing, deleting) });
         closed.unwrap();
         machine.crash(running, CrashOutcome::LoseUnsynced);

@@ -41,17 +41,18 @@ def needs(client):
 def story(request, broker, client):
     """A topic of three partitions, a group, and members of it; they are ended afterwards."""
     members = []
+    protocol = request.config.getoption("--protocol")
     name = f"story-{uuid.uuid4().hex[:8]}"
 
     def join(topics=None, broker=broker, **options):
-        options = {"protocol": request.config.getoption("--protocol"), **options}
+        options = {"protocol": protocol, **options}
         if "pattern" not in options:
             options["topics"] = [name] if topics is None else topics
         members.append(Member(client, broker, options.pop("group", name), **options))
         return members[-1]
 
     yield types.SimpleNamespace(
-        topic=name, group=name, join=join, partitions=[(name, p) for p in range(3)],
+        topic=name, group=name, join=join, protocol=protocol, partitions=[(name, p) for p in range(3)],
         create=lambda broker=broker, partitions=3: create_topic(broker, name, partitions),
     )
     for member in members:

@@ -88,6 +88,8 @@ class Member:
         self._replies = queue.Queue()
         self._number = 0
         self._changed = threading.Condition()
+        # By the new protocol librdkafka says nothing of an assignment of nothing.
+        self.is_silent_with_nothing = options.get("protocol") == "consumer"
         options = {
             "bootstrap": broker.bootstrap, "group": group, "strategy": "range", "session_ms": SESSION_MS, "heartbeat_ms": HEARTBEAT_MS,
             "metadata_ms": 1000, **options,
@@ -142,8 +144,11 @@ class Member:
     def ask(self, command, **arguments):
         """Sends a command and returns the reply."""
         self._number += 1
-        self.process.stdin.write(json.dumps({"id": self._number, "do": command, **arguments}) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps({"id": self._number, "do": command, **arguments}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise AssertionError(f"ended before it was told to {command}; {self.said()}") from None
         end = time.monotonic() + TIMEOUT_S
         while True:
             try:
@@ -180,7 +185,8 @@ def wait_shared(members, partitions, sizes=None):
     end = time.monotonic() + TIMEOUT_S
     while True:
         held = [sorted(m.held or ()) for m in members]
-        shared = sorted(p for one in held for p in one) == wanted and all(m.held is not None for m in members)
+        shared = sorted(p for one in held for p in one) == wanted
+        shared = shared and all(m.held is not None or m.is_silent_with_nothing for m in members)
         if shared and (sizes is None or sorted(map(len, held)) == sorted(sizes)):
             return
         said = "\n".join(m.said() for m in members)

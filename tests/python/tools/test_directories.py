@@ -11,7 +11,6 @@ import pytest
 import test_compaction
 from conftest import TIMEOUT_S, admin, consumer, create_topic, plain, produce_all, read, watermarks
 from confluent_kafka import TopicPartition
-from kafka import KafkaProducer
 
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -37,30 +36,12 @@ def fill(broker, topic):
             records = []
             for n in range(100):
                 value = None if n % 50 == 7 else 3 * rng.randbytes(rng.randrange(1000))  # else it would not compress
-                key = None if n % 3 and codec != "lz4" else b"key %d" % n
+                key = None if n % 3 else b"key %d" % n
                 headers = [("codec", codec.encode()), ("empty", b"")] if n % 10 == 0 else None
                 records.append({"key": key, "value": value, "headers": headers, "timestamp": base + 10 * (len(sent) + n)})
-            if codec == "lz4":
-                # librdkafka compresses with lz4 only where consumer groups are served: another client does it everywhere.
-                send_with_kafka_python(broker, topic, records, codec)
-            else:
-                produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
+            produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
             sent += records
     return sent
-
-
-def send_with_kafka_python(broker, topic, records, codec):
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, compression_type=codec, linger_ms=20)
-    try:
-        sent = [
-            producer.send(topic, r["value"], key=r["key"], headers=r["headers"] or [], partition=0, timestamp_ms=r["timestamp"])
-            for r in records
-        ]
-        producer.flush(TIMEOUT_S)
-        for future in sent:
-            future.get(TIMEOUT_S)
-    finally:
-        producer.close()
 
 
 def expected(sent):
@@ -168,19 +149,23 @@ def test_dump_log_segments_reads_what_compaction_leaves(own_broker):
     there = test_compaction.found(broker, "compacted")
     broker.stop()
     directory = broker.partition_dir("compacted", 0)
-    logs, offsets = sorted(directory.glob("*.log")), []
+    logs, offsets, horizons = sorted(directory.glob("*.log")), [], 0
     for log in logs:
         text = dump("--deep-iteration", "--print-data-log", "--files", log)
         assert "isvalid: false" not in text and "isvalid: true" in text
         offsets += [int(offset) for offset in re.findall(r"^\| offset: (\d+)", text, re.M)]
         ends = [int(offset) for offset in re.findall(r"^baseOffset: \d+ lastOffset: (\d+)", text, re.M)]
         assert ends == sorted(ends)
+        horizons += len(re.findall(r"^baseOffset: .* deleteHorizonMs: OptionalLong\[\d+\]", text, re.M))
     assert offsets == [offset for offset, _, _ in there] and len(offsets) < len(sent) / 2
-    text = dump("--print-data-log", "--files", logs[0])
-    assert "deleteHorizonMs: " in text, "tombstones have got their time"
-    indexes = ",".join(map(str, [*directory.glob("*.index"), *directory.glob("*.timeindex")]))
-    for text in (dump("--index-sanity-check", "--files", indexes), dump("--verify-index-only", "--files", indexes)):
-        assert "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
+    assert horizons > 0, "tombstones have got their time"
+    indexes = [*directory.glob("*.index"), *directory.glob("*.timeindex")]
+    text = dump("--index-sanity-check", "--files", ",".join(map(str, indexes)))
+    assert "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
+    # Of a segment that has empty batches alone the tool finds no record with the time index's timestamp.
+    filled = [index for index in indexes if index.with_suffix(".index").stat().st_size > 0]
+    text = dump("--verify-index-only", "--files", ",".join(map(str, filled)))
+    assert filled and "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
     offline = subprocess.run([broker.binary(), "log", "verify", str(directory)], capture_output=True, text=True, timeout=60)
     assert offline.returncode == 0 and "all is well" in offline.stdout, offline.stdout
     assert f"{len(there)} records" in offline.stdout
@@ -212,7 +197,8 @@ def test_kafka_serves_and_compacts_what_we_compacted(own_broker, request, recove
     kafka.start()
     assert watermarks(kafka, "moved") == (0, len(sent))
     assert test_compaction.found(kafka, "moved") == there
-    test_compaction.fill(kafka, "moved", 6, sent, seed=1)
+    # Producer ids are a cluster's own: another one gives the same ones to others.
+    test_compaction.fill(kafka, "moved", 6, sent, seed=1, idempotent=False)
     active = test_compaction.wait_until_compacted(kafka, "moved")
     test_compaction.check(sent, test_compaction.found(kafka, "moved"), active)
     kafka_has = test_compaction.found(kafka, "moved")
@@ -226,6 +212,6 @@ def test_kafka_serves_and_compacts_what_we_compacted(own_broker, request, recove
             shutil.copy(file, broker.partition_dir("moved", 0))
     broker.start()
     assert test_compaction.found(broker, "moved") == kafka_has
-    test_compaction.fill(broker, "moved", 6, sent, seed=2)
+    test_compaction.fill(broker, "moved", 6, sent, seed=2, idempotent=False)
     active = test_compaction.wait_until_compacted(broker, "moved")
     test_compaction.check(sent, test_compaction.found(broker, "moved"), active)

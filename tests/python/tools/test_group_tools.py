@@ -89,7 +89,7 @@ def test_list_and_describe(broker, groups, topic):
         text = groups("--describe", "--group", group, "--state")
         assert "Stable" in text and "range" in text and broker.bootstrap in text
         # What needs an empty group is refused.
-        assert "NonEmpty" in groups("--delete", "--group", group, status=None) and group in groups("--list").split()
+        assert "GroupNotEmptyException" in groups("--delete", "--group", group, status=None) and group in groups("--list").split()
         refused = groups("--reset-offsets", "--group", group, "--topic", name, "--to-earliest", "--execute", status=None)
         assert "only be reset if the group" in refused, refused
     assert is_empty(broker, group)

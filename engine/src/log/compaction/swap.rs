@@ -1,5 +1,5 @@
-//! New files take the place of old ones. The steps are Kafka's (KIP-58's cleaner, LogSegment's file states); what is durable between
-//! them is ours, so that after any crash the log is the old one or the new one:
+//! New files take the place of old ones. The names and steps are Kafka's; what is durable between them is
+//! ours, so that after any crash the log is the old one or the new one:
 //!
 //! 1. `.cleaned`: log and indexes are written and synced, then their names ([`super::clean`]).
 //! 2. They are renamed to `.swap`, and the names synced. From here on the new ones count.

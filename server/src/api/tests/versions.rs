@@ -69,6 +69,8 @@ fn all_that_is_advertised_is_answered_to_the_last_byte() {
             offset_delete::OffsetDeleteRequest => OffsetDeleteResponse,
             describe_cluster::DescribeClusterRequest => DescribeClusterResponse,
             describe_producers::DescribeProducersRequest => DescribeProducersResponse,
+            consumer_group_heartbeat::ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
+            consumer_group_describe::ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
             list_config_resources::ListConfigResourcesRequest => ListConfigResourcesResponse,
             describe_topic_partitions::DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
         );

@@ -17,6 +17,7 @@ pub(in crate::group) mod assignor;
 mod classic_member;
 mod leave;
 mod pattern;
+mod questions;
 mod reconcile;
 mod records;
 mod replay;
@@ -31,9 +32,8 @@ use ringlog_engine::types::TimestampMs;
 use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::classic::Scope;
-use super::request::{Beat, ConsumerHeartbeat, Identity, Refusal};
+use super::request::{Beat, ConsumerHeartbeat, Refusal};
 use super::timer::{Alarm, Timer};
-use super::topics::TopicView;
 use super::usage::Charge;
 use super::{Name, Settings, Usage};
 use assignor::{Assignor, Subscriber};
@@ -224,7 +224,9 @@ impl Consumer {
         scope: &mut Scope<'_>,
     ) {
         let has_changed = self.put(id, member, scope.usage);
-        self.settle_patterns(pattern, scope);
+        if has_changed_wish || pattern.is_some() {
+            self.settle_patterns(pattern, scope);
+        }
         // The epoch is written first: what follows is assigned anew, if only that is in the log.
         self.follow_topics(has_changed_wish, scope);
         if let Some(seat) = self.seats.get(id).filter(|_| has_changed) {
@@ -392,7 +394,7 @@ impl Consumer {
 
     /// Lets a member come closer to what it is to hold. `owned` is what it says it holds.
     fn reconcile(&mut self, id: &Name, owned: Option<&Partitions>, scope: &mut Scope<'_>) {
-        let Some(seat) = self.seats.get(id) else { return };
+        let Some(seat) = self.seats.get(id).filter(|seat| !seat.member.place.is_at(self.assignment_epoch)) else { return };
         let nothing = Partitions::new();
         let target = self.targets.get(id).unwrap_or(&nothing);
         let is_free = |topic, partition| self.owners.get(&(topic, partition)).is_none_or(|owner| owner == id);
@@ -443,81 +445,7 @@ impl Consumer {
         };
         if timer.ring(entry_at, scope.now.monotonic, scope.timers, scope.group, || alarm.clone()) {
             tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
-            self.remove(&[id.clone()], scope);
-        }
-    }
-
-    /// Whether offsets of these partitions may be committed by whoever says that it is this member. A member that is at a newer
-    /// epoch by now may commit what it has held since the one that it names (KIP-1251).
-    pub(super) fn check_commit(
-        &self,
-        identity: &Identity,
-        knows_epochs: bool,
-        mut partitions: impl Iterator<Item = (Uuid, i32)>,
-    ) -> Result<(), ErrorCode> {
-        if identity.generation < 0 && self.is_empty() {
-            return Ok(());
-        }
-        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
-        if !member.is_classic() && !knows_epochs {
-            return Err(ErrorCode::UNSUPPORTED_VERSION);
-        }
-        let epoch = member.place.epoch;
-        if identity.generation == epoch {
-            return Ok(());
-        }
-        if member.is_classic() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
-        let has_held = |(topic, partition): (Uuid, i32)| {
-            let since = member.place.assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
-            since.is_some_and(|since| *since <= identity.generation)
-        };
-        let is_known = (0..epoch).contains(&identity.generation) && partitions.all(has_held);
-        if is_known { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
-    }
-
-    /// Whether a member may read the group's offsets. Who says that it is none may.
-    pub(super) fn check_fetch(&self, identity: &Identity) -> Result<(), ErrorCode> {
-        if identity.member.is_empty() && identity.generation < 0 {
-            return Ok(());
-        }
-        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
-        match identity.generation == member.place.epoch {
-            true => Ok(()),
-            false if member.is_classic() => Err(ErrorCode::ILLEGAL_GENERATION),
-            false => Err(ErrorCode::STALE_MEMBER_EPOCH),
-        }
-    }
-
-    /// The group with its members.
-    pub(super) fn describe(&self, settings: &Settings, topics: &dyn TopicView) -> super::request::DescribedConsumers {
-        let named = |partitions: &mut dyn Iterator<Item = (Uuid, Vec<i32>)>| {
-            partitions.filter_map(|(id, partitions)| Some((id, topics.name_of(id)?, partitions))).collect()
-        };
-        let member = |(id, seat): (&Name, &Seat)| {
-            let Member { instance, rack, client_id, client_host, topics, regex, classic, place, .. } = &seat.member;
-            let target = self.targets.get(id).into_iter().flatten();
-            super::request::DescribedConsumer {
-                member: id.clone(),
-                instance: instance.clone(),
-                rack: rack.clone(),
-                epoch: place.epoch,
-                client_id: client_id.clone(),
-                client_host: client_host.clone(),
-                topics: topics.iter().cloned().collect(),
-                regex: regex.clone(),
-                assigned: named(&mut place.assigned.iter().map(|(id, held)| (*id, held.keys().copied().collect()))),
-                target: named(&mut target.map(|(id, partitions)| (*id, partitions.iter().copied().collect()))),
-                is_classic: classic.is_some(),
-            }
-        };
-        super::request::DescribedConsumers {
-            state: self.state_name(),
-            epoch: self.epoch,
-            assignment_epoch: self.assignment_epoch,
-            assignor: self.assignor(settings).name(),
-            members: self.seats.iter().map(member).collect(),
+            self.remove(std::slice::from_ref(id), scope);
         }
     }
 }

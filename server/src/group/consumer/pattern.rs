@@ -23,7 +23,7 @@ impl Pattern {
                 .size_limit(COMPILED_BYTES_MAX)
                 .dfa_size_limit(COMPILED_BYTES_MAX)
                 .build()
-                .map_err(|error| error.to_string())
+                .map_err(|error| in_a_line(&error.to_string()))
         };
         // By itself too: it may not close the group that is put around it.
         compile(text)?;
@@ -33,6 +33,11 @@ impl Pattern {
     pub(super) fn matches(&self, topic: &str) -> bool {
         self.0.is_match(topic)
     }
+}
+
+/// The engine draws where it is wrong, and says what in the last line.
+fn in_a_line(error: &str) -> String {
+    error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]
@@ -51,6 +56,7 @@ mod tests {
         for text in ["(", "a)|(b", "[", "*", "(?=a)", r"(a)\1", "(a{1000}){1000}", &"a".repeat(9000), "(?x)a #"] {
             assert!(Pattern::new(text).is_err(), "{}", &text[..text.len().min(20)]);
         }
+        assert_eq!(Pattern::new("(a").err().as_deref(), Some("unclosed group"));
         // Engines that go back and try again take for ever.
         assert!(!Pattern::new("(a+)+b").unwrap().matches(&"a".repeat(249)));
     }

@@ -117,7 +117,7 @@ impl Client {
 
 enum Asked {
     Beat { client: usize, life: usize },
-    Leave { client: usize, life: usize, to_come_back: bool },
+    Leave { client: usize, life: usize },
     Ghost(Identity),
 }
 
@@ -211,7 +211,7 @@ impl World {
                     }
                     // It commits nothing any more once it has said so.
                     asker.be_out();
-                    let asked = Asked::Leave { client, life, to_come_back };
+                    let asked = Asked::Leave { client, life };
                     self.ask(asked, Request::ConsumerHeartbeat(Box::new(request)));
                 }
             }
@@ -273,7 +273,7 @@ impl World {
                 Asked::Beat { client, life } if self.clients[client].life == life => {
                     (self.clients[client].is_waiting, self.clients[client].says_all) = (false, true);
                 }
-                Asked::Leave { client, life, .. } => {
+                Asked::Leave { client, life } => {
                     // It was not heard, perhaps: then it is no ghost yet.
                     if self.clients[client].life == life {
                         self.clients[client].is_waiting = false;
@@ -290,7 +290,7 @@ impl World {
     fn hear(&mut self, asked: Asked, answer: Answer) {
         let (client, life) = match asked {
             Asked::Ghost(identity) => return assert!(answer.is_err(), "FencedStaysOut: {identity:?} {answer:?}"),
-            Asked::Leave { client, life, .. } => {
+            Asked::Leave { client, life } => {
                 if self.clients[client].life == life {
                     self.clients[client].is_waiting = false;
                 }

@@ -3,6 +3,7 @@
 mod classic;
 mod consumer;
 mod consumer_model;
+mod migration;
 mod model;
 
 mod offsets;

@@ -147,7 +147,7 @@ fn offsets_expire_when_their_group_has_been_empty_for_long_enough() {
 fn offsets_of_no_member_expire_by_their_own_time_and_by_the_clients() {
     let mut driver = Driver::new(settings());
     committed(driver.ask(commit(nobody(), vec![offset("t", 0, 1)])));
-    let short = Commit { identity: nobody(), knows_epochs: true, retention_ms: Some(5000), offsets: vec![offset("t", 1, 1)] };
+    let short = Commit { identity: nobody(), knows_epochs: false, retention_ms: Some(5000), offsets: vec![offset("t", 1, 1)] };
     committed(driver.ask(Request::Commit(short)));
     driver.seconds(5);
     driver.restart();

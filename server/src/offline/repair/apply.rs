@@ -22,6 +22,13 @@ use crate::offline::directory::{Directory, Segment};
 const SETTLED_SUFFIX: &str = ".settled";
 const COMPARE_BYTES: usize = 1 << 20;
 
+/// Comes before every change of the directory. A test ends a repair there.
+fn step() -> io::Result<()> {
+    #[cfg(test)]
+    super::tests::step()?;
+    Ok(())
+}
+
 /// Does what the plan says.
 pub(super) fn apply(directory: &Directory, plan: &Plan) -> Result<(), OfflineError> {
     if plan.settles_journals() {
@@ -34,7 +41,8 @@ pub(super) fn apply(directory: &Directory, plan: &Plan) -> Result<(), OfflineErr
         }
         if let Some(base) = partition.new_segment {
             let file = path.join(log_file_name(base));
-            File::create(&file)
+            step()
+                .and_then(|()| File::create(&file))
                 .and_then(|file| file.sync_all())
                 .and_then(|()| sync_dir(path))
                 .map_err(OfflineError::write(&file))?;
@@ -79,7 +87,7 @@ fn settle_journals(directory: &Directory) -> Result<(), OfflineError> {
         name.push(SETTLED_SUFFIX);
         let gone = PathBuf::from(name);
         let moved = if gone.exists() { fs::remove_dir_all(&gone) } else { Ok(()) };
-        moved.and_then(|()| fs::rename(journal, &gone)).map_err(OfflineError::write(journal))?;
+        moved.and_then(|()| step()).and_then(|()| fs::rename(journal, &gone)).map_err(OfflineError::write(journal))?;
     }
     sync_dir(&directory.data).map_err(OfflineError::write(&directory.data))?;
     for entry in super::super::disk::list(&directory.data).map_err(OfflineError::read(&directory.data))? {
@@ -94,6 +102,7 @@ fn settle_journals(directory: &Directory) -> Result<(), OfflineError> {
 fn write_overlay(segment: &Segment) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&segment.path)?;
     for (position, bytes) in segment.overlay.extents() {
+        step()?;
         file.write_all_at(bytes, position)?;
     }
     // What the file has already may never have been synced.
@@ -121,6 +130,7 @@ fn repair_segment(folder: &Path, base: Offset, plan: &SegmentPlan) -> io::Result
         {
             // All that is kept stands at the front.
             let file = OpenOptions::new().write(true).open(&path)?;
+            step()?;
             file.set_len(kept_bytes)?;
             file.sync_all()?;
         } else {
@@ -157,6 +167,7 @@ fn rewrite(folder: &Path, base: Offset, file: &mut File, plan: &SegmentPlan) -> 
         copy(file, &mut new, rest)?;
     }
     new.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    step()?;
     fs::rename(&new_path, folder.join(segment.name()))
 }
 
@@ -165,16 +176,17 @@ fn rewrite(folder: &Path, base: Offset, file: &mut File, plan: &SegmentPlan) -> 
 fn keep_copy(folder: &Path, name: &str, file: &mut File, range: Range<u64>) -> io::Result<()> {
     for number in 0_u64.. {
         let path = folder.join(if number == 0 { format!("{name}.cut") } else { format!("{name}.{number}.cut") });
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(mut copied) => {
+        match File::open(&path) {
+            Ok(other) if is_copy(&other, file, &range)? => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let unfinished = folder.join(format!("{name}.cut.cleaned"));
+                let mut copied = File::create(&unfinished)?;
                 file.seek(SeekFrom::Start(range.start))?;
                 copy(file, &mut copied, range.end - range.start)?;
-                return copied.sync_all();
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if is_copy(&File::open(&path)?, file, &range)? {
-                    return Ok(());
-                }
+                copied.sync_all()?;
+                step()?;
+                return fs::rename(&unfinished, &path);
             }
             Err(error) => return Err(error),
         }
@@ -199,8 +211,6 @@ fn is_copy(copied: &File, file: &File, range: &Range<u64>) -> io::Result<bool> {
         }
         at += piece as u64;
     }
-    // That run may have ended before it synced the copy.
-    copied.sync_all()?;
     Ok(true)
 }
 
@@ -229,10 +239,12 @@ fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let mut new = File::create(&new_path)?;
     new.write_all(content)?;
     new.sync_all()?;
+    step()?;
     fs::rename(&new_path, folder.join(name))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
+    step()?;
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,

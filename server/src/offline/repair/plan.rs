@@ -49,14 +49,19 @@ pub(super) struct PartitionPlan {
     batch_count: usize,
 }
 
+/// Index files of a segment, by kind.
+type IndexFiles = Vec<(FileKind, Vec<u8>)>;
+/// File names, and why they are made anew.
+type Reasons = Vec<(String, String)>;
+
 /// What is to be done with a segment.
 pub(super) struct SegmentPlan {
     pub(super) judgement: Judgement,
     /// Whether nothing of it is left, and another segment has its offsets.
     pub(super) removed: bool,
     /// New index files, by kind, and why.
-    pub(super) indexes: Vec<(FileKind, Vec<u8>)>,
-    index_reasons: Vec<(String, String)>,
+    pub(super) indexes: IndexFiles,
+    index_reasons: Reasons,
 }
 
 /// A file that is replaced as a whole, or only put aside.
@@ -166,7 +171,7 @@ impl PartitionPlan {
         let mut rebuilt = needs_history.then(|| Rebuilt::new(partition, &judged, &bad_files)).transpose()?;
         let last_base = judged.last_key_value().map(|(&base, _)| base);
         for (base, (judgement, removed)) in judged {
-            let after_crash = !partition.clean && last_base == Some(base);
+            let after_crash = !partition.clean && last_base == Some(base) && plan.new_segment.is_none();
             let (mut indexes, mut index_reasons) = indexes(partition, base, &judgement, removed, after_crash)?;
             if let Some(aborted) = rebuilt.as_mut().and_then(|rebuilt| rebuilt.aborted.remove(&base)) {
                 transaction_index(partition, base, aborted, &bad_files, &mut indexes, &mut index_reasons)?;
@@ -329,7 +334,7 @@ fn indexes(
     judgement: &Judgement,
     removed: bool,
     after_crash: bool,
-) -> Result<(Vec<(FileKind, Vec<u8>)>, Vec<(String, String)>), OfflineError> {
+) -> Result<(IndexFiles, Reasons), OfflineError> {
     let (mut indexes, mut reasons) = (Vec::new(), Vec::new());
     if removed {
         return Ok((indexes, reasons));
@@ -340,7 +345,7 @@ fn indexes(
     }));
     let mut bad = check_indexes_of(&partition.path, base, judgement.bytes, &batches)?;
     // The next start makes the last ones anew from the recovery point on. Without batches there is nothing to index.
-    bad.retain(|(_, reason)| !after_crash && !(reason == MISSING && judgement.kept.is_empty()));
+    bad.retain(|(_, reason)| !(after_crash || reason == MISSING && judgement.kept.is_empty()));
     if judgement.is_damaged() {
         for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
             if !bad.iter().any(|(found, _)| *found == kind) {
@@ -366,8 +371,8 @@ fn transaction_index(
     base: Offset,
     aborted: Vec<u8>,
     bad_files: &[BadFile],
-    indexes: &mut Vec<(FileKind, Vec<u8>)>,
-    reasons: &mut Vec<(String, String)>,
+    indexes: &mut IndexFiles,
+    reasons: &mut Reasons,
 ) -> Result<(), OfflineError> {
     let name = SegmentFile::new(base, FileKind::TransactionIndex).name();
     let found = read(&partition.path.join(&name))?;

@@ -1,5 +1,6 @@
 //! Every kind of damage, made, repaired, and looked for again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,17 @@ use crate::offline::tests::{Data, LOG, TOPIC, batches};
 
 const INDEX: &str = "00000000000000000000.index";
 const TIME_INDEX: &str = "00000000000000000000.timeindex";
+
+thread_local! {
+    static STEPS: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// A repair ends here, as in a crash, where a test says so.
+pub(super) fn step() -> io::Result<()> {
+    let left = STEPS.get();
+    STEPS.set(left.saturating_sub(1));
+    if left == 0 { Err(io::Error::other("the test ends it here")) } else { Ok(()) }
+}
 
 /// Every file below a directory.
 fn snapshot(root: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -325,7 +337,7 @@ fn a_journal_without_a_sound_checkpoint_is_salvaged() {
     let pieces = [piece(0, 2), piece(2, 4), piece(4, 7), piece(7, 10)];
     // From whole segments to none of what the journal has.
     for whole in [10, 8, 7, 5, 4, 0] {
-        let data = Data::new(&[&log[..positions[whole]], &log[positions[whole]..].get(..20).unwrap_or_default()].concat());
+        let data = Data::new(&[&log[..positions[whole]], log[positions[whole]..].get(..20).unwrap_or_default()].concat());
         let data = data.crashed().with_journal(&pieces);
         let checkpoint = data.path().join("ringlog-journal.0/checkpoint");
         let mut text = fs::read(&checkpoint).unwrap();
@@ -345,6 +357,51 @@ fn a_journal_without_a_sound_checkpoint_is_salvaged() {
     let said = data.repaired();
     assert!(said.contains("with 0 bytes"), "{said}");
     assert!(data.file(LOG).is_none());
+}
+
+/// RepairSurvivesCrashes: wherever it ends, what was sound is in the segments or still in the journal, and the next run gets to the same
+/// end.
+#[test]
+fn a_repair_may_end_at_any_step() {
+    let (batches, positions) = with_positions();
+    let whole = batches.concat();
+    let damaged = || {
+        let mut log = whole.clone();
+        log[positions[1] + 70] ^= 1;
+        log[positions[4]] ^= 0x40;
+        log.truncate(positions[7] + 20);
+        let data = Data::new(&log).with_indexes(&batches).crashed();
+        data.write("leader-epoch-checkpoint", b"nonsense");
+        data.write("00000000000000000003.snapshot", b"nonsense");
+        fs::write(data.path().join("recovery-point-offset-checkpoint"), "0\n1\nt 0 33\n").unwrap();
+        data.with_journal(&[(positions[7] as u64, 21, 60, &whole[positions[7]..])])
+    };
+    let finished = {
+        let data = damaged();
+        data.repaired();
+        snapshot(data.path())
+    };
+    let mut steps = 0;
+    loop {
+        let data = damaged();
+        STEPS.set(steps);
+        let ended = repair(data.path(), true, &mut Vec::new());
+        STEPS.set(usize::MAX);
+        let shown: Vec<i64> = data.offsets();
+        for offset in [0, 6, 9, 15, 18, 21, 24, 27] {
+            assert!(shown.contains(&offset), "step {steps}: {shown:?}");
+        }
+        if ended.is_ok() {
+            break;
+        }
+        run(data.path(), true);
+        let mut after = snapshot(data.path());
+        after.retain(|name, _| !name.ends_with(".cleaned"));
+        assert_eq!(after.keys().collect::<Vec<_>>(), finished.keys().collect::<Vec<_>>(), "step {steps}");
+        assert!(after == finished, "step {steps}");
+        steps += 1;
+    }
+    assert!(steps > 12, "{steps} steps");
 }
 
 #[test]

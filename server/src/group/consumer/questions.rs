@@ -1,0 +1,84 @@
+//! What is asked of a group without changing it: who may commit and read offsets, and what there is to see of it.
+
+use ringlog_protocol::{ErrorCode, Uuid};
+
+use super::{Consumer, Member, Seat};
+use crate::group::request::{DescribedConsumer, DescribedConsumers, Identity};
+use crate::group::topics::TopicView;
+use crate::group::{Name, Settings};
+
+impl Consumer {
+    /// Whether offsets of these partitions may be committed by whoever says that it is this member. A member that is at a newer
+    /// epoch by now may commit what it has held since the one that it names (KIP-1251).
+    pub(in crate::group) fn check_commit(
+        &self,
+        identity: &Identity,
+        knows_epochs: bool,
+        mut partitions: impl Iterator<Item = (Uuid, i32)>,
+    ) -> Result<(), ErrorCode> {
+        if identity.generation < 0 && self.is_empty() {
+            return Ok(());
+        }
+        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
+        if !member.is_classic() && !knows_epochs {
+            return Err(ErrorCode::UNSUPPORTED_VERSION);
+        }
+        let epoch = member.place.epoch;
+        if identity.generation == epoch {
+            return Ok(());
+        }
+        if member.is_classic() {
+            return Err(ErrorCode::ILLEGAL_GENERATION);
+        }
+        let has_held = |(topic, partition): (Uuid, i32)| {
+            let since = member.place.assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
+            since.is_some_and(|since| *since <= identity.generation)
+        };
+        let is_known = (0..epoch).contains(&identity.generation) && partitions.all(has_held);
+        if is_known { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
+    }
+
+    /// Whether a member may read the group's offsets. Who says that it is none may.
+    pub(in crate::group) fn check_fetch(&self, identity: &Identity) -> Result<(), ErrorCode> {
+        if identity.member.is_empty() && identity.generation < 0 {
+            return Ok(());
+        }
+        let member = &self.seats.get(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member;
+        match identity.generation == member.place.epoch {
+            true => Ok(()),
+            false if member.is_classic() => Err(ErrorCode::ILLEGAL_GENERATION),
+            false => Err(ErrorCode::STALE_MEMBER_EPOCH),
+        }
+    }
+
+    /// The group with its members.
+    pub(in crate::group) fn describe(&self, settings: &Settings, topics: &dyn TopicView) -> DescribedConsumers {
+        let named = |partitions: &mut dyn Iterator<Item = (Uuid, Vec<i32>)>| {
+            partitions.filter_map(|(id, partitions)| Some((id, topics.name_of(id)?, partitions))).collect()
+        };
+        let member = |(id, seat): (&Name, &Seat)| {
+            let Member { instance, rack, client_id, client_host, topics, regex, classic, place, .. } = &seat.member;
+            let target = self.targets.get(id).into_iter().flatten();
+            DescribedConsumer {
+                member: id.clone(),
+                instance: instance.clone(),
+                rack: rack.clone(),
+                epoch: place.epoch,
+                client_id: client_id.clone(),
+                client_host: client_host.clone(),
+                topics: topics.iter().cloned().collect(),
+                regex: regex.clone(),
+                assigned: named(&mut place.assigned.iter().map(|(id, held)| (*id, held.keys().copied().collect()))),
+                target: named(&mut target.map(|(id, partitions)| (*id, partitions.iter().copied().collect()))),
+                is_classic: classic.is_some(),
+            }
+        };
+        DescribedConsumers {
+            state: self.state_name(),
+            epoch: self.epoch,
+            assignment_epoch: self.assignment_epoch,
+            assignor: self.assignor(settings).name(),
+            members: self.seats.iter().map(member).collect(),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A group that goes from the classic protocol to the new one and back, with members in it.
+
+use ringlog_protocol::consumer_protocol::{AssignedTopicPartition, ConsumerProtocolAssignment};
+use ringlog_protocol::{Encoder, Payload};
+
+use super::consumer::{beat, join_to};
+use super::request::{Beat, Refusal};
+use super::*;
+
+fn bytes_of(partitions: &[i32]) -> Bytes {
+    let assigned_partitions = vec![AssignedTopicPartition { topic: "t".into(), partitions: partitions.to_vec() }];
+    let mut encoder = Encoder::new();
+    ConsumerProtocolAssignment { assigned_partitions, user_data: None }.encode(&mut encoder, 0);
+    encoder.into_buffer().into()
+}
+
+fn partitions_in(bytes: &Bytes) -> Vec<i32> {
+    let assignment = ConsumerProtocolAssignment::from_assignment(bytes).unwrap();
+    assignment.assigned_partitions.iter().flat_map(|topic| topic.partitions.clone()).collect()
+}
+
+/// Two classic members that share a topic of four partitions.
+fn classic_group(settings: Settings) -> (Driver, Vec<Joined>) {
+    let mut driver = Driver::new(settings);
+    driver.set_topics(&[("t", 1, 4)]);
+    let mut members = driver.join_all(vec![join(""), join("")]);
+    members.sort_by_key(|member| member.leader != member.member);
+    let parts = [bytes_of(&[0, 1]), bytes_of(&[2, 3])];
+    let assignments = members.iter().zip(parts).map(|(member, part)| (member.member.clone(), part)).collect();
+    let leader = sync(&members[0], assignments);
+    synced(driver.ask(leader));
+    let follower = sync(&members[1], Vec::new());
+    synced(driver.ask(follower));
+    (driver, members)
+}
+
+fn told(driver: &mut Driver, beat: request::ConsumerHeartbeat) -> Result<Beat, Refusal> {
+    match driver.ask(Request::ConsumerHeartbeat(Box::new(beat))) {
+        Ok(Reply::Beat(beat)) => Ok(beat),
+        Ok(Reply::Refused(refusal)) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A classic member of a group of the new protocol joins again, is answered at once, and asks for its part.
+fn rejoin(driver: &mut Driver, member: &str) -> (Joined, Vec<i32>) {
+    let joined = joined(driver.ask(Request::Join(Box::new(join(member)))));
+    assert!(joined.members.is_empty() && joined.leader != joined.member, "it does not assign");
+    let part = synced(driver.ask(sync(&joined, Vec::new())));
+    (joined, partitions_in(&part.assignment))
+}
+
+fn count(beat: &Beat) -> usize {
+    beat.assignment.iter().flat_map(BTreeMap::values).map(std::collections::BTreeSet::len).sum()
+}
+
+#[test]
+fn members_of_both_protocols_share_and_the_last_decides() {
+    let (mut driver, members) = classic_group(settings());
+    let new = told(&mut driver, join_to("new", &["t"])).unwrap();
+    assert_eq!((new.epoch, count(&new)), (2, 0), "the others have everything");
+    assert_eq!(driver.shard.list()[0].group_type, "consumer");
+    driver.restart();
+    // They are told by their heartbeats, and give up when they join again: they are eager.
+    let mut parts = Vec::new();
+    for member in &members {
+        assert_eq!(driver.ask(heartbeat(member)), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+        let (joined, part) = rejoin(&mut driver, &member.member);
+        assert_eq!(joined.generation, 2);
+        assert_eq!(driver.ask(heartbeat(&joined)), Ok(Reply::Alive));
+        parts.extend(part);
+    }
+    let new = told(&mut driver, beat("new", 2)).unwrap();
+    assert_eq!((parts.len(), count(&new)), (3, 1));
+    let Ok(Reply::DescribedConsumers(described)) = driver.ask(Request::DescribeConsumers) else { panic!("it is one") };
+    assert_eq!((described.state, described.members.iter().filter(|member| member.is_classic).count()), ("Stable", 2));
+
+    // A member of the classic protocol commits by its generation.
+    let at_generation = |generation| Identity { member: members[0].member.clone(), instance: None, generation };
+    assert!(driver.ask(commit(at_generation(2), vec![offset("t", 0, 1)])).is_ok());
+    assert_eq!(driver.ask(commit(at_generation(1), vec![offset("t", 0, 1)])), Err(ErrorCode::ILLEGAL_GENERATION));
+
+    told(&mut driver, beat("new", -1)).unwrap();
+    assert_eq!((driver.shard.list()[0].group_type, driver.shard.list()[0].state), ("classic", "PreparingRebalance"));
+    driver.restart();
+    assert_eq!(driver.shard.list()[0].group_type, "classic");
+    let calls: Vec<_> = members.iter().map(|member| driver.start(Request::Join(Box::new(join(&member.member))))).collect();
+    driver.seconds(60);
+    let generations: Vec<i32> = calls.into_iter().map(|call| joined(driver.answer(call)).generation).collect();
+    assert!(generations.iter().all(|generation| *generation > 2), "GenerationsGrow: {generations:?}");
+}
+
+#[test]
+fn a_group_may_be_kept_from_it() {
+    let (mut driver, members) = classic_group(Settings { allows_upgrade: false, allows_downgrade: false, ..settings() });
+    assert_eq!(told(&mut driver, join_to("new", &["t"])).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);
+    assert_eq!(driver.ask(heartbeat(&members[0])), Ok(Reply::Alive), "nothing has happened");
+    let mut driver = Driver::new(Settings { allows_upgrade: false, allows_downgrade: false, ..settings() });
+    driver.set_topics(&[("t", 1, 4)]);
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    assert_eq!(driver.ask(Request::Join(Box::new(join("")))), Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
+
+    let mut driver = Driver::new(settings());
+    let connect = Join { protocol_type: "connect".into(), ..join("") };
+    driver.join_all(vec![connect]);
+    assert_eq!(told(&mut driver, join_to("new", &["t"])).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_left_as_it_is() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    // Their assignments are no consumers' assignments.
+    let members = driver.stable(2);
+    let written = driver.log.len();
+    assert_eq!(told(&mut driver, join_to("new", &["t"])).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);
+    assert_eq!((driver.log.len(), driver.ask(heartbeat(&members[0]))), (written, Ok(Reply::Alive)));
+}
+
+#[test]
+fn who_waits_in_the_classic_group_joins_the_new_one() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    let waiting = driver.start(Request::Join(Box::new(join(""))));
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    assert_eq!(driver.answer(waiting), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+    let (_, part) = rejoin(&mut driver, "");
+    assert!(part.len() <= 4);
+}
+
+#[test]
+fn classic_members_have_their_times() {
+    let (mut driver, members) = classic_group(settings());
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    assert_eq!(driver.ask(heartbeat(&members[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+    // The second is silent for its session; the first lives, and does not join again in time.
+    for _ in 0..12 {
+        driver.seconds(5);
+        let _ = driver.ask(heartbeat(&members[0]));
+        told(&mut driver, beat("new", 2)).or_else(|_| told(&mut driver, join_to("new", &["t"]))).unwrap();
+    }
+    assert_eq!(driver.ask(heartbeat(&members[0])), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    assert_eq!(driver.ask(heartbeat(&members[1])), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    let alone = told(&mut driver, join_to("new", &["t"])).unwrap();
+    assert_eq!(count(&alone), 4);
+    // Who joins and does not ask for its part is out after its rebalance timeout.
+    let joined = joined(driver.ask(Request::Join(Box::new(join("")))));
+    for _ in 0..12 {
+        driver.seconds(5);
+        let _ = driver.ask(heartbeat(&joined));
+        told(&mut driver, join_to("new", &["t"])).unwrap();
+    }
+    assert_eq!(driver.ask(heartbeat(&joined)), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+}
+
+#[test]
+fn a_static_member_comes_back_by_the_other_protocol() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    let is_one = |beat: request::ConsumerHeartbeat| request::ConsumerHeartbeat { instance: Some("one".into()), ..beat };
+    told(&mut driver, is_one(join_to("new", &["t"]))).unwrap();
+    let back = joined(driver.ask(Request::Join(Box::new(static_join("one", "")))));
+    assert_eq!(driver.shard.list()[0].group_type, "classic", "nobody speaks the new protocol any more");
+    let again = driver.start(Request::Join(Box::new(static_join("one", &back.member))));
+    assert!(joined(driver.answer(again)).generation >= back.generation);
+    assert_eq!(told(&mut driver, is_one(beat("new", 1))).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);
+}

@@ -132,23 +132,7 @@ pub fn resolve(config: &BrokerConfig, info: &catalogue::Topic) -> Result<Arc<Top
     if info.config_overrides.is_empty() {
         return Ok(Arc::new(config.topic_defaults.clone()));
     }
-    if info.is_internal() {
-        return resolve_internal(config, info).map(Arc::new);
-    }
     TopicConfig::resolve(config, &info.config_overrides).map(Arc::new)
-}
-
-/// The options of a topic of the brokers' own, which is compacted although no other topic can be yet.
-fn resolve_internal(config: &BrokerConfig, info: &catalogue::Topic) -> Result<TopicConfig, ConfigError> {
-    let mut overrides = info.config_overrides.clone();
-    let policy = overrides.remove("cleanup.policy");
-    let mut resolved = TopicConfig::resolve(config, &overrides)?;
-    if policy.as_deref() == Some("compact") {
-        resolved.cleanup_policy = vec!["compact".to_owned()];
-        // Nothing of it is removed by age or size.
-        (resolved.retention_ms, resolved.retention_bytes) = (-1, -1);
-    }
-    Ok(resolved)
 }
 
 /// What the log obeys of a topic's options.

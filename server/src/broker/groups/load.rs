@@ -1,12 +1,13 @@
 //! From a partition of `__consumer_offsets` to the groups in it. Called by the coordinator, before a partition's groups are served.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringlog_engine::batch;
+use ringlog_engine::batch::{self, BatchError, BatchView};
 use ringlog_engine::core::{Core, Partition};
 use ringlog_engine::log::read::ReadError;
-use ringlog_engine::types::{Offset, TopicId};
+use ringlog_engine::types::{Offset, ProducerId, TopicId};
 use ringlog_protocol::Uuid;
 use ringlog_protocol::group_records::GroupRecord;
 
@@ -18,6 +19,9 @@ use crate::group::{Output, Shard};
 const READ_BYTES: u64 = 1 << 20;
 /// What the records of a batch may take.
 const RECORDS_BYTES_MAX: usize = 256 << 20;
+
+/// Kafka's type of the marker that commits a transaction; the other one aborts it.
+const COMMIT: i16 = 1;
 
 /// Why the groups of a partition cannot be known.
 #[derive(Debug, thiserror::Error)]
@@ -42,24 +46,14 @@ pub(super) async fn load(
     let published = &partition.published;
     let end = published.high_watermark();
     let mut next = published.log_start();
-    let mut skipped = Skipped::default();
+    let mut replay = Replay::default();
     while next < end {
         let bytes = log_reader::read(core, published, next, READ_BYTES).await?;
         let before = next;
         let mut rest = &bytes[..];
         while let Ok(Some((batch, after))) = batch::split_first(rest) {
             let at = batch.header().base_offset;
-            let damaged = |error: batch::BatchError| LoadError::Batch(at, error.to_string());
-            batch.check_crc().map_err(damaged)?;
-            if !batch.header().attributes.is_control() {
-                for record in &batch.records(RECORDS_BYTES_MAX).map_err(damaged)? {
-                    let record = record.map_err(damaged)?;
-                    match GroupRecord::decode(record.key.unwrap_or_default(), record.value) {
-                        Ok(record) => shard.replay(record),
-                        Err(error) => skipped.note(batch.header().offset_of(&record), error.to_string()),
-                    }
-                }
-            }
+            replay.batch(&batch, shard).map_err(|error| LoadError::Batch(at, error.to_string()))?;
             next = batch.header().next_offset();
             rest = after;
         }
@@ -68,10 +62,10 @@ pub(super) async fn load(
         }
         tokio::task::yield_now().await;
     }
-    if let Some((offset, error)) = skipped.first {
+    if let Some((offset, error)) = replay.skipped_first {
         // A version that knows more may have written them. What is understood is served.
         tracing::warn!(
-            partition = partition.id.index, %offset, error, count = skipped.count,
+            partition = partition.id.index, %offset, error, count = replay.skipped_count,
             "records of groups that this version does not understand are left alone"
         );
     }
@@ -86,15 +80,120 @@ pub(super) async fn load(
     Ok(())
 }
 
+/// A record's key and value, kept.
+type Record = (Vec<u8>, Option<Vec<u8>>);
+
 #[derive(Default)]
-struct Skipped {
-    first: Option<(Offset, String)>,
-    count: u64,
+struct Replay {
+    /// What transactions that are not ended yet have committed, by producer: where Kafka's coordinator wrote it.
+    open: BTreeMap<ProducerId, Vec<Record>>,
+    skipped_first: Option<(Offset, String)>,
+    skipped_count: u64,
 }
 
-impl Skipped {
-    fn note(&mut self, offset: Offset, error: String) {
-        self.first.get_or_insert((offset, error));
-        self.count += 1;
+impl Replay {
+    /// Replays a batch. What belongs to a transaction counts once that is committed, and not at all if it is aborted.
+    fn batch(&mut self, batch: &BatchView<'_>, shard: &mut Shard) -> Result<(), BatchError> {
+        batch.check_crc()?;
+        let header = batch.header();
+        for record in &batch.records(RECORDS_BYTES_MAX)? {
+            let record = record?;
+            let (key, offset) = (record.key.unwrap_or_default(), header.offset_of(&record));
+            if header.attributes.is_control() {
+                let ended = self.open.remove(&header.producer_id).unwrap_or_default();
+                if key.get(2..4) == Some(&COMMIT.to_be_bytes()[..]) {
+                    ended.iter().for_each(|(key, value)| self.record(offset, key, value.as_deref(), shard));
+                }
+            } else if header.attributes.is_transactional() {
+                self.open.entry(header.producer_id).or_default().push((key.to_vec(), record.value.map(<[u8]>::to_vec)));
+            } else {
+                self.record(offset, key, record.value, shard);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, shard: &mut Shard) {
+        match GroupRecord::decode(key, value) {
+            Ok(record) => shard.replay(record),
+            Err(error) => {
+                self.skipped_first.get_or_insert((offset, error.to_string()));
+                self.skipped_count += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ringlog_engine::batch::BatchBuilder;
+    use ringlog_engine::types::TimestampMs;
+    use ringlog_protocol::Encoder;
+    use ringlog_protocol::group_records::{OffsetCommitKey, OffsetCommitValue};
+
+    use super::*;
+    use crate::config::BrokerConfig;
+    use crate::group::request::Reply;
+    use crate::group::{CallId, Now, Request, Settings, Usage};
+
+    fn shard() -> Shard {
+        let options = BrokerConfig::load(None, &[]).unwrap().0.options;
+        Shard::new(Rc::new(Settings::new(&options, 1)), Usage::default(), Box::new(|| 7))
+    }
+
+    fn commit(partition: i32) -> Record {
+        let key = OffsetCommitKey { group: "g".into(), topic: "t".into(), partition };
+        let value = OffsetCommitValue {
+            offset: 5,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_timestamp: 1,
+            expire_timestamp: -1,
+            topic_id: Uuid::default(),
+        };
+        let record = GroupRecord::OffsetCommit(key, Some(value));
+        let (mut key, mut value) = (Encoder::new(), Encoder::new());
+        record.encode_key(&mut key);
+        record.encode_value(&mut value);
+        (key.into_buffer(), Some(value.into_buffer()))
+    }
+
+    fn replay(replay: &mut Replay, shard: &mut Shard, builder: BatchBuilder, (key, value): &Record) {
+        let bytes = builder.record(TimestampMs(1), Some(key), value.as_deref()).build();
+        replay.batch(&BatchView::new(&bytes).unwrap(), shard).unwrap();
+    }
+
+    fn partitions(shard: &mut Shard) -> Vec<i32> {
+        let now = Now { monotonic: Duration::ZERO, wall: TimestampMs(1) };
+        let mut out = Output::default();
+        shard.handle(CallId(1), "g", Request::Fetch(None), now, &mut out);
+        let Some((_, Ok(Reply::Fetched(fetched)))) = out.replies.pop() else { panic!("fetched") };
+        fetched.iter().flat_map(|(_, offsets)| offsets).map(|found| found.partition).collect()
+    }
+
+    #[test]
+    fn offsets_of_a_transaction_count_when_it_is_committed() {
+        let (mut shard, mut state) = (shard(), Replay::default());
+        let of = |producer: i64| BatchBuilder::new(Offset(0)).producer(ProducerId(producer), 0, 0).transactional();
+        let marker = |kind: i16| ([0_i16.to_be_bytes(), kind.to_be_bytes()].concat(), Some(vec![0; 6]));
+        replay(&mut state, &mut shard, BatchBuilder::new(Offset(0)), &commit(0));
+        replay(&mut state, &mut shard, of(1), &commit(1));
+        replay(&mut state, &mut shard, of(2), &commit(2));
+        replay(&mut state, &mut shard, of(3), &commit(3));
+        assert_eq!(partitions(&mut shard), [0]);
+        replay(&mut state, &mut shard, of(1).control(), &marker(0));
+        replay(&mut state, &mut shard, of(2).control(), &marker(COMMIT));
+        assert_eq!(partitions(&mut shard), [0, 2]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_alone_and_counted() {
+        let (mut shard, mut state) = (shard(), Replay::default());
+        replay(&mut state, &mut shard, BatchBuilder::new(Offset(0)), &(vec![0x7f, 0xff, 1], None));
+        replay(&mut state, &mut shard, BatchBuilder::new(Offset(0)), &(vec![0, 1, 0], Some(vec![0, 9])));
+        replay(&mut state, &mut shard, BatchBuilder::new(Offset(0)), &commit(4));
+        assert_eq!((partitions(&mut shard), state.skipped_count), (vec![4], 2));
     }
 }

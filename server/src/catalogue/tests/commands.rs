@@ -176,10 +176,9 @@ fn the_topic_of_groups_is_made_as_it_has_to_be_and_keeps_its_partitions() {
     let config = crate::broker::topics::resolve(&broker, topic).unwrap();
     assert_eq!((topic.partitions.len(), topic.partitions[0].replicas.len()), (7, 1));
     assert!(topic.is_internal() && config.is_durable() && !config.deletes_old_segments());
-    assert_eq!(
-        (config.cleanup_policy.clone(), config.segment_bytes, config.retention_ms),
-        (vec!["compact".to_owned()], 100 << 20, -1)
-    );
+    let log = crate::broker::topics::log_config(&config, 0);
+    assert_eq!((log.segment_bytes, log.retention_ms, log.retention_bytes), (100 << 20, -1, -1));
+    assert!(log.compaction.is_some());
     assert_eq!(create_offsets_topic(&state, &broker, &mut ids()).unwrap(), []);
     let topics = vec![CreatePartitionsTopic { name: "__consumer_offsets".into(), count: 8, assignments: None }];
     let plan = create_partitions(&state, &broker, &CreatePartitionsRequest { topics, ..CreatePartitionsRequest::default() });

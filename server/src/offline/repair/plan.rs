@@ -156,13 +156,12 @@ impl PartitionPlan {
             batch_count: 0,
         };
         let mut judged = judge_all(partition)?;
-        if !partition.clean {
-            leave_to_the_start(&mut judged);
-        }
         plan.batch_count = judged.values().map(|(judgement, _)| judgement.kept.len()).sum();
         let end = judged.iter().map(|(&base, (judgement, _))| judgement.next_offset().unwrap_or(base)).max().unwrap_or(Offset(0));
         if end < partition.recovery_point && !judged.is_empty() {
             plan.new_segment = Some(partition.recovery_point);
+        } else if !partition.clean {
+            leave_to_the_start(&mut judged);
         }
         let bad_files = bad_files(partition)?;
         let changes_logs = judged.values().any(|(judgement, removed)| judgement.is_damaged() || *removed);

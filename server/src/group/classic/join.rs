@@ -397,6 +397,7 @@ impl Classic {
 
 /// An id that nobody had: random, after the client's name for itself, as people know them from Kafka.
 fn new_member_id(prefix: &str, scope: &mut Scope<'_>) -> Name {
-    let prefix = &prefix[..prefix.floor_char_boundary(PREFIX_BYTES_MAX)];
+    let is_whole = |end: &usize| prefix.is_char_boundary(*end);
+    let prefix = &prefix[..(0..=prefix.len().min(PREFIX_BYTES_MAX)).rev().find(is_whole).unwrap_or(0)];
     format!("{prefix}-{}", uuid::Uuid::from_u128((scope.new_id)())).into()
 }

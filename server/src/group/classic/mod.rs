@@ -288,7 +288,7 @@ impl Classic {
         }
         let waiting: Vec<(Name, CallId)> =
             self.members.iter_mut().filter_map(|(id, member)| Some((id.clone(), member.syncing.take()?))).collect();
-        let since = std::mem::replace(&mut self.state_since, Some(scope.now.wall));
+        let since = self.state_since.replace(scope.now.wall);
         let record = self.record(scope.group);
         if record.value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX) {
             tracing::warn!(

@@ -57,6 +57,11 @@ pub(super) async fn load(
             next = batch.header().next_offset();
             rest = after;
         }
+        if bytes.is_empty() {
+            // Damage cost the log its last batches, and it went on behind them: what there is has been read.
+            tracing::warn!(partition = partition.id.index, from = %next, to = %end, "what groups wrote at these offsets is lost");
+            break;
+        }
         if next == before {
             return Err(LoadError::Batch(next, "no whole batch can be read there".to_owned()));
         }

@@ -50,7 +50,7 @@ class ForgetfulDisk:
         server = pathlib.Path(__file__).with_name("forgetful.py")
         self.server = subprocess.Popen(
             [sys.executable, server, self.fuse, self.image, self.control], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=harness._die_with_parent,
+            preexec_fn=harness.die_with_parent,
         )
         if self.server.stdout.readline() != "ready\n":
             reason = self.server.stderr.read().strip()

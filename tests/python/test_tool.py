@@ -20,7 +20,7 @@ if not os.path.exists(BINARY):
 def start(broker, *arguments, **options):
     environment = {**os.environ, "RINGLOG_BOOTSTRAP_SERVER": broker.bootstrap}
     return subprocess.Popen([BINARY, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, preexec_fn=harness._die_with_parent, **options)
+                            stderr=subprocess.PIPE, preexec_fn=harness.die_with_parent, **options)
 
 
 def run(broker, *arguments, stdin=b"", status=0):
@@ -245,3 +245,27 @@ def test_the_demo_of_groups_misses_nothing():
     done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=2 * TIMEOUT_S)
     assert done.returncode == 0, done
     assert b"60 of 60 orders" in done.stdout
+
+
+@pytest.mark.long
+def test_a_member_whose_reader_is_slow_stays_in_its_group(broker):
+    name, group = unique_name(), unique_name("group")
+    create_topic(broker, name)
+    lines = [b"%06d %s" % (n, b"x" * 993) for n in range(600)]
+    run(broker, "produce", name, stdin=b"\n".join(lines) + b"\n")
+    member = start(broker, "consume", name, "--group", group)
+    read = b""
+    while piece := member.stdout.read(40_000):  # longer than a session in all, and never as long at once
+        read += piece
+        time.sleep(1.5)
+    assert member.wait(TIMEOUT_S) == 0, member.stderr.read()
+    assert read.split(b"\n")[:-1] == lines
+    assert [p["lag"] for p in group_state(broker, group)["partitions"]] == [0]
+
+
+def test_what_is_read_before_a_bad_line_is_sent(broker):
+    name = unique_name()
+    create_topic(broker, name)
+    records = b"".join(b'{"value":"%d"}\n' % n for n in range(500))
+    assert "line 501" in run(broker, "produce", name, "--format", "json", stdin=records + b"nonsense\n", status=1)
+    assert len(run(broker, "consume", name).splitlines()) == 500

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringlog_engine::batch::batches;
 use ringlog_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData};
@@ -17,9 +17,10 @@ use super::{ToolError, offsets};
 use crate::net::Stop;
 use crate::signals;
 
-/// The most that one answer brings, and of one partition.
-const FETCH_BYTES: i32 = 16 << 20;
-const PARTITION_BYTES: i32 = 4 << 20;
+/// The most that one answer brings, and of one partition. A member of a group takes less at a time: it may lose the partition
+/// while it shows what it has.
+const FETCH_BYTES: (i32, i32) = (16 << 20, 4 << 20);
+const GROUP_FETCH_BYTES: (i32, i32) = (1 << 20, 256 << 10);
 /// How long a broker may hold an answer back until there are records, and the pause where several brokers are asked in turn.
 const WAIT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -72,7 +73,7 @@ fn run_alone(args: &ConsumeArgs) -> Result<(), ToolError> {
         positions.extend(start(&mut reader.client, &reader.cluster, args, name, &wanted)?);
     }
     while reader.has_more(&positions) {
-        reader.read(&mut positions)?;
+        reader.read(&mut positions, None)?;
     }
     Ok(())
 }
@@ -94,21 +95,17 @@ fn run_in_group(args: &ConsumeArgs, group: &str) -> Result<(), ToolError> {
 fn read_share(reader: &mut Reader<'_>, member: &mut Member, stop: &Stop) -> Result<(), ToolError> {
     let mut positions = share(reader, member)?;
     while !stop.is_said() && (reader.args.follow && reader.output.left > 0 || reader.has_more(&positions)) {
+        let mut is_in = true;
         if positions.iter().all(Position::is_at_end) {
             // Others have all there is to read.
             thread::sleep(PAUSE);
-        } else if reader.read(&mut positions)? > 0 {
-            match reader.client.commit(member.committer(), &offsets_of(&positions)) {
-                Err(ClientError::Refused { code, .. }) if is_to_rejoin(code) => {
-                    member.rejoin(&mut reader.client)?;
-                    positions = share(reader, member)?;
-                }
-                // The next commit says the same and more.
-                Err(error) if error.is_retriable() => {}
-                outcome => outcome?,
-            }
+        } else {
+            is_in = match reader.read(&mut positions, Some(member))? {
+                Read::Records(0) => true,
+                Read::Records(_) | Read::Outdated => commit(&mut reader.client, member, &offsets_of(&positions))?,
+            };
         }
-        if !member.heartbeat(&mut reader.client)? {
+        if !is_in || !member.heartbeat(&mut reader.client)? {
             member.rejoin(&mut reader.client)?;
             positions = share(reader, member)?;
         }
@@ -117,6 +114,17 @@ fn read_share(reader: &mut Reader<'_>, member: &mut Member, stop: &Stop) -> Resu
         return Ok(());
     }
     Ok(reader.client.retry(|client| client.commit(member.committer(), &offsets_of(&positions)))?)
+}
+
+/// Commits as a member. `false`: it is none any more, or of an old generation, and has to join anew.
+fn commit(client: &mut Client, member: &Member, offsets: &Offsets) -> Result<bool, ClientError> {
+    match client.commit(member.committer(), offsets) {
+        Ok(()) => Ok(true),
+        Err(ClientError::Refused { code, .. }) if is_to_rejoin(code) => Ok(false),
+        // The next commit says the same and more.
+        Err(error) if error.is_retriable() => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where a member begins in its share of the partitions.
@@ -136,6 +144,10 @@ fn share(reader: &mut Reader<'_>, member: &Member) -> Result<Vec<Position>, Tool
         if let Some(offset) = committed.get(&(position.topic.clone(), position.partition)) {
             position.next = *offset;
         }
+    }
+    if committed.len() < positions.len() {
+        // Whoever gets them next begins here too, and not at what is the end by then.
+        commit(&mut reader.client, member, &offsets_of(&positions))?;
     }
     Ok(positions)
 }
@@ -188,13 +200,23 @@ struct Reader<'a> {
     client: Client,
     cluster: Cluster,
     output: Output<'a>,
+    /// Since when nothing goes well.
+    failing_since: Option<Instant>,
+}
+
+/// What came of asking the leaders.
+enum Read {
+    /// So many records.
+    Records(u64),
+    /// The group forms anew; what was read up to here stands.
+    Outdated,
 }
 
 impl<'a> Reader<'a> {
     fn new(args: &'a ConsumeArgs) -> Result<Self, ToolError> {
         let mut client = args.target.client()?;
         let cluster = client.retry(|client| client.cluster(Some(&names(args))))?;
-        Ok(Self { args, client, cluster, output: Output::new(args) })
+        Ok(Self { args, client, cluster, output: Output::new(args), failing_since: None })
     }
 
     fn has_more(&self, positions: &[Position]) -> bool {
@@ -206,21 +228,28 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Asks every leader once and shows what comes. Gives how many records there were.
-    fn read(&mut self, positions: &mut [Position]) -> Result<u64, ToolError> {
+    /// Asks every leader once and shows what comes.
+    fn read(&mut self, positions: &mut [Position], member: Option<&mut Member>) -> Result<Read, ToolError> {
         let follow = self.args.follow;
-        let polled = poll(&mut self.client, &self.cluster, follow, positions, &mut self.output);
+        let polled = poll(&mut self.client, &self.cluster, follow, positions, member, &mut self.output);
         self.output.out.flush().map_err(ToolError::Output)?;
         match polled {
-            Ok(0) if follow && self.cluster.brokers.len() > 1 => {
-                thread::sleep(PAUSE);
-                Ok(0)
+            Ok(records) => {
+                self.failing_since = None;
+                if records == 0 && follow && self.cluster.brokers.len() > 1 {
+                    thread::sleep(PAUSE);
+                }
+                Ok(Read::Records(records))
             }
-            Ok(records) => Ok(records),
+            Err(PollError::Outdated) => Ok(Read::Outdated),
             Err(PollError::Broker(error)) if error.is_retriable() => {
+                let since = *self.failing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.client.timeout() {
+                    return Err(error.into());
+                }
                 thread::sleep(PAUSE);
                 self.refresh()?;
-                Ok(0)
+                Ok(Read::Records(0))
             }
             Err(PollError::Broker(error)) => Err(error.into()),
             Err(PollError::Other(error)) => Err(error),
@@ -236,6 +265,8 @@ fn names(args: &ConsumeArgs) -> Vec<&str> {
 enum PollError {
     /// The broker, which may be better soon.
     Broker(ClientError),
+    /// The group forms anew.
+    Outdated,
     /// Anything else.
     Other(ToolError),
 }
@@ -258,6 +289,7 @@ fn poll(
     cluster: &Cluster,
     follow: bool,
     positions: &mut [Position],
+    mut member: Option<&mut Member>,
     output: &mut Output<'_>,
 ) -> Result<u64, PollError> {
     let mut leaders: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
@@ -270,7 +302,7 @@ fn poll(
     let mut records = 0;
     for (leader, wanted) in leaders {
         let address = cluster.address(leader)?;
-        let request = fetch_request(cluster, positions, &wanted, wait)?;
+        let request = fetch_request(cluster, positions, &wanted, wait, member.is_some())?;
         let answer = client.ask(address, &request)?;
         let has_ids = answer.version() >= 13;
         let response: FetchResponse<'_> = answer.decode()?;
@@ -287,7 +319,7 @@ fn poll(
                     is_topic && position.partition == data.partition_index
                 };
                 let Some(&at) = wanted.iter().find(is_meant) else { continue };
-                records += take(client, cluster, &mut positions[at], data, output)?;
+                records += take(client, cluster, &mut positions[at], data, member.as_deref_mut(), output)?;
             }
         }
     }
@@ -299,13 +331,15 @@ fn fetch_request<'a>(
     positions: &'a [Position],
     wanted: &[usize],
     wait: Duration,
+    in_group: bool,
 ) -> Result<FetchRequest<'a>, ClientError> {
+    let (bytes, partition_bytes) = if in_group { GROUP_FETCH_BYTES } else { FETCH_BYTES };
     let mut topics: Vec<FetchTopic<'a>> = Vec::new();
     for position in wanted.iter().map(|at| &positions[*at]) {
         let partition = FetchPartition {
             partition: position.partition,
             fetch_offset: position.next,
-            partition_max_bytes: PARTITION_BYTES,
+            partition_max_bytes: partition_bytes,
             ..Default::default()
         };
         match topics.iter_mut().find(|topic| topic.topic == position.topic) {
@@ -320,7 +354,7 @@ fn fetch_request<'a>(
     Ok(FetchRequest {
         max_wait_ms: wait.as_millis().try_into().unwrap_or(0),
         min_bytes: i32::from(!wait.is_zero()),
-        max_bytes: FETCH_BYTES,
+        max_bytes: bytes,
         topics,
         ..Default::default()
     })
@@ -332,10 +366,17 @@ fn take(
     cluster: &Cluster,
     position: &mut Position,
     data: &PartitionData<'_>,
+    mut member: Option<&mut Member>,
     output: &mut Output<'_>,
 ) -> Result<u64, PollError> {
     match data.error_code {
         ErrorCode::NONE => {}
+        // Retriable by the book, but what is damaged stays so.
+        ErrorCode::CORRUPT_MESSAGE => {
+            let why = "the broker says that it is damaged (CORRUPT_MESSAGE)".to_owned();
+            let (topic, partition, offset) = (position.topic.clone(), position.partition, position.next);
+            return Err(ToolError::Damaged { topic, partition, offset, why }.into());
+        }
         // What was to be read next has been deleted meanwhile: go on with what there is, as consumers do.
         ErrorCode::OFFSET_OUT_OF_RANGE => {
             let topic = cluster.topic(&position.topic)?;
@@ -385,6 +426,14 @@ fn take(
                 output.show(&Consumed { topic, partition, offset, timestamp, record }).map_err(ToolError::Output)?;
                 position.next = offset + 1;
                 shown += 1;
+                if let Some(member) = member.as_deref_mut().filter(|member| member.is_heartbeat_due()) {
+                    // Whoever reads what we show may be slow.
+                    output.out.flush().map_err(ToolError::Output)?;
+                    let is_in = commit(client, member, &offsets_of(std::slice::from_ref(position)))?;
+                    if !is_in || !member.heartbeat(client)? {
+                        return Err(PollError::Outdated);
+                    }
+                }
             }
         }
         position.next = position.next.max(header.next_offset().0);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringlog_protocol::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
@@ -22,6 +23,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the others may wait for us when the group forms anew, and we for them: Java's members take up to five minutes.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(310);
+/// Between two tries to join.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The assignor that every client has.
 const ASSIGNOR: &str = "range";
 /// The version of subscriptions and assignments that we write: topics and partitions, which is all that is needed.
@@ -70,12 +73,17 @@ impl Member {
         Committer { group: &self.group, generation: self.generation, member: &self.id }
     }
 
+    /// Whether we are to say that we are alive.
+    pub(super) fn is_heartbeat_due(&self) -> bool {
+        self.heard_at.elapsed() >= HEARTBEAT_INTERVAL
+    }
+
     /// Says that we are alive, if that is due. `false`: the group forms anew, and [`Self::rejoin`] is next.
     ///
     /// # Errors
     /// The coordinator says no for good.
     pub(super) fn heartbeat(&mut self, client: &mut Client) -> Result<bool, ClientError> {
-        if self.heard_at.elapsed() < HEARTBEAT_INTERVAL {
+        if !self.is_heartbeat_due() {
             return Ok(true);
         }
         let request = HeartbeatRequest {
@@ -102,24 +110,25 @@ impl Member {
     /// # Errors
     /// The coordinator fails, or says no for good.
     pub(super) fn rejoin(&mut self, client: &mut Client) -> Result<(), ClientError> {
-        client.retry(|client| {
-            loop {
-                let outcome = self.join_once(client);
-                match outcome {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => {}
-                    Err(error) => {
-                        // Another broker may coordinate by now.
-                        if error.is_retriable()
-                            && let Ok(coordinator) = client.coordinator(&self.group)
-                        {
-                            self.coordinator = coordinator;
-                        }
+        // Joining may take long and go well, so only failures are counted.
+        let mut until = None;
+        loop {
+            match self.join_once(client) {
+                Ok(true) => return Ok(()),
+                Ok(false) => until = None,
+                Err(error) if error.is_retriable() => {
+                    if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + client.timeout()) {
                         return Err(error);
                     }
+                    thread::sleep(PAUSE);
+                    // Another broker may coordinate by now.
+                    if let Ok(coordinator) = client.coordinator(&self.group) {
+                        self.coordinator = coordinator;
+                    }
                 }
+                Err(error) => return Err(error),
             }
-        })
+        }
     }
 
     /// Joins and takes our share. `false`: once more, at once.

@@ -57,11 +57,19 @@ fn send_all(args: &ProduceArgs, producer: &mut Producer, sent: &mut BTreeMap<i32
     let mut in_turn = 0;
     while let Ok(first) = lines.recv() {
         let mut pending: BTreeMap<i32, Batch> = BTreeMap::new();
-        let mut next = Some(first);
+        let (mut next, mut failed) = (Some(first), None);
         while let Some(input) = next {
-            let record = record(input, args)?;
-            let index = choose(&record, args, producer.partitions(), in_turn)?;
-            let batch = pending.entry(index).or_insert_with(|| producer.batch());
+            let chosen =
+                record(input, args).and_then(|record| Ok((choose(&record, args, producer.partitions(), in_turn)?, record)));
+            let (partition, record) = match chosen {
+                Ok(chosen) => chosen,
+                Err(error) => {
+                    // What came before it goes out all the same: whoever goes on from here has sent it.
+                    failed = Some(error);
+                    break;
+                }
+            };
+            let batch = pending.entry(partition).or_insert_with(|| producer.batch());
             batch.push(&record, now_ms());
             if batch.size_bytes() >= BATCH_BYTES {
                 break;
@@ -70,9 +78,17 @@ fn send_all(args: &ProduceArgs, producer: &mut Producer, sent: &mut BTreeMap<i32
         }
         // Records without a key go to one partition for as long as a batch collects, then to the next.
         in_turn += 1;
+        let mut unsent = 0;
         for (partition, batch) in pending {
             let records = batch.record_count();
-            let offset = producer.send(partition, &batch)?;
+            let offset = match producer.send(partition, &batch) {
+                Ok(offset) => offset,
+                Err(error) => {
+                    unsent += records;
+                    failed.get_or_insert(error.into());
+                    continue;
+                }
+            };
             let entry = sent.entry(partition).or_insert_with(|| Sent {
                 topic: args.topic.clone(),
                 partition,
@@ -82,6 +98,12 @@ fn send_all(args: &ProduceArgs, producer: &mut Producer, sent: &mut BTreeMap<i32
             });
             entry.records += records;
             entry.last_offset = offset.map(|offset| offset + records as i64 - 1);
+        }
+        if let Some(error) = failed {
+            if unsent > 0 {
+                eprintln!("ringlog: {unsent} records that were read were not acknowledged");
+            }
+            return Err(error);
         }
     }
     Ok(())

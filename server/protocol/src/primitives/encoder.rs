@@ -166,7 +166,7 @@ impl Encoder {
 
     #[inline]
     fn length16(&mut self, length: Option<usize>, encoding: Encoding) {
-        assert!(length.unwrap_or(0) <= i16::MAX as usize, "a string of more than 32767 bytes does not fit the wire");
+        assert!(length.unwrap_or(0) <= STRING_BYTES_MAX, "a string of more than 32767 bytes does not fit the wire");
         if encoding.flexible {
             self.compact_length(length);
         } else {
@@ -184,14 +184,16 @@ impl Encoder {
         }
     }
 
-    /// A string, or null.
+    /// A string, or null. It is cut where it does not fit the wire: whatever came from there does, so that can only be a text for
+    /// people which quotes it.
     #[inline]
     pub fn string_nullable(&mut self, value: Option<&str>, encoding: Encoding) {
+        let value = value.map(fitting);
         self.length16(value.map(str::len), encoding);
         self.raw(value.unwrap_or_default().as_bytes());
     }
 
-    /// A string.
+    /// A string, cut as [`Encoder::string_nullable`] does.
     #[inline]
     pub fn string(&mut self, value: &str, encoding: Encoding) {
         self.string_nullable(Some(value), encoding);
@@ -231,6 +233,19 @@ impl Encoder {
     }
 }
 
+/// The longest string that the wire has.
+const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
+/// As much of a string as the wire takes, in whole characters.
+#[inline]
+fn fitting(text: &str) -> &str {
+    if text.len() <= STRING_BYTES_MAX {
+        return text;
+    }
+    let end = (0..=STRING_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +258,17 @@ mod tests {
         assert_eq!((encoder.size(), encoder.holes().len()), (14, 1));
         encoder.clear();
         assert_eq!((encoder.size(), encoder.buffer().len(), encoder.holes().len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_text_too_long_for_the_wire_is_cut_between_characters() {
+        let text = format!("{}\u{2603}", "x".repeat(STRING_BYTES_MAX - 1));
+        for flexible in [false, true] {
+            let mut encoder = Encoder::new();
+            encoder.string(&text, Encoding { version: 0, flexible });
+            let size = if flexible { 3 } else { 2 };
+            assert_eq!(encoder.buffer()[size..], text.as_bytes()[..STRING_BYTES_MAX - 1]);
+        }
     }
 
     #[test]

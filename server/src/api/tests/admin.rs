@@ -40,6 +40,35 @@ fn metadata_shows_the_broker_and_its_topics_in_every_version() {
     });
 }
 
+/// A name may fill its field; what is said about it does not fit into one then.
+#[test]
+fn names_as_long_as_the_wire_allows_are_refused_with_an_answer() {
+    use ringlog_protocol::api::consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+    use ringlog_protocol::api::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
+    use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+    with_broker(&[], |broker| async move {
+        let long = "x".repeat(i16::MAX as usize);
+        let topic = CreatableTopic { name: long.as_str().into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+        let answer = broker.ask(&CreateTopicsRequest { topics: vec![topic], ..Default::default() }, 7).await;
+        let response: CreateTopicsResponse<'_> = answer.read();
+        assert_eq!(response.topics[0].error_code, ErrorCode::INVALID_TOPIC_EXCEPTION);
+
+        let answer = broker.ask(&DescribeGroupsRequest { groups: vec![long.as_str().into()], ..Default::default() }, 6).await;
+        let response: DescribeGroupsResponse<'_> = answer.read();
+        assert_ne!(response.groups[0].error_code, ErrorCode::NONE);
+
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: long.as_str().into(),
+            member_id: long.as_str().into(),
+            member_epoch: 5,
+            ..Default::default()
+        };
+        let answer = broker.ask(&request, 1).await;
+        let response: ConsumerGroupHeartbeatResponse<'_> = answer.read();
+        assert_ne!(response.error_code, ErrorCode::NONE);
+    });
+}
+
 #[test]
 fn a_topic_that_is_asked_for_is_created_where_that_is_wanted() {
     with_broker(&[("num.partitions", "3")], |broker| async move {

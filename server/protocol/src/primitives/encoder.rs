@@ -286,9 +286,4 @@ mod tests {
         let _ = encoder.into_buffer();
     }
 
-    #[test]
-    #[should_panic(expected = "more than 32767 bytes")]
-    fn a_string_too_long_for_the_wire_is_a_bug() {
-        Encoder::new().string(&"a".repeat(32768), Encoding { version: 0, flexible: true });
-    }
 }

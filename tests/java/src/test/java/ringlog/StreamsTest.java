@@ -21,6 +21,7 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.LongDeserializer;
 import org.apache.kafka.common.serialization.Serdes;
+import org.apache.kafka.streams.CloseOptions;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StoreQueryParameters;
 import org.apache.kafka.streams.StreamsBuilder;
@@ -71,7 +72,6 @@ class StreamsTest {
         config.putAll(Map.of(
                 "application.id", id, "bootstrap.servers", Cluster.bootstrap(), "state.dir", state.toString(), "num.stream.threads", 2,
                 "default.key.serde", Serdes.StringSerde.class, "commit.interval.ms", 100, "repartition.purge.interval.ms", 100,
-                // Streams closes its members without leaving, so that whoever comes next waits for their sessions to end.
                 "consumer.session.timeout.ms", 6000, "consumer.heartbeat.interval.ms", 500, "consumer.auto.offset.reset", "earliest"));
         return new KafkaStreams(wordCount(input, output), config);
     }
@@ -172,12 +172,13 @@ class StreamsTest {
         assertEquals(once, latest(output));
         assertEquals(once, latest(changelog));
 
-        // Its own files are still there.
+        // Its own files are still there. It waits for the sessions of before to end: Streams closes its members without leaving.
         List<String> twice = IntStream.range(0, 2).boxed().flatMap(n -> LINES.stream()).toList();
         send(input, LINES);
         try (var streams = application(id, input, output)) {
             streams.start();
             await(counts(twice), () -> store(streams));
+            streams.close(CloseOptions.timeout(Cluster.TIMEOUT).withGroupMembershipOperation(CloseOptions.GroupMembershipOperation.LEAVE_GROUP));
         }
         assertEquals(counts(twice), latest(output));
 

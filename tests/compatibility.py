@@ -2,9 +2,9 @@
 
     python3 tests/compatibility.py RESULTS [--update docs/compatibility.md]
 
-RESULTS is the directory of a run's results: a SUITE.json for each suite, and for those that pytest ran its SUITE.xml. The
-tables are printed; --update puts them between the marks of the document instead, and refuses when a suite was not run or failed.
-It never runs a test.
+RESULTS is the directory of a run's results: a SUITE.json for each suite, for those that pytest ran its SUITE.xml, and for those
+of Maven their files in SUITE/. The tables are printed; --update puts them between the marks of the document instead, and refuses
+when a suite was not run or failed. It never runs a test.
 """
 
 import argparse
@@ -30,8 +30,12 @@ def pip(name):
     return found("python/requirements.txt", rf"(?m)^{name}==(\S+)")
 
 
+def jar(name):
+    return found("java/pom.xml", rf"<{name}.version>(\S+)</{name}.version>")
+
+
 def kafka():
-    return found("java/pom.xml", r"<kafka.version>(\S+)</kafka.version>")
+    return jar("kafka")
 
 
 def kcat():
@@ -41,7 +45,11 @@ def kcat():
 
 # Name; version; what is run; the suite and which of its tests ("" for all); the client in the stories of consumer groups.
 ROWS = [
-    ("Kafka's Java client", kafka, "producer, consumer, admin client", [("java", "")], "kafka-clients"),
+    ("Kafka's Java client", kafka, "producer, consumer, admin client", [("java", r"(?!Spring|Streams)")], "kafka-clients"),
+    ("Spring Kafka", lambda: jar("spring.kafka"), "`KafkaTemplate` with callbacks, `@KafkaListener` with concurrency 2 and acknowledgment by "
+     "batch and by hand, restarts of container and application", [("java", "SpringTest")], None),
+    ("Kafka Streams", kafka, "word count, at least once: its internal topics, restarts with its state and without", [("java", "StreamsTest")], None),
+    ("Kafka Connect, standalone", kafka, "file source to a topic to file sink, a restart of the worker", [("tools", "test_connect")], None),
     ("librdkafka through confluent-kafka (Python)", lambda: pip("confluent-kafka"),
      "producer, consumer, admin client; restarts, kill -9, a full disk", [("python", r"test_(?!kafka_python|bad_input|start)")], "confluent-kafka"),
     ("librdkafka through rdkafka (Rust)", lambda: found("rdkafka/Cargo.lock", r'name = "rdkafka"\nversion = "(\S+)"'),
@@ -92,14 +100,14 @@ def outcome_of(case):
 
 
 def cases(results, suite):
-    """The tests of a suite that pytest ran: (module and name, outcome, why it was skipped)."""
-    path = results / f"{suite}.xml"
-    if not path.exists():
-        return
-    for case in ElementTree.parse(path).iter("testcase"):
-        skipped = case.find("skipped")
-        name = f"{case.get('classname').rsplit('.', 1)[-1]}.{case.get('name')}"
-        yield name, outcome_of(case), "" if skipped is None else skipped.get("message", "")
+    """The tests of a suite that pytest or Maven ran: (module or class and name, outcome, why it was skipped)."""
+    for path in [results / f"{suite}.xml", *(results / suite).glob("TEST-*.xml")]:
+        if not path.exists():
+            continue
+        for case in ElementTree.parse(path).iter("testcase"):
+            skipped = case.find("skipped")
+            name = f"{case.get('classname').rsplit('.', 1)[-1]}.{case.get('name')}"
+            yield name, outcome_of(case), "" if skipped is None else skipped.get("message", "")
 
 
 def count(results, suite, pattern):

@@ -285,5 +285,4 @@ mod tests {
         encoder.hole(1);
         let _ = encoder.into_buffer();
     }
-
 }

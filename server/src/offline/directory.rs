@@ -169,14 +169,32 @@ impl Partition {
 
 /// Lays what the journals hold over the segments, by the same rules as the replay at start.
 pub(super) fn add_journals(partitions: &mut [Partition], journals: &[PathBuf]) -> Result<(), OfflineError> {
+    match add_readable_journals(partitions, journals)?.into_iter().next() {
+        Some((path, error)) => Err(OfflineError::read(path)(error)),
+        None => Ok(()),
+    }
+}
+
+/// The same for those journals that can be read; returns the others, and why they cannot. As at start, all checkpoints count
+/// before the first entry does: a partition may have moved from one journal to another.
+pub(super) fn add_readable_journals<'a>(
+    partitions: &mut [Partition],
+    journals: &'a [PathBuf],
+) -> Result<Vec<(&'a Path, io::Error)>, OfflineError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|error| OfflineError::Read { path: PathBuf::from("journal"), error })?;
     let disk: Rc<dyn Disk> = Rc::new(ReadOnlyDisk);
     let by_id: BTreeMap<PartitionId, usize> =
         partitions.iter().enumerate().filter_map(|(at, partition)| Some((partition.id()?, at))).collect();
-    let mut replays = Vec::new();
+    let (mut replays, mut unreadable) = (Vec::new(), Vec::new());
     for path in journals {
-        let replay = runtime.block_on(Replay::open(&disk, path)).map_err(OfflineError::read(path))?;
+        let replay = match runtime.block_on(Replay::open(&disk, path)) {
+            Ok(replay) => replay,
+            Err(error) => {
+                unreadable.push((path.as_path(), error));
+                continue;
+            }
+        };
         for &(id, recovery_point, log_start) in replay.checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions) {
             if let Some(&at) = by_id.get(&id) {
                 partitions[at].recovery_point = partitions[at].recovery_point.max(recovery_point);
@@ -186,7 +204,15 @@ pub(super) fn add_journals(partitions: &mut [Partition], journals: &[PathBuf]) -
         replays.push((path, replay));
     }
     for (path, mut replay) in replays {
-        while let Some((_, entries)) = runtime.block_on(replay.next()).map_err(OfflineError::read(path))? {
+        loop {
+            let entries = match runtime.block_on(replay.next()) {
+                Ok(Some((_, entries))) => entries,
+                Ok(None) => break,
+                Err(error) => {
+                    unreadable.push((path.as_path(), error));
+                    break;
+                }
+            };
             for (entry, payload) in entries {
                 let Some(&at) = by_id.get(&entry.partition) else { continue };
                 let partition = &mut partitions[at];
@@ -201,7 +227,7 @@ pub(super) fn add_journals(partitions: &mut [Partition], journals: &[PathBuf]) -
             }
         }
     }
-    Ok(())
+    Ok(unreadable)
 }
 
 impl Segment {

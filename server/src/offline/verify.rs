@@ -21,7 +21,7 @@ use super::dump::{RECORDS_BYTES_MAX, segment_name};
 use super::segment::{Item, Reader};
 
 /// The size of an entry of a transaction index.
-const TRANSACTION_ENTRY_BYTES: usize = 34;
+pub(super) const TRANSACTION_ENTRY_BYTES: usize = 34;
 
 /// What was found in a partition.
 #[derive(Default)]

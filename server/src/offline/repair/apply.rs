@@ -1,6 +1,7 @@
 //! Carries a repair out. A crash in between loses nothing: copies are durable before anything is cut, files change by a rename
 //! or a cut, never by writing into what is sound, and the indexes of a log file that changes go before it does.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -14,25 +15,36 @@ use ringlog_engine::segment::names::{
 };
 use ringlog_engine::types::Offset;
 
-use super::plan::{FilePlan, Plan, SegmentPlan};
+use super::plan::{FilePlan, PartitionPlan, Plan, SegmentPlan};
 use crate::offline::OfflineError;
 use crate::offline::directory::{Directory, Segment};
 
+/// The end of the name of a file that is not whole yet. The next start removes such a file from a partition's folder; names that
+/// compaction uses would tell it that one is under way.
+const UNFINISHED_SUFFIX: &str = ".tmp";
 /// The end of the name of a journal's directory that is not needed any more and is about to be removed.
 const SETTLED_SUFFIX: &str = ".settled";
 const COMPARE_BYTES: usize = 1 << 20;
 
-/// Comes before every change of the directory. A test ends a repair there.
-fn step() -> io::Result<()> {
+/// Comes before every change of the directory, a change of `path`. A test ends a repair there.
+fn step(#[cfg_attr(not(test), expect(unused_variables, reason = "for tests"))] path: &Path) -> io::Result<()> {
     #[cfg(test)]
-    super::tests::step()?;
+    super::tests::step(path)?;
     Ok(())
 }
 
 /// Does what the plan says.
 pub(super) fn apply(directory: &Directory, plan: &Plan) -> Result<(), OfflineError> {
+    // First: what follows adds to them.
+    for file in &plan.files {
+        repair_file(&directory.data, file).map_err(OfflineError::write(&directory.data.join(&file.name)))?;
+    }
     if plan.settles_journals() {
-        settle_journals(directory)?;
+        write_overlays(directory)?;
+    }
+    move_recovery_points(directory, plan)?;
+    if plan.settles_journals() {
+        remove_journals(directory)?;
     }
     for partition in &plan.partitions {
         let path = &partition.path;
@@ -41,7 +53,7 @@ pub(super) fn apply(directory: &Directory, plan: &Plan) -> Result<(), OfflineErr
         }
         if let Some(base) = partition.new_segment {
             let file = path.join(log_file_name(base));
-            step()
+            step(&file)
                 .and_then(|()| File::create(&file))
                 .and_then(|file| file.sync_all())
                 .and_then(|()| sync_dir(path))
@@ -51,43 +63,86 @@ pub(super) fn apply(directory: &Directory, plan: &Plan) -> Result<(), OfflineErr
             repair_file(path, file).map_err(OfflineError::write(&path.join(&file.name)))?;
         }
     }
-    for file in &plan.files {
-        repair_file(&directory.data, file).map_err(OfflineError::write(&directory.data.join(&file.name)))?;
-    }
     Ok(())
 }
 
-/// Writes what the journals hold to the segments, as the next start would, and what their checkpoints say to Kafka's checkpoint
-/// files; then the journals go. In this order: until the last step the next start does all of it by itself.
-fn settle_journals(directory: &Directory) -> Result<(), OfflineError> {
+/// Writes what the journals hold to the segments, as the next start would; then their checkpoints are noted, and then the journals
+/// go. In this order: until the last step the next start does all of it by itself.
+fn write_overlays(directory: &Directory) -> Result<(), OfflineError> {
     for partition in &directory.partitions {
         for segment in partition.segments.values() {
             write_overlay(segment).map_err(OfflineError::write(&segment.path))?;
         }
         sync_dir(&partition.path).map_err(OfflineError::write(&partition.path))?;
     }
-    for name in [RECOVERY_POINT_FILE, LOG_START_FILE] {
+    Ok(())
+}
+
+/// Writes Kafka's checkpoint files: what the journals' checkpoints say, where the journals go, and how far logs that change are
+/// sound. Before they change: a start in between then leaves in place what is damaged.
+fn move_recovery_points(directory: &Directory, plan: &Plan) -> Result<(), OfflineError> {
+    let mut moved = BTreeMap::new();
+    for partition in &plan.partitions {
+        let Some(offset) = partition.recovery_point else { continue };
+        moved.insert(partition.name.as_str(), offset);
+        sync_partition(partition).map_err(OfflineError::write(&partition.path))?;
+    }
+    // A folder that lies in no data directory has no checkpoint.
+    let moves = !moved.is_empty() && (directory.whole || directory.is_data_dir);
+    let names: &[&str] = match (plan.settles_journals(), moves) {
+        (true, _) => &[RECOVERY_POINT_FILE, LOG_START_FILE],
+        (false, true) => &[RECOVERY_POINT_FILE],
+        (false, false) => return Ok(()),
+    };
+    for &name in names {
         let path = directory.data.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(OfflineError::read(&path)(error)),
         };
-        let mut checkpoint = OffsetCheckpoint::parse(&text).unwrap_or_default();
+        // Damaged: of a single partition's data directory; what it says of the others is not for this repair.
+        let Ok(mut checkpoint) = OffsetCheckpoint::parse(&text) else { continue };
         for partition in &directory.partitions {
             let Some(folder) = PartitionFolder::parse(&partition.name) else { continue };
-            let offset = if name == RECOVERY_POINT_FILE { partition.recovery_point } else { partition.log_start };
-            checkpoint.offsets.insert((folder.topic.to_owned(), folder.index), offset);
+            let offset = match (name, moved.get(partition.name.as_str())) {
+                (RECOVERY_POINT_FILE, Some(&moved)) => moved,
+                (RECOVERY_POINT_FILE, None) if plan.settles_journals() => partition.recovery_point,
+                (RECOVERY_POINT_FILE, None) => continue,
+                _ => partition.log_start,
+            };
+            let noted = checkpoint.offsets.entry((folder.topic.to_owned(), folder.index)).or_insert(offset);
+            *noted = offset.max(*noted);
         }
         replace(&directory.data, name, checkpoint.encode().as_bytes()).map_err(OfflineError::write(&path))?;
     }
+    // The checkpoints' names have to be durable before the journals go.
+    sync_dir(&directory.data).map_err(OfflineError::write(&directory.data))
+}
+
+/// Syncs what a crash may have left in the page cache alone; indexes that are to be made anew go, so that no start believes them.
+fn sync_partition(partition: &PartitionPlan) -> io::Result<()> {
+    for (&base, segment) in &partition.segments {
+        for (kind, _) in segment.indexes.iter().filter(|(kind, _)| *kind != FileKind::TransactionIndex) {
+            remove(&partition.path.join(SegmentFile::new(base, *kind).name()))?;
+        }
+    }
+    for entry in super::super::disk::list(&partition.path)? {
+        if SegmentFile::parse(&entry.name).is_some_and(|file| file.state == FileState::Live) {
+            File::open(partition.path.join(&entry.name))?.sync_all()?;
+        }
+    }
+    sync_dir(&partition.path)
+}
+
+fn remove_journals(directory: &Directory) -> Result<(), OfflineError> {
     for journal in &directory.journals {
         // Renamed first: what is left of a directory that is half removed would be taken for a journal.
         let mut name = journal.clone().into_os_string();
         name.push(SETTLED_SUFFIX);
         let gone = PathBuf::from(name);
         let moved = if gone.exists() { fs::remove_dir_all(&gone) } else { Ok(()) };
-        moved.and_then(|()| step()).and_then(|()| fs::rename(journal, &gone)).map_err(OfflineError::write(journal))?;
+        moved.and_then(|()| step(journal)).and_then(|()| fs::rename(journal, &gone)).map_err(OfflineError::write(journal))?;
     }
     sync_dir(&directory.data).map_err(OfflineError::write(&directory.data))?;
     for entry in super::super::disk::list(&directory.data).map_err(OfflineError::read(&directory.data))? {
@@ -102,7 +157,7 @@ fn settle_journals(directory: &Directory) -> Result<(), OfflineError> {
 fn write_overlay(segment: &Segment) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&segment.path)?;
     for (position, bytes) in segment.overlay.extents() {
-        step()?;
+        step(&segment.path)?;
         file.write_all_at(bytes, position)?;
     }
     // What the file has already may never have been synced.
@@ -119,7 +174,10 @@ fn repair_segment(folder: &Path, base: Offset, plan: &SegmentPlan) -> io::Result
             keep_copy(folder, &format!("{name}.{}", cut.range.start), &mut file, cut.range.clone())?;
         }
         for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex] {
-            remove(&folder.join(SegmentFile::new(base, kind).name()))?;
+            // Aborted transactions are listed by offset, and may be known from this list alone.
+            if kind != FileKind::TransactionIndex || plan.removed {
+                remove(&folder.join(SegmentFile::new(base, kind).name()))?;
+            }
         }
         sync_dir(folder)?;
         let kept_bytes: u64 = judgement.kept.iter().map(|batch| u64::from(batch.size)).sum();
@@ -130,7 +188,7 @@ fn repair_segment(folder: &Path, base: Offset, plan: &SegmentPlan) -> io::Result
         {
             // All that is kept stands at the front.
             let file = OpenOptions::new().write(true).open(&path)?;
-            step()?;
+            step(&path)?;
             file.set_len(kept_bytes)?;
             file.sync_all()?;
         } else {
@@ -152,8 +210,7 @@ fn repair_segment(folder: &Path, base: Offset, plan: &SegmentPlan) -> io::Result
 /// Writes what is kept of a segment to a new file, which then takes its place.
 fn rewrite(folder: &Path, base: Offset, file: &mut File, plan: &SegmentPlan) -> io::Result<()> {
     let segment = SegmentFile::new(base, FileKind::Log);
-    // The next start removes a file of this name: it is one that was never finished.
-    let new_path = folder.join(segment.with_state(FileState::Cleaned).name());
+    let new_path = folder.join(segment.name() + UNFINISHED_SUFFIX);
     let mut new = io::BufWriter::with_capacity(1 << 20, File::create(&new_path)?);
     for batch in &plan.judgement.kept {
         file.seek(SeekFrom::Start(batch.position))?;
@@ -167,7 +224,7 @@ fn rewrite(folder: &Path, base: Offset, file: &mut File, plan: &SegmentPlan) -> 
         copy(file, &mut new, rest)?;
     }
     new.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    step()?;
+    step(&new_path)?;
     fs::rename(&new_path, folder.join(segment.name()))
 }
 
@@ -180,12 +237,12 @@ fn keep_copy(folder: &Path, name: &str, file: &mut File, range: Range<u64>) -> i
             Ok(other) if is_copy(&other, file, &range)? => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let unfinished = folder.join(format!("{name}.cut.cleaned"));
+                let unfinished = folder.join(format!("{name}.cut{UNFINISHED_SUFFIX}"));
                 let mut copied = File::create(&unfinished)?;
                 file.seek(SeekFrom::Start(range.start))?;
                 copy(file, &mut copied, range.end - range.start)?;
                 copied.sync_all()?;
-                step()?;
+                step(&path)?;
                 return fs::rename(&unfinished, &path);
             }
             Err(error) => return Err(error),
@@ -235,16 +292,16 @@ fn repair_file(folder: &Path, plan: &FilePlan) -> io::Result<()> {
 
 /// Puts a whole new file in the place of another.
 fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let new_path = folder.join(format!("{name}.cleaned"));
+    let new_path = folder.join(format!("{name}{UNFINISHED_SUFFIX}"));
     let mut new = File::create(&new_path)?;
     new.write_all(content)?;
     new.sync_all()?;
-    step()?;
+    step(&folder.join(name))?;
     fs::rename(&new_path, folder.join(name))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    step()?;
+    step(path)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -252,5 +309,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    super::tests::synced(path);
     File::open(path)?.sync_all()
 }

@@ -30,19 +30,20 @@ struct Journals {
 
 /// See the module. Returns whether nothing is left to do.
 pub(super) fn repair(path: &Path, execute: bool, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    // Where the lock is. What lies there counts only when no broker can change it any more.
+    let place = directory::open(path)?;
+    #[cfg(test)]
+    tests::before_lock();
+    let _lock = lock::take(&place, execute)?;
     let mut directory = directory::open(path)?;
-    let _lock = lock::take(&directory, execute)?;
     let mut journals = Journals::default();
-    for journal in &directory.journals {
-        match directory::add_journals(&mut directory.partitions, std::slice::from_ref(journal)) {
-            Ok(()) => {}
-            Err(OfflineError::Read { path, error }) if error.kind() == io::ErrorKind::InvalidData => {
-                match salvage::lay_over(&mut directory.partitions, journal) {
-                    Ok(salvaged) => journals.salvaged.push((error.to_string(), salvaged)),
-                    Err(error) => journals.unreadable.push(format!("{}: {error}", path.display())),
-                }
-            }
-            Err(error) => return Err(error),
+    for (journal, error) in directory::add_readable_journals(&mut directory.partitions, &directory.journals)? {
+        if error.kind() != io::ErrorKind::InvalidData {
+            return Err(OfflineError::read(journal)(error));
+        }
+        match salvage::lay_over(&mut directory.partitions, journal) {
+            Ok(salvaged) => journals.salvaged.push((error.to_string(), salvaged)),
+            Err(error) => journals.unreadable.push(format!("{}: {error}", journal.display())),
         }
     }
     let plan = Plan::new(&directory, journals)?;

@@ -10,8 +10,8 @@ use ringlog_engine::log::checkpoint::{OffsetCheckpoint, encode_partition_metadat
 use ringlog_engine::log::epochs::LeaderEpochs;
 use ringlog_engine::log::producer_snapshot::{self, SnapshotEntry};
 use ringlog_engine::segment::names::{
-    EPOCHS_FILE, FileKind, HIGH_WATERMARK_FILE, LOG_START_FILE, PARTITION_METADATA_FILE, PartitionFolder, RECOVERY_POINT_FILE,
-    SegmentFile, is_internal_topic, log_file_name, parse_snapshot_file_name,
+    EPOCHS_FILE, FileKind, FileState, HIGH_WATERMARK_FILE, LOG_START_FILE, PARTITION_METADATA_FILE, PartitionFolder,
+    RECOVERY_POINT_FILE, SegmentFile, is_internal_topic, log_file_name, parse_snapshot_file_name,
 };
 use ringlog_engine::types::{Offset, TimestampMs, TopicId};
 
@@ -44,6 +44,9 @@ pub(super) struct PartitionPlan {
     pub(super) files: Vec<FilePlan>,
     /// A segment to be made, empty, so that no offset is given twice.
     pub(super) new_segment: Option<Offset>,
+    /// The new recovery point, where logs change: what is kept counts as synced from then on. A start after a crash would take
+    /// the gaps that are left for the end of what is sound.
+    pub(super) recovery_point: Option<Offset>,
     stuck: Vec<String>,
     segment_count: usize,
     batch_count: usize,
@@ -91,11 +94,9 @@ impl Plan {
         }
         let topics = topic_ids(&directory.partitions);
         for partition in &directory.partitions {
-            plan.partitions.push(PartitionPlan::new(partition, &topics)?);
+            plan.partitions.push(PartitionPlan::new(partition, &topics, !plan.salvaged.is_empty())?);
         }
-        let touches_logs = |partition: &PartitionPlan| {
-            partition.new_segment.is_some() || partition.segments.values().any(|segment| segment.judgement.is_damaged())
-        };
+        let touches_logs = |partition: &PartitionPlan| partition.recovery_point.is_some();
         plan.settles_journals |= !directory.journals.is_empty() && plan.partitions.iter().any(touches_logs);
         Ok(plan)
     }
@@ -144,17 +145,26 @@ impl Plan {
 }
 
 impl PartitionPlan {
-    fn new(partition: &Partition, topics: &BTreeMap<String, TopicId>) -> Result<Self, OfflineError> {
+    /// `salvaged`: whether recovery points may have been lost with a journal's checkpoint.
+    fn new(partition: &Partition, topics: &BTreeMap<String, TopicId>, salvaged: bool) -> Result<Self, OfflineError> {
         let mut plan = Self {
             name: partition.name.clone(),
             path: partition.path.clone(),
             segments: BTreeMap::new(),
             files: Vec::new(),
             new_segment: None,
+            recovery_point: None,
             stuck: Vec::new(),
             segment_count: partition.segments.len(),
             batch_count: 0,
         };
+        if let Some(name) = half_compacted(partition) {
+            plan.stuck.push(format!(
+                "{name} is of a compaction that was interrupted, and nothing is done here before that is over; start and stop the \
+                 broker once, which finishes it or throws it away, and run this command again"
+            ));
+            return Ok(plan);
+        }
         let mut judged = judge_all(partition)?;
         plan.batch_count = judged.values().map(|(judgement, _)| judgement.kept.len()).sum();
         let end = judged.iter().map(|(&base, (judgement, _))| judgement.next_offset().unwrap_or(base)).max().unwrap_or(Offset(0));
@@ -165,15 +175,19 @@ impl PartitionPlan {
         }
         let bad_files = bad_files(partition)?;
         let changes_logs = judged.values().any(|(judgement, removed)| judgement.is_damaged() || *removed);
+        if changes_logs || plan.new_segment.is_some() || salvaged {
+            plan.recovery_point = Some(end.max(partition.recovery_point));
+        }
         let needs_history =
             bad_files.iter().any(|bad| bad.kind.is_rebuilt()) || (changes_logs && has_transaction_indexes(partition));
         let mut rebuilt = needs_history.then(|| Rebuilt::new(partition, &judged, &bad_files)).transpose()?;
         let last_base = judged.last_key_value().map(|(&base, _)| base);
         for (base, (judgement, removed)) in judged {
-            let after_crash = !partition.clean && last_base == Some(base) && plan.new_segment.is_none();
+            let after_crash = !partition.clean && last_base == Some(base) && plan.recovery_point.is_none();
             let (mut indexes, mut index_reasons) = indexes(partition, base, &judgement, removed, after_crash)?;
-            if let Some(aborted) = rebuilt.as_mut().and_then(|rebuilt| rebuilt.aborted.remove(&base)) {
-                transaction_index(partition, base, aborted, &bad_files, &mut indexes, &mut index_reasons)?;
+            if !removed && let Some(aborted) = rebuilt.as_mut().and_then(|rebuilt| rebuilt.aborted.remove(&base)) {
+                let end = plan.new_segment.unwrap_or(end);
+                transaction_index(partition, base, end, aborted, &bad_files, &mut indexes, &mut index_reasons)?;
             }
             if judgement.is_damaged() || removed || !indexes.is_empty() {
                 plan.segments.insert(base, SegmentPlan { judgement, removed, indexes, index_reasons });
@@ -231,6 +245,9 @@ impl PartitionPlan {
             writeln!(out, "  add: {}, empty: offsets below {base} were given out, and are not given again", log_file_name(base))?;
         }
         print_files(&self.files, "  ", out)?;
+        if let Some(offset) = self.recovery_point {
+            writeln!(out, "  set: the recovery point to {offset}: a start keeps all that is left below it, after a crash too")?;
+        }
         for stuck in &self.stuck {
             writeln!(out, "  cannot repair: {stuck}")?;
         }
@@ -289,15 +306,17 @@ fn judge_all(partition: &Partition) -> Result<BTreeMap<Offset, (Judgement, bool)
         judged.insert(base, (judgement, false));
         next_base = Some(base);
     }
-    // An empty last segment that others' batches run into is in the way of nothing but them.
+    // An empty last segment that others' batches run into is in the way of nothing but them. Not where the batch that runs into
+    // it has but a wrong base offset: then no more batches are left without it.
     if let [.., before, last] = bases[..]
         && judged.get(&last).is_some_and(|(judgement, _)| judgement.kept.is_empty())
-        && judged.get(&before).is_some_and(|(judgement, _)| judgement.is_damaged())
+        && let Some((first, _)) = judged.get(&before)
+        && first.cuts.iter().any(|cut| !cut.zeros)
         && let Some(segment) = partition.segments.get(&before)
     {
         let at = OfflineError::read(&segment.path);
         let alone = Reader::open(segment, before).and_then(|mut reader| judge::judge(&mut reader, before, None)).map_err(at)?;
-        if alone.next_offset().is_some_and(|next| next > last) {
+        if alone.kept.len() > first.kept.len() && alone.next_offset().is_some_and(|next| next > last) {
             judged.insert(before, (alone, false));
             if let Some((_, removed)) = judged.get_mut(&last) {
                 *removed = true;
@@ -364,10 +383,12 @@ fn indexes(
     Ok((indexes, reasons))
 }
 
-/// A segment's list of aborted transactions, where it is not the one that its batches give.
+/// A segment's list of aborted transactions, where it is not the one that its batches give. `end`: no offset from there on was
+/// given, or it will be given again.
 fn transaction_index(
     partition: &Partition,
     base: Offset,
+    end: Offset,
     aborted: Vec<u8>,
     bad_files: &[BadFile],
     indexes: &mut IndexFiles,
@@ -375,14 +396,24 @@ fn transaction_index(
 ) -> Result<(), OfflineError> {
     let name = SegmentFile::new(base, FileKind::TransactionIndex).name();
     let found = read(&partition.path.join(&name))?;
-    let reason = match bad_files.iter().find(|bad| bad.name == name) {
-        Some(bad) => bad.reason.clone(),
-        None if found.as_deref().unwrap_or_default() == aborted => return Ok(()),
-        None => "its batches give another".to_owned(),
+    let found = found.as_deref().unwrap_or_default();
+    let (aborted, reason) = match bad_files.iter().find(|bad| bad.name == name) {
+        Some(bad) => (aborted, bad.reason.clone()),
+        None => (rebuild::merge_aborted(found, &aborted, base, end), "its batches give another".to_owned()),
     };
+    if aborted == found {
+        return Ok(());
+    }
     reasons.push((name, reason));
     indexes.push((FileKind::TransactionIndex, aborted));
     Ok(())
+}
+
+/// A file that a compaction left which is not over: the names in use are then not all of one log.
+fn half_compacted(partition: &Partition) -> Option<&String> {
+    let is_under_way =
+        |name: &&String| SegmentFile::parse(name).is_some_and(|file| matches!(file.state, FileState::Swap | FileState::Cleaned));
+    partition.files.iter().find(is_under_way)
 }
 
 fn has_transaction_indexes(partition: &Partition) -> bool {

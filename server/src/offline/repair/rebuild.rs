@@ -14,9 +14,12 @@ use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
 use super::judge::Sound;
 use crate::offline::dump::RECORDS_BYTES_MAX;
 use crate::offline::segment::Reader;
+use crate::offline::verify::TRANSACTION_ENTRY_BYTES;
 
 /// `index.interval.bytes` where nobody says otherwise.
 const INDEX_INTERVAL_BYTES: u64 = 4096;
+/// Where an entry of a transaction index has the offset of its marker.
+const LAST_OFFSET_AT: usize = 18;
 
 /// The bytes of both index files of a segment that has these batches, one behind the other: as sparse as Kafka's, the time index
 /// ending with the largest timestamp.
@@ -126,6 +129,25 @@ impl History {
     pub(super) fn epochs(&self) -> &LeaderEpochs {
         &self.epochs
     }
+}
+
+/// A list of aborted transactions from the one that a file has and the one that its batches give: what is cut may have held a
+/// transaction's beginning or its marker, which the file still knows of. Entries that no segment beginning at `base` can have
+/// go, and those of markers from `end` on: their offsets are given again.
+pub(super) fn merge_aborted(file: &[u8], rebuilt: &[u8], base: Offset, end: Offset) -> Vec<u8> {
+    let mut entries: BTreeMap<i64, &[u8]> = BTreeMap::new();
+    let number = |entry: &[u8], at: usize| entry[at..at + 8].try_into().map_or(-1, i64::from_be_bytes);
+    for entry in rebuilt.chunks_exact(TRANSACTION_ENTRY_BYTES) {
+        entries.insert(number(entry, LAST_OFFSET_AT), entry);
+    }
+    for entry in file.chunks_exact(TRANSACTION_ENTRY_BYTES) {
+        let (producer, first, last) = (number(entry, 2), number(entry, 10), number(entry, LAST_OFFSET_AT));
+        let possible = entry.starts_with(&[0, 0]) && (0..=last).contains(&first) && (base.0..end.0).contains(&last);
+        if possible && entries.get(&last).is_none_or(|rebuilt| number(rebuilt, 2) == producer) {
+            entries.insert(last, entry);
+        }
+    }
+    entries.into_values().flatten().copied().collect()
 }
 
 /// An entry of a transaction index (Kafka's format, version 0): who, where its transaction began, the offset of the marker that

@@ -1,16 +1,20 @@
 //! Every kind of damage, made, repaired, and looked for again.
 
-use std::cell::Cell;
+mod crashes;
+
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use proptest::prelude::*;
 use ringlog_engine::batch::{BatchBuilder, batches as batches_of};
+use ringlog_engine::journal::checkpoint::Checkpoint;
+use ringlog_engine::journal::format::JournalId;
 use ringlog_engine::log::checkpoint::encode_partition_metadata;
 use ringlog_engine::log::producer_snapshot;
-use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
+use ringlog_engine::types::{Offset, PartitionId, ProducerId, TimestampMs};
 
 use super::*;
 use crate::offline::tests::{Data, LOG, TOPIC, batches};
@@ -20,13 +24,29 @@ const TIME_INDEX: &str = "00000000000000000000.timeindex";
 
 thread_local! {
     static STEPS: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// What was changed and what was synced, in order.
+    static TRACE: RefCell<Vec<(&'static str, PathBuf)>> = const { RefCell::new(Vec::new()) };
+    static BEFORE_LOCK: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
 /// A repair ends here, as in a crash, where a test says so.
-pub(super) fn step() -> io::Result<()> {
+pub(super) fn step(path: &Path) -> io::Result<()> {
+    TRACE.with_borrow_mut(|trace| trace.push(("change", path.to_owned())));
     let left = STEPS.get();
     STEPS.set(left.saturating_sub(1));
     if left == 0 { Err(io::Error::other("the test ends it here")) } else { Ok(()) }
+}
+
+/// A directory was synced.
+pub(super) fn synced(path: &Path) {
+    TRACE.with_borrow_mut(|trace| trace.push(("sync", path.to_owned())));
+}
+
+/// A broker may still run here, where a test says so.
+pub(super) fn before_lock() {
+    if let Some(run) = BEFORE_LOCK.take() {
+        run();
+    }
 }
 
 /// Every file below a directory.
@@ -325,7 +345,7 @@ fn journals_are_settled_before_anything_is_cut() {
     assert_eq!(data.file(LOG).unwrap(), [&batches[..2], &batches[3..]].concat().concat());
     assert!(!data.path().join("ringlog-journal.0").exists());
     let text = fs::read_to_string(data.path().join("recovery-point-offset-checkpoint")).unwrap();
-    assert_eq!(text, "0\n1\nt 0 0\n");
+    assert_eq!(text, "0\n1\nt 0 30\n");
 }
 
 #[test]
@@ -359,49 +379,145 @@ fn a_journal_without_a_sound_checkpoint_is_salvaged() {
     assert!(data.file(LOG).is_none());
 }
 
-/// RepairSurvivesCrashes: wherever it ends, what was sound is in the segments or still in the journal, and the next run gets to the same
-/// end.
+const SECOND: &str = "00000000000000000015.log";
+
 #[test]
-fn a_repair_may_end_at_any_step() {
+fn a_partition_that_is_half_compacted_is_left_alone() {
     let (batches, positions) = with_positions();
-    let whole = batches.concat();
-    let damaged = || {
-        let mut log = whole.clone();
-        log[positions[1] + 70] ^= 1;
-        log[positions[4]] ^= 0x40;
-        log.truncate(positions[7] + 20);
-        let data = Data::new(&log).with_indexes(&batches).crashed();
-        data.write("leader-epoch-checkpoint", b"nonsense");
-        data.write("00000000000000000003.snapshot", b"nonsense");
-        fs::write(data.path().join("recovery-point-offset-checkpoint"), "0\n1\nt 0 33\n").unwrap();
-        data.with_journal(&[(positions[7] as u64, 21, 60, &whole[positions[7]..])])
-    };
-    let finished = {
-        let data = damaged();
+    let mut log = batches.concat();
+    log[positions[4] + 70] ^= 1;
+    for left in ["00000000000000000000.log.swap", "00000000000000000000.index.cleaned"] {
+        let data = Data::new(&log).with_indexes(&batches);
+        data.write(left, &batches.concat());
+        data.write("00000000000000000015.log.deleted", b"of the old ones");
+        let before = snapshot(data.path());
+        for execute in [false, true] {
+            let (well, said) = run(data.path(), execute);
+            assert!(!well, "the exit status says it");
+            assert!(
+                said.contains(&format!("cannot repair: {left} is of a compaction")) && said.contains("start and stop"),
+                "{said}"
+            );
+        }
+        assert!(snapshot(data.path()) == before);
+        fs::remove_file(data.partition().join(left)).unwrap();
         data.repaired();
-        snapshot(data.path())
-    };
-    let mut steps = 0;
-    loop {
-        let data = damaged();
-        STEPS.set(steps);
-        let ended = repair(data.path(), true, &mut Vec::new());
-        STEPS.set(usize::MAX);
-        let shown: Vec<i64> = data.offsets();
-        for offset in [0, 6, 9, 15, 18, 21, 24, 27] {
-            assert!(shown.contains(&offset), "step {steps}: {shown:?}");
-        }
-        if ended.is_ok() {
-            break;
-        }
-        run(data.path(), true);
-        let mut after = snapshot(data.path());
-        after.retain(|name, _| !name.ends_with(".cleaned"));
-        assert_eq!(after.keys().collect::<Vec<_>>(), finished.keys().collect::<Vec<_>>(), "step {steps}");
-        assert!(after == finished, "step {steps}");
-        steps += 1;
     }
-    assert!(steps > 12, "{steps} steps");
+}
+
+/// An aborted transaction of producer 77 at offsets 0 and 1, and a batch of another's before its marker and one behind.
+fn aborted_transaction() -> [Vec<u8>; 4] {
+    let first = BatchBuilder::new(Offset(0)).producer(ProducerId(77), 2, 5).transactional();
+    let first = first.record(TimestampMs(1), None, None).record(TimestampMs(1), None, None).build();
+    let plain = |offset: i64| BatchBuilder::new(Offset(offset)).record(TimestampMs(1), None, Some(b"plain")).build();
+    let abort = BatchBuilder::new(Offset(3)).producer(ProducerId(77), 2, -1).transactional().control();
+    let abort = abort.record(TimestampMs(2), Some(&[0; 4]), Some(&[0, 0, 0, 0, 0, 8])).build();
+    [first, plain(2), abort, plain(4)]
+}
+
+#[test]
+fn lists_of_aborted_transactions_survive_what_is_cut() {
+    let list = "00000000000000000000.txnindex";
+    let mut entry = vec![0, 0];
+    entry.extend([77_i64, 0, 3, 4].into_iter().flat_map(i64::to_be_bytes));
+    // The batch before the marker, the marker, and the transaction's beginning.
+    for damaged in [1, 2, 0] {
+        let mut batches = aborted_transaction();
+        batches[damaged][65] ^= 1;
+        let build = || {
+            let data = Data::new(&batches.concat());
+            data.write(list, &entry);
+            data
+        };
+        let data = build();
+        data.repaired();
+        assert_eq!(data.file(list).as_ref(), Some(&entry), "batch {damaged}");
+        for steps in 0.. {
+            let data = build();
+            STEPS.set(steps);
+            let ended = repair(data.path(), true, &mut Vec::new());
+            STEPS.set(usize::MAX);
+            assert_eq!(data.file(list).as_ref(), Some(&entry), "batch {damaged}, step {steps}");
+            if ended.is_ok() {
+                break;
+            }
+        }
+    }
+
+    // Offsets that are given again take no old marker with them.
+    let mut batches = aborted_transaction();
+    batches[2][65] ^= 1;
+    let data = Data::new(&batches[..3].concat());
+    data.write(list, &entry);
+    data.repaired();
+    assert_eq!(data.file(list), None);
+}
+
+#[test]
+fn a_restored_base_offset_is_not_believed_for_an_empty_last_segment() {
+    let (batches, positions) = with_positions();
+    for rotten in [false, true] {
+        let mut log = batches[..5].concat();
+        log[positions[4] + 4] ^= 0x40;
+        if rotten {
+            log[positions[1] + 70] ^= 1;
+        }
+        let data = Data::new(&log);
+        for name in [SECOND, "00000000000000000015.index", "00000000000000000015.timeindex"] {
+            data.write(name, b"");
+        }
+        let said = data.repaired();
+        assert!(said.contains("restore: ") && !said.contains("remove: "), "{said}");
+        assert_eq!(data.file(SECOND), Some(Vec::new()));
+        assert_eq!(data.offsets().last(), Some(&12));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_repaired_before_journals_add_to_it() {
+    let (batches, positions) = with_positions();
+    let mut log = batches.concat();
+    log[positions[2] + 70] ^= 1;
+    let data = Data::new(&log).crashed().with_journal(&[]);
+    let path = data.path().join("recovery-point-offset-checkpoint");
+    fs::write(&path, "0\n2\nt 0 x\nother 1 7\n").unwrap();
+    data.repaired();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "0\n2\nother 1 7\nt 0 30\n");
+    assert_eq!(fs::read_to_string(path.with_extension("cut")).unwrap(), "0\n2\nt 0 x\nother 1 7\n");
+}
+
+#[test]
+fn nothing_that_was_read_before_the_lock_counts() {
+    let batches = batches();
+    let data = Data::new(&batches[..5].concat());
+    let path = data.partition().join(SECOND);
+    let rest = batches[5..].concat();
+    let torn = rest[..rest.len() - 5].to_vec();
+    BEFORE_LOCK.set(Some(Box::new(move || fs::write(path, torn).unwrap())));
+    let (_, said) = run(data.path(), false);
+    assert!(said.contains("2 segments") && said.contains(&format!("cut: {SECOND} ")), "{said}");
+}
+
+#[test]
+fn a_recovery_point_counts_for_every_journal() {
+    let batches = batches();
+    // The first journal has an old state of what the second one, to which the partition moved, knows as synced.
+    let checkpoint = |journal, partitions| Checkpoint { journal: JournalId([journal; 16]), partitions, ..Checkpoint::default() };
+    let data = Data::new(&batches.concat()).with_indexes(&batches).crashed().with_journal(&[]);
+    let (first, second) = (data.path().join("ringlog-journal.0"), data.path().join("ringlog-journal.1"));
+    fs::rename(&first, &second).unwrap();
+    let partitions = vec![(PartitionId { topic: TOPIC, index: 0 }, Offset(30), Offset(0))];
+    fs::write(second.join("checkpoint"), checkpoint(5, partitions).encode()).unwrap();
+    let data = data.with_journal(&[(0, 0, 3, &[0xee; 90])]);
+    for damaged in [false, true] {
+        if damaged {
+            // What is wrong with another journal changes nothing.
+            fs::create_dir(data.path().join("ringlog-journal.2")).unwrap();
+            fs::write(data.path().join("ringlog-journal.2/checkpoint"), "nonsense").unwrap();
+        }
+        let (_, said) = run(data.path(), false);
+        assert!(!said.contains("cut: "), "{said}");
+    }
 }
 
 #[test]

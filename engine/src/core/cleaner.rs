@@ -159,6 +159,10 @@ impl Core {
 
     /// Cleans the partition that needs it most. Returns whether there was one.
     async fn clean_one(self: &Rc<Self>, cleaner: &Cleaner) -> bool {
+        // ReplayLeavesCompactedAlone: until then a crash replays the last run's journals, from that run's recovery points.
+        if !self.begun.get() {
+            return false;
+        }
         let _turn = cleaner.turn.lock().await;
         let _cleaning = self.cleaning_lock.lock().await;
         let found = match cleaner.points(&self.disk).await {

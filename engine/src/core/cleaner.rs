@@ -337,20 +337,15 @@ impl Core {
         segment.set_max_timestamp(cleaned.newest.0, cleaned.newest.1);
         segment.set_first_timestamp(cleaned.oldest);
         // The names of the new files are durable before any of them changes: at start they show that it was not over.
-        let synced = self.disk.sync_dir(&directory).await;
-        let swapped = match synced {
-            Ok(()) => swap::swap(&self.disk, &slot.log, group, segment, &cleaned.kinds).await,
-            Err(error) => Err(SwapError::NotBegun(error)),
-        };
-        match swapped {
+        if let Err(error) = self.disk.sync_dir(&directory).await {
+            // What the folder has after a failed sync nobody knows, so no other one is begun.
+            slot.clean_after.set(Duration::MAX);
+            self.discard(slot, &directory, first.base_offset).await;
+            return Err(error.into());
+        }
+        match swap::swap(&self.disk, &slot.log, group, segment, &cleaned.kinds).await {
             Ok(()) => {}
-            Err(SwapError::NotBegun(error)) => {
-                // What the folder has after a failed sync nobody knows, so no other one is begun.
-                slot.clean_after.set(Duration::MAX);
-                self.discard(slot, &directory, first.base_offset).await;
-                return Err(error.into());
-            }
-            Err(SwapError::NotSynced(error)) => {
+            Err(SwapError::Undecided(error)) => {
                 slot.clean_after.set(Duration::MAX);
                 return Err(error.into());
             }

@@ -308,10 +308,10 @@ impl Core {
             if !(io.is_wanted)() {
                 return Err(CleanError::Abandoned);
             }
-            Files::create(&self.disk, &directory, first.base_offset).await
+            Files::create(&self.disk, &directory, group, first.base_offset).await
         };
         let made = match files {
-            Ok(files) => clean::clean_group(io, filter, &directory, group, interval, &files).await,
+            Ok(files) => clean::clean_group(io, filter, group, interval, &files).await,
             Err(error) => Err(error.into()),
         };
         let _files = slot.files_lock.lock().await;

@@ -26,6 +26,9 @@ use crate::types::{Offset, TimestampMs};
 
 /// The largest position that an index can hold.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+/// The largest batch that is compacted: what a request may take by default (`socket.request.max.bytes`). A length that is damaged
+/// would ask for a buffer as large as the segment.
+const BATCH_BYTES_MAX: usize = 100 << 20;
 /// The longest that a step is held back, and how often it is asked meanwhile whether it is still wanted.
 const WAIT_SECONDS_MAX: f64 = 3600.0;
 const WAIT_STEP: Duration = Duration::from_millis(100);
@@ -139,6 +142,9 @@ impl Source {
             Err(BatchError::TooShort { .. }) if !piece.is_end => batch::HEADER_BYTES,
             Err(error) => return Err(self.unfit(&error.to_string())),
         };
+        if needed > BATCH_BYTES_MAX {
+            return Err(self.unfit(&format!("a batch of {needed} bytes is larger than any that is compacted")));
+        }
         if self.position + needed as u64 > self.bytes {
             return Err(self.unfit("the segment ends within a batch"));
         }

@@ -1,6 +1,7 @@
 //! What the simulator with its own logs does not come to: lists of aborted transactions, and lengths that are damaged.
 
 use super::*;
+use crate::batch::BatchBuilder;
 use crate::disk::read_file;
 use crate::disk::sim::SimDisk;
 use crate::env::sim::Simulation;
@@ -33,5 +34,30 @@ fn a_list_of_aborted_transactions_that_an_earlier_try_left_does_not_stay() {
         put(&disk, "/00000000000000000000.txnindex", b"aborted").await;
         assert_eq!(create().await.aborted.unwrap().1, b"aborted");
         assert_eq!(read_file(&disk, Path::new(STALE)).await.unwrap(), b"");
+    });
+}
+
+#[test]
+fn a_damaged_length_asks_for_no_memory() {
+    let simulation = Simulation::new(1);
+    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    let env = simulation.env();
+    let mut bytes = BatchBuilder::new(Offset(0)).record(TimestampMs(1), Some(b"key"), Some(&[7; 100])).build();
+    bytes[8..12].copy_from_slice(&(500_i32 << 20).to_be_bytes());
+    bytes.resize(2 * BLOCK_BYTES, 0);
+    simulation.block_on(async move {
+        put(&disk, "/00000000000000000000.log", &bytes).await;
+        let io = CleanIo {
+            disk: &disk,
+            env: &env,
+            pool: &Pool::new(1 << 20),
+            step_bytes: BLOCK_BYTES,
+            bytes_per_second_max: f64::MAX,
+            is_wanted: &|| true,
+        };
+        let mut source = Source::open(&io, &segment(1 << 30)).await.unwrap();
+        let piece = source.next(&io).await.unwrap();
+        let refused = source.advance(&io, &piece, 0).unwrap_err();
+        assert!(matches!(&refused, CleanError::Unfit { position: 0, .. }), "{refused}");
     });
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::core::{Core, Slot};
 use crate::disk::Disk;
 use crate::disk::cache::Purpose;
+use crate::env;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::compaction::Cleanable;
 use crate::log::compaction::clean::{self, CleanError, CleanIo, Files};
@@ -274,6 +275,8 @@ impl Core {
         for group in &groups {
             filter = self.clean_group(&io, slot, group, filter, &mut done).await?;
         }
+        // To give its memory back takes milliseconds, which a core does not have.
+        let _ = env::in_background(&*self.env, move || drop(filter)).await;
         // With the files locked the name is still this partition's.
         let _files = slot.files_lock.lock().await;
         if slot.deleted.get() {

@@ -42,6 +42,8 @@ const PARTITIONS: usize = 3;
 const KEYS: u64 = 12;
 /// Cleanings begin so often.
 const BACKOFF: Duration = Duration::from_secs(2);
+/// How long a slow start takes at the most.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
 const DELETE_RETENTION_MS: i64 = 15_000;
 /// How long anything may take, by the simulation's clock: what takes longer does not end.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -197,8 +199,9 @@ impl World {
         }
     }
 
-    /// Boots as the broker does. `None` where a crash came first.
-    fn boot(&self, until: Option<Duration>) -> Option<Boot> {
+    /// Boots as the broker does, with a pause between opening and the begin of a new journal, as where there is much to open.
+    /// `None` where a crash came first.
+    fn boot(&self, until: Option<Duration>, pause: Duration) -> Option<Boot> {
         let env = self.simulation.env();
         let disk: Rc<dyn Disk> = self.disk.mount();
         let data = self.data.clone();
@@ -225,6 +228,7 @@ impl World {
                 };
                 partitions.push(core.open_partition(new).await.unwrap());
             }
+            core.env.sleep(pause).await;
             core.begin().await.unwrap();
             recover::finish(&disk, &data, 1).await.unwrap();
             Boot { core, partitions }
@@ -550,15 +554,20 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
     let mut power_lost = false;
     for life in 0..6 {
         while world.dice.below(4) == 0 {
-            let until = world.simulation.now() + Duration::from_micros(world.dice.below(30_000));
-            if world.boot(Some(until)).is_none() {
+            let (until, pause) = match world.dice.below(3) {
+                // Long enough for cleanings.
+                0 => (Duration::from_millis(world.dice.below(20_000)), PAUSE_MAX),
+                _ => (Duration::from_micros(world.dice.below(30_000)), Duration::ZERO),
+            };
+            if world.boot(Some(world.simulation.now() + until), pause).is_none() {
                 world.say("crash while booting");
             }
             world.simulation.crash();
             world.disk.crash();
             power_lost = true;
         }
-        let Some(boot) = world.boot(None) else { unreachable!() };
+        let pause = if world.dice.below(8) == 0 { PAUSE_MAX } else { Duration::ZERO };
+        let Some(boot) = world.boot(None, pause) else { unreachable!() };
         for model in &world.models {
             model.borrow_mut().producer.in_flight = false;
         }

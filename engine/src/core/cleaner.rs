@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::core::{Core, Slot};
 use crate::disk::Disk;
 use crate::disk::cache::Purpose;
+use crate::env;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::compaction::Cleanable;
 use crate::log::compaction::clean::{self, CleanError, CleanIo, Files};
@@ -159,6 +160,10 @@ impl Core {
 
     /// Cleans the partition that needs it most. Returns whether there was one.
     async fn clean_one(self: &Rc<Self>, cleaner: &Cleaner) -> bool {
+        // ReplayLeavesCompactedAlone: until then a crash replays the last run's journals, from that run's recovery points.
+        if !self.begun.get() {
+            return false;
+        }
         let _turn = cleaner.turn.lock().await;
         let _cleaning = self.cleaning_lock.lock().await;
         let found = match cleaner.points(&self.disk).await {
@@ -270,6 +275,8 @@ impl Core {
         for group in &groups {
             filter = self.clean_group(&io, slot, group, filter, &mut done).await?;
         }
+        // To give its memory back takes milliseconds, which a core does not have.
+        let _ = env::in_background(&*self.env, move || drop(filter)).await;
         // With the files locked the name is still this partition's.
         let _files = slot.files_lock.lock().await;
         if slot.deleted.get() {
@@ -304,10 +311,10 @@ impl Core {
             if !(io.is_wanted)() {
                 return Err(CleanError::Abandoned);
             }
-            Files::create(&self.disk, &directory, first.base_offset).await
+            Files::create(&self.disk, &directory, group, first.base_offset).await
         };
         let made = match files {
-            Ok(files) => clean::clean_group(io, filter, &directory, group, interval, &files).await,
+            Ok(files) => clean::clean_group(io, filter, group, interval, &files).await,
             Err(error) => Err(error.into()),
         };
         let _files = slot.files_lock.lock().await;
@@ -333,20 +340,15 @@ impl Core {
         segment.set_max_timestamp(cleaned.newest.0, cleaned.newest.1);
         segment.set_first_timestamp(cleaned.oldest);
         // The names of the new files are durable before any of them changes: at start they show that it was not over.
-        let synced = self.disk.sync_dir(&directory).await;
-        let swapped = match synced {
-            Ok(()) => swap::swap(&self.disk, &slot.log, group, segment, &cleaned.kinds).await,
-            Err(error) => Err(SwapError::NotBegun(error)),
-        };
-        match swapped {
+        if let Err(error) = self.disk.sync_dir(&directory).await {
+            // What the folder has after a failed sync nobody knows, so no other one is begun.
+            slot.clean_after.set(Duration::MAX);
+            self.discard(slot, &directory, first.base_offset).await;
+            return Err(error.into());
+        }
+        match swap::swap(&self.disk, &slot.log, group, segment, &cleaned.kinds).await {
             Ok(()) => {}
-            Err(SwapError::NotBegun(error)) => {
-                // What the folder has after a failed sync nobody knows, so no other one is begun.
-                slot.clean_after.set(Duration::MAX);
-                self.discard(slot, &directory, first.base_offset).await;
-                return Err(error.into());
-            }
-            Err(SwapError::NotSynced(error)) => {
+            Err(SwapError::Undecided(error)) => {
                 slot.clean_after.set(Duration::MAX);
                 return Err(error.into());
             }

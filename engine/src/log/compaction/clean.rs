@@ -26,6 +26,9 @@ use crate::types::{Offset, TimestampMs};
 
 /// The largest position that an index can hold.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+/// The largest batch that is compacted: what a request may take by default (`socket.request.max.bytes`). A length that is damaged
+/// would ask for a buffer as large as the segment.
+const BATCH_BYTES_MAX: usize = 100 << 20;
 /// The longest that a step is held back, and how often it is asked meanwhile whether it is still wanted.
 const WAIT_SECONDS_MAX: f64 = 3600.0;
 const WAIT_STEP: Duration = Duration::from_millis(100);
@@ -139,6 +142,9 @@ impl Source {
             Err(BatchError::TooShort { .. }) if !piece.is_end => batch::HEADER_BYTES,
             Err(error) => return Err(self.unfit(&error.to_string())),
         };
+        if needed > BATCH_BYTES_MAX {
+            return Err(self.unfit(&format!("a batch of {needed} bytes is larger than any that is compacted")));
+        }
         if self.position + needed as u64 > self.bytes {
             return Err(self.unfit("the segment ends within a batch"));
         }
@@ -280,18 +286,33 @@ pub(crate) struct Files {
     log: Rc<dyn File>,
     offsets: Rc<dyn File>,
     times: Rc<dyn File>,
+    /// What the segments know of aborted transactions, where they know any, and the file for it.
+    aborted: Option<(Rc<dyn File>, Vec<u8>)>,
 }
 
 impl Files {
-    /// Makes them, empty. The partition's files are locked, so that they are the partition's.
-    pub(crate) async fn create(disk: &Rc<dyn Disk>, directory: &Path, base: Offset) -> io::Result<Self> {
+    /// Makes them, empty, for the segment that a group becomes. The partition's files are locked, so that they are the
+    /// partition's.
+    pub(crate) async fn create(disk: &Rc<dyn Disk>, directory: &Path, group: &[Arc<Segment>], base: Offset) -> io::Result<Self> {
         let path = |kind| path_of(directory, base, kind, FileState::Cleaned);
+        let aborted = transaction_indexes(disk, group).await?;
+        let transactions = path(FileKind::TransactionIndex);
+        let aborted = if aborted.is_empty() {
+            // One that an earlier try left would say at start that this one was not over.
+            match disk.remove_file(&transactions).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => None,
+            }
+        } else {
+            Some((disk.open(&transactions, OpenOptions::WRITE).await?, aborted))
+        };
         let files = Self {
             log: disk.open(&path(FileKind::Log), OpenOptions::DIRECT).await?,
             offsets: disk.open(&path(FileKind::OffsetIndex), OpenOptions::WRITE).await?,
             times: disk.open(&path(FileKind::TimeIndex), OpenOptions::WRITE).await?,
+            aborted,
         };
-        for file in [&files.log, &files.offsets, &files.times] {
+        for file in [&files.log, &files.offsets, &files.times].into_iter().chain(files.aborted.as_ref().map(|(file, _)| file)) {
             // An earlier try may have left something.
             file.set_len(0).await?;
         }
@@ -303,7 +324,6 @@ impl Files {
 pub(crate) async fn clean_group(
     io: &CleanIo<'_>,
     filter: Box<Filter>,
-    directory: &Path,
     group: &[Arc<Segment>],
     index_interval_bytes: u64,
     files: &Files,
@@ -348,15 +368,11 @@ pub(crate) async fn clean_group(
         (making, offsets, times)
     };
     let (making, offsets, times) = in_background(io, work).await?;
-    let aborted = transaction_indexes(io, group).await?;
     let mut kinds = vec![FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::Log];
     write_index(&files.offsets, &offsets).await?;
     write_index(&files.times, &times).await?;
-    if !aborted.is_empty() {
-        let path = path_of(directory, base, FileKind::TransactionIndex, FileState::Cleaned);
-        let file = io.disk.open(&path, OpenOptions::WRITE).await?;
-        file.set_len(0).await?;
-        write_index(&file, &aborted).await?;
+    if let Some((file, aborted)) = &files.aborted {
+        write_index(file, aborted).await?;
         kinds.insert(0, FileKind::TransactionIndex);
     }
     let cleaned = Cleaned {
@@ -400,10 +416,10 @@ async fn write_index(file: &Rc<dyn File>, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What the segments' lists of aborted transactions hold, one behind the other: an entry says all by itself.
-async fn transaction_indexes(io: &CleanIo<'_>, group: &[Arc<Segment>]) -> io::Result<Vec<u8>> {
+async fn transaction_indexes(disk: &Rc<dyn Disk>, group: &[Arc<Segment>]) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     for segment in group {
-        match crate::disk::read_file(io.disk, &segment.path.with_extension("txnindex")).await {
+        match crate::disk::read_file(disk, &segment.path.with_extension("txnindex")).await {
             Ok(bytes) => all.extend_from_slice(&bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -425,3 +441,6 @@ impl crate::log::published::LiveIndex {
         (offsets, times)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! New files take the place of old ones. The names and steps are Kafka's; what is durable between them is
 //! ours, so that after any crash the log is the old one or the new one:
 //!
-//! 1. `.cleaned`: log and indexes are written and synced, then their names ([`super::clean`]).
+//! 1. `.cleaned`: log and indexes are written and synced ([`super::clean`]), then their names. Until then it can be thrown away
+//!    ([`discard`]); afterwards only the next start may do that.
 //! 2. They are renamed to `.swap`, and the names synced. From here on the new ones count.
 //! 3. The old segments but the first are renamed to `.deleted`, and the names synced.
 //! 4. `.swap` is renamed to the names in use, in the place of the first old segment; readers see it; the names are synced.
 //! 5. What is `.deleted` is removed.
 //!
-//! At start ([`finish`]): where a `.cleaned` is left, step 2 was not over, and what was made of these segments goes. Else what is
-//! `.swap` is finished: the segments that it covers go, and it gets its name. `.deleted` goes.
+//! At start ([`finish`]): where a `.cleaned` is left, step 2 was not over, and what was made of these segments goes, `.cleaned`
+//! last, durably, so that another crash does not change that. Else what is `.swap` is finished: the segments that it covers go,
+//! and it gets its name. `.deleted` goes.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -36,12 +38,11 @@ pub(crate) fn path_of(directory: &Path, base_offset: Offset, kind: FileKind, sta
 /// Why a swap did not come to its end.
 #[derive(Debug)]
 pub(crate) enum SwapError {
-    /// The log is as it was.
-    NotBegun(io::Error),
+    /// The log is whole, the old one or the new one, but which of the names last nobody knows: the next start decides. Until
+    /// then nothing is removed, and nothing cleaned.
+    Undecided(io::Error),
     /// The names on the disk are somewhere in between: the next start finishes it.
     Unfinished(io::Error),
-    /// The new segment is in place, but nobody knows whether it stays: the next start looks.
-    NotSynced(io::Error),
 }
 
 /// Steps 2 to 5, with the partition's files locked. `kinds` are the files that were made.
@@ -57,9 +58,9 @@ pub(crate) async fn swap(
     let base = new.base_offset;
     for &kind in kinds {
         let renamed = disk.rename(&path(base, kind, FileState::Cleaned), &path(base, kind, FileState::Swap)).await;
-        renamed.map_err(SwapError::NotBegun)?;
+        renamed.map_err(SwapError::Undecided)?;
     }
-    disk.sync_dir(&directory).await.map_err(SwapError::NotBegun)?;
+    disk.sync_dir(&directory).await.map_err(SwapError::Undecided)?;
     for segment in old {
         segment.set_standing(Standing::Replacing);
     }
@@ -71,7 +72,7 @@ pub(crate) async fn swap(
         return Err(SwapError::Unfinished(error));
     }
     log.borrow_mut().replace_segments(old, new);
-    disk.sync_dir(&directory).await.map_err(SwapError::NotSynced)?;
+    disk.sync_dir(&directory).await.map_err(SwapError::Undecided)?;
     for segment in &old[1..] {
         for kind in KINDS {
             // Whatever stays is removed by the next start.
@@ -108,12 +109,10 @@ async fn rename_all(
     Ok(())
 }
 
-/// Removes what was made of a segment and is not used, as far as that can be done.
+/// Removes what was made of a segment and is not used, as far as that can be done. Nothing of it has become `.swap`.
 pub(crate) async fn discard(disk: &Rc<dyn Disk>, directory: &Path, base: Offset) {
-    for state in [FileState::Swap, FileState::Cleaned] {
-        for kind in KINDS {
-            let _ = disk.remove_file(&path_of(directory, base, kind, state)).await;
-        }
+    for kind in KINDS {
+        let _ = disk.remove_file(&path_of(directory, base, kind, FileState::Cleaned)).await;
     }
 }
 
@@ -125,14 +124,10 @@ pub(crate) async fn finish(disk: &Rc<dyn Disk>, pool: &Pool, directory: &Path, n
     let files: Vec<SegmentFile> = names.iter().filter_map(|entry| SegmentFile::parse(&entry.name)).collect();
     let in_state = |state| files.iter().filter(move |file| file.state == state);
     let unfinished: BTreeSet<Offset> = in_state(FileState::Cleaned).map(|file| file.base_offset).collect();
+    let (unused, mut to_rename): (Vec<SegmentFile>, Vec<SegmentFile>) =
+        in_state(FileState::Swap).copied().partition(|file| unfinished.contains(&file.base_offset));
     let mut gone: BTreeSet<SegmentFile> = in_state(FileState::Cleaned).chain(in_state(FileState::Deleted)).copied().collect();
-    let mut to_rename = Vec::new();
-    for file in in_state(FileState::Swap) {
-        if unfinished.contains(&file.base_offset) {
-            gone.insert(*file);
-            continue;
-        }
-        to_rename.push(*file);
+    for file in &to_rename {
         if file.kind == FileKind::Log {
             let end = end_of(disk, pool, &directory.join(file.name()), file.base_offset).await?;
             let covered = |old: &&SegmentFile| old.base_offset > file.base_offset && old.base_offset < end;
@@ -142,11 +137,10 @@ pub(crate) async fn finish(disk: &Rc<dyn Disk>, pool: &Pool, directory: &Path, n
     if gone.is_empty() && to_rename.is_empty() {
         return Ok(false);
     }
-    for file in gone {
-        disk.remove_file(&directory.join(file.name())).await?;
-    }
-    // Should another crash come: what is covered is gone before what covers it has its name.
-    disk.sync_dir(directory).await?;
+    // Should another crash come: a `.swap` that is not used is gone before the `.cleaned` that says so, and what is covered
+    // before what covers it has its name.
+    remove(disk, directory, unused).await?;
+    remove(disk, directory, gone).await?;
     to_rename.sort_by_key(|file| KINDS.iter().position(|kind| *kind == file.kind));
     for file in &to_rename {
         tracing::info!(file = %directory.join(file.name()).display(), "a compaction that a crash interrupted is finished");
@@ -154,6 +148,18 @@ pub(crate) async fn finish(disk: &Rc<dyn Disk>, pool: &Pool, directory: &Path, n
     }
     disk.sync_dir(directory).await?;
     Ok(true)
+}
+
+/// Removes files, durably.
+async fn remove(disk: &Rc<dyn Disk>, directory: &Path, files: impl IntoIterator<Item = SegmentFile>) -> io::Result<()> {
+    let mut files = files.into_iter().peekable();
+    if files.peek().is_none() {
+        return Ok(());
+    }
+    for file in files {
+        disk.remove_file(&directory.join(file.name())).await?;
+    }
+    disk.sync_dir(directory).await
 }
 
 /// The offset after the last batch of a segment's file, which was synced before it got its name.
@@ -166,9 +172,15 @@ async fn end_of(disk: &Rc<dyn Disk>, pool: &Pool, path: &Path, base: Offset) -> 
             Ok(_) => {}
             Err(Stop::End) => return Ok(scanner.next_offset()),
             Err(Stop::Damage(reason)) => {
-                let reason = format!("{}: damage at position {}: {reason}", path.display(), scanner.position());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                let damage = format!("{}: damage at position {}: {reason}", path.display(), scanner.position());
+                let advice = "compaction made it, a crash came before it was in use, and nothing was changed. Bring the partition's \
+                              folder back from a backup. Or keep a copy of it, remove the .swap, .index and .timeindex files of \
+                              this offset, and take the suffix .deleted off what has it: the log is as before, if all is there";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{damage} ({advice})")));
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

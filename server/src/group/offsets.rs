@@ -27,6 +27,16 @@ struct Committed {
     expires: Option<TimestampMs>,
 }
 
+impl Committed {
+    /// Whether it was kept for long enough, where nobody needs it since then: for as long as its client said, else for the retention.
+    fn is_over(&self, since: TimestampMs, now: TimestampMs, retention_ms: i64) -> bool {
+        match self.expires {
+            Some(expires) => now >= expires,
+            None => now.0.saturating_sub(since.0) >= retention_ms,
+        }
+    }
+}
+
 /// The committed offsets of a group.
 pub(super) struct Offsets {
     topics: BTreeMap<Name, BTreeMap<i32, Committed>>,
@@ -123,7 +133,8 @@ impl Offsets {
     }
 
     /// Forgets those that were kept for long enough (KIP-211): of a group that is in use none, but those of topics that its
-    /// consumers do not want any more; of a group without members those from before it lost them; others by their own time.
+    /// consumers do not want any more; of a group without members those from before it lost them; others by their own time. Where a
+    /// client said how long, that counts in place of the retention.
     pub(super) fn expire(
         &mut self,
         group: &str,
@@ -132,15 +143,19 @@ impl Offsets {
         retention_ms: i64,
         records: &mut Vec<RawRecord>,
     ) {
-        let is_old = |since: TimestampMs| now.0.saturating_sub(since.0) >= retention_ms;
         let subscribed: Option<BTreeSet<String>> =
             if classic.state() == State::Stable { classic.subscribed_topics() } else { None };
         let deserted_since = classic.state_since().filter(|_| classic.state() == State::Empty);
-        self.remove_if(group, records, |topic, committed| match (committed.expires, classic.protocol_type(), classic.state()) {
-            (Some(expires), ..) => now >= expires,
-            (None, None, State::Empty) => is_old(committed.at),
-            (None, Some(_), State::Empty) => is_old(deserted_since.map_or(committed.at, |since| since.max(committed.at))),
-            _ => subscribed.as_ref().is_some_and(|topics| !topics.contains(&**topic)) && is_old(committed.at),
+        self.remove_if(group, records, |topic, committed| match (classic.protocol_type(), classic.state()) {
+            (None, State::Empty) => committed.is_over(committed.at, now, retention_ms),
+            (Some(_), State::Empty) => {
+                let since = deserted_since.map_or(committed.at, |since| since.max(committed.at));
+                committed.is_over(since, now, retention_ms)
+            }
+            _ => {
+                let is_unwanted = subscribed.as_ref().is_some_and(|topics| !topics.contains(&**topic));
+                is_unwanted && committed.is_over(committed.at, now, retention_ms)
+            }
         });
     }
 
@@ -153,9 +168,8 @@ impl Offsets {
         retention_ms: i64,
         records: &mut Vec<RawRecord>,
     ) {
-        self.remove_if(group, records, |topic, committed| match committed.expires {
-            Some(expires) => now >= expires,
-            None => now.0.saturating_sub(committed.at.0) >= retention_ms && !is_wanted(topic),
+        self.remove_if(group, records, |topic, committed| {
+            committed.is_over(committed.at, now, retention_ms) && !is_wanted(topic)
         });
     }
 

@@ -159,6 +159,29 @@ fn offsets_of_no_member_expire_by_their_own_time_and_by_the_clients() {
 }
 
 #[test]
+fn a_retention_of_the_client_ends_no_offset_that_is_in_use() {
+    let mut driver = Driver::new(settings());
+    let members = driver.stable(1);
+    let short = |offsets| {
+        Request::Commit(Commit { identity: identity(&members[0]), knows_epochs: false, retention_ms: Some(1000), offsets })
+    };
+    committed(driver.ask(short(vec![offset("t", 0, 1), offset("old", 0, 1)])));
+    driver.seconds(5);
+    expire(&mut driver);
+    assert_eq!(fetch(&mut driver), [("t".to_owned(), 0, 1)], "but one of a topic that nobody wants");
+    // While members come and go, what they want is not known.
+    committed(driver.ask(short(vec![offset("old", 0, 1)])));
+    let call = driver.start(Request::Join(Box::new(join(""))));
+    driver.seconds(2);
+    expire(&mut driver);
+    assert!(driver.waits(call));
+    assert_eq!(fetch(&mut driver).len(), 2);
+    driver.seconds(100);
+    expire(&mut driver);
+    assert_eq!(fetch(&mut driver), [], "the group is empty");
+}
+
+#[test]
 fn offsets_go_with_their_topic_and_not_with_another_of_its_name() {
     let mut driver = Driver::new(settings());
     let of = |id: u8, partition| CommitOffset { topic_id: [id; 16], ..offset("t", partition, 1) };

@@ -23,6 +23,9 @@ use super::{Name, Now, RawRecord, Settings, Usage};
 /// What a group takes beside its members and offsets.
 pub(super) const GROUP_BYTES: usize = 1024;
 
+/// How many protocols a member may speak; real ones speak two or three.
+const PROTOCOLS_MAX: usize = 100;
+
 /// What comes of inputs. The answers may go when the records, and all before them, are committed.
 #[derive(Default)]
 pub struct Output {
@@ -116,6 +119,11 @@ impl Shard {
                 out.replies.push((call, answer));
             }
             Request::Sync(_) | Request::Heartbeat(_) | Request::Leave(_) => {
+                // Of a group that there is not, nobody is a member, and each leaver is told so.
+                let of_no_group = match &request {
+                    Request::Leave(leavers) => Ok(Reply::Left(vec![ErrorCode::UNKNOWN_MEMBER_ID; leavers.len()])),
+                    _ => Err(ErrorCode::UNKNOWN_MEMBER_ID),
+                };
                 let served = self.with_group(group, now, out, |group, scope| match request {
                     request if group.consumer.is_some() => {
                         let answer = ask_as_classic(group, &request, scope);
@@ -128,7 +136,7 @@ impl Shard {
                     _ => unreachable!("matched above"),
                 });
                 if served.is_none() {
-                    out.replies.push((call, Err(ErrorCode::UNKNOWN_MEMBER_ID)));
+                    out.replies.push((call, of_no_group));
                 }
             }
         }
@@ -178,6 +186,8 @@ impl Shard {
             Some(ErrorCode::INVALID_GROUP_ID)
         } else if !bounds.contains(&join.session_timeout) {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
+        } else if join.protocols.len() > PROTOCOLS_MAX {
+            Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
         } else if !self.groups.contains_key(group) {
             if !join.member.is_empty() {
                 Some(ErrorCode::UNKNOWN_MEMBER_ID)

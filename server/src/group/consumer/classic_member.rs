@@ -90,10 +90,13 @@ impl Consumer {
 
     /// Whether it is a consumer that speaks what all classic members do.
     fn speaks_classic(&self, join: &Join) -> bool {
-        let others =
-            || self.seats.iter().filter(|(id, _)| **id != join.member).filter_map(|(_, seat)| seat.member.classic.as_ref());
-        let is_common = |name: &Name| others().all(|classic| classic.protocols.iter().any(|(other, _)| other == name));
-        *join.protocol_type == *PROTOCOL_TYPE && join.protocols.iter().any(|(name, _)| is_common(name))
+        let mut common: BTreeSet<&Name> = join.protocols.iter().map(|(name, _)| name).collect();
+        let others = self.seats.iter().filter(|(id, _)| **id != join.member);
+        for classic in others.filter_map(|(_, seat)| seat.member.classic.as_ref()) {
+            let spoken: BTreeSet<&Name> = classic.protocols.iter().map(|(name, _)| name).collect();
+            common.retain(|name| spoken.contains(name));
+        }
+        *join.protocol_type == *PROTOCOL_TYPE && !common.is_empty()
     }
 
     /// SyncGroup: what the member holds by now, in the bytes that a leader would have made.

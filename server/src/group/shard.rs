@@ -23,6 +23,8 @@ use super::{Name, Now, RawRecord, Settings, Usage};
 /// What a group takes beside its members and offsets.
 pub(super) const GROUP_BYTES: usize = 1024;
 
+/// The largest record that is written, whatever fits into the log: a group's members with what they say and have.
+const RECORD_BYTES_MAX: usize = 16 << 20;
 /// How many protocols a member may speak; real ones speak two or three.
 const PROTOCOLS_MAX: usize = 100;
 
@@ -66,6 +68,8 @@ pub struct Shard {
     pub(super) usage: Usage,
     pub(super) topics: Arc<dyn TopicView>,
     topics_version: u64,
+    /// The largest record that is written.
+    record_bytes_max: usize,
     pub(super) groups: BTreeMap<Name, Group>,
     timers: TimerQueue,
     new_id: Box<dyn FnMut() -> u128>,
@@ -76,7 +80,14 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Rc<Settings>, usage: Usage, new_id: Box<dyn FnMut() -> u128>) -> Self {
         let topics = Arc::new(NoTopics);
-        Self { settings, usage, topics, topics_version: 0, groups: BTreeMap::new(), timers: TimerQueue::default(), new_id }
+        let (groups, timers) = (BTreeMap::new(), TimerQueue::default());
+        Self { settings, usage, topics, topics_version: 0, record_bytes_max: RECORD_BYTES_MAX, groups, timers, new_id }
+    }
+
+    /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. Only the new protocol's
+    /// records of what members hold are not looked at; they take eight bytes for a partition.
+    pub fn set_record_bytes_max(&mut self, bytes: usize) {
+        self.record_bytes_max = bytes.min(RECORD_BYTES_MAX);
     }
 
     /// Has the topics as they are now. Groups look at them with the next heartbeat.
@@ -159,6 +170,7 @@ impl Shard {
             usage: &self.usage,
             topics: &*self.topics,
             topics_version: self.topics_version,
+            record_bytes_max: self.record_bytes_max,
             timers: &mut self.timers,
             out,
             now,
@@ -228,7 +240,8 @@ impl Shard {
             None if knows_epochs => return Err(ErrorCode::GROUP_ID_NOT_FOUND),
             None => return Err(ErrorCode::ILLEGAL_GENERATION),
         }
-        let metadata_bytes_max = self.settings.offset_metadata_bytes_max;
+        // Beside the metadata there are the group's name and the topic's.
+        let metadata_bytes_max = self.settings.offset_metadata_bytes_max.min(self.record_bytes_max / 2);
         let bytes: usize = offsets.iter().map(|offset| offset.metadata.len() + 128).sum();
         if self.is_full(bytes) && offsets.iter().any(|offset| !self.has_offset(group, &offset.topic, offset.partition)) {
             // Retriable: groups end and offsets expire.

@@ -227,11 +227,13 @@ impl Classic {
         }
         self.touch(&id, scope);
         let is_same = self.members.get(&id).is_some_and(|member| self.wants_the_same(&old, member, &protocol));
-        if self.state != State::Stable || !is_same || self.select_protocol() != self.protocol {
+        let is_same = self.state == State::Stable && is_same && self.select_protocol() == self.protocol;
+        // One that became too large is for the leader to make smaller.
+        let record = is_same.then(|| self.record(scope.group)).filter(|record| record.bytes() <= scope.record_bytes_max);
+        let Some(record) = record else {
             self.await_join(call, &id, scope);
             return self.rebalance(scope);
-        }
-        let record = self.record(scope.group);
+        };
         self.write(record, scope);
         let is_leader = self.leader.as_ref() == Some(&id);
         let mut joined = self.joined(&id, knows_skip && is_leader);

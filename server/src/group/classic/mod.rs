@@ -28,8 +28,6 @@ use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
 use super::{Name, Now, Output, RawRecord, Settings, TopicView, Usage};
 
-/// The largest record of a group that is written: its members with what they say and have.
-const RECORD_BYTES_MAX: usize = 16 << 20;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 512;
 /// What a protocol takes beside its name and what the member says of itself in it.
@@ -45,6 +43,8 @@ pub(super) struct Scope<'a> {
     pub(super) topics: &'a dyn TopicView,
     /// Grows when the topics change.
     pub(super) topics_version: u64,
+    /// The largest record that is written.
+    pub(super) record_bytes_max: usize,
     pub(super) timers: &'a mut TimerQueue,
     pub(super) out: &'a mut Output,
     pub(super) now: Now,
@@ -292,11 +292,13 @@ impl Classic {
             self.members.iter_mut().filter_map(|(id, member)| Some((id.clone(), member.syncing.take()?))).collect();
         let since = self.state_since.replace(scope.now.wall);
         let record = self.record(scope.group);
-        if record.value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX) {
+        if record.bytes() > scope.record_bytes_max {
             tracing::warn!(
                 group = %scope.group,
-                "the assignment of a group with {} members takes more than {RECORD_BYTES_MAX} bytes and is refused",
-                self.members.len()
+                "the assignment of a group with {} members takes {} bytes and is refused: a record has at most {}",
+                self.members.len(),
+                record.bytes(),
+                scope.record_bytes_max
             );
             self.state_since = since;
             for (_, call) in waiting {

@@ -90,6 +90,16 @@ impl Member {
         MEMBER_BYTES + topics + protocols + names + optional + PARTITION_BYTES * partitions
     }
 
+    /// What the record of what it says takes, or more.
+    fn record_bytes(&self, id: &str, group: &str) -> usize {
+        let length = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
+        let topics: usize = self.topics.iter().map(|topic| topic.len() + 8).sum();
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len() + 16).sum();
+        let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
+        group.len() + id.len() + self.client_id.len() + self.client_host.len() + topics + protocols + optional + 256
+    }
+
     fn is_classic(&self) -> bool {
         self.classic.is_some()
     }
@@ -287,6 +297,10 @@ impl Consumer {
         if before.is_none() && self.seats.len() >= members_max {
             let message = format!("The consumer group has reached its maximum capacity of {members_max} members.");
             return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message);
+        }
+        if member.record_bytes(id, scope.group) > scope.record_bytes_max {
+            let message = format!("The member takes more than the {} bytes of a record.", scope.record_bytes_max);
+            return refuse(ErrorCode::INVALID_REQUEST, message);
         }
         let had_bytes = before.map_or(0, |seat| seat.member.bytes(id));
         let topics_before = before.map(|seat| &seat.member.topics);

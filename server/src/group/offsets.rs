@@ -180,7 +180,7 @@ impl Offsets {
             });
             return all.collect();
         };
-        let found = topics.into_iter().map(|(topic, partitions)| {
+        let found = each_once(topics).into_iter().map(|(topic, partitions)| {
             let known = self.topics.get(&topic);
             let found = partitions.iter().map(|partition| fetched(*partition, known.and_then(|known| known.get(partition))));
             let found = found.collect();
@@ -212,9 +212,20 @@ impl Offsets {
     }
 }
 
+/// Each partition once, though a client may name it often: an answer is much larger than the asking.
+fn each_once(topics: Vec<(Name, Vec<i32>)>) -> Vec<(Name, Vec<i32>)> {
+    let mut asked: BTreeMap<Name, BTreeSet<i32>> = BTreeMap::new();
+    let once = topics.into_iter().map(|(topic, mut partitions)| {
+        let asked = asked.entry(topic.clone()).or_default();
+        partitions.retain(|partition| asked.insert(*partition));
+        (topic, partitions)
+    });
+    once.collect()
+}
+
 /// What is answered for a partition of a group that there may not be.
 pub(super) fn fetch_nothing(topics: Option<Vec<(Name, Vec<i32>)>>) -> Vec<(Name, Vec<FetchedOffset>)> {
-    let topics = topics.unwrap_or_default().into_iter();
+    let topics = each_once(topics.unwrap_or_default()).into_iter();
     topics.map(|(topic, partitions)| (topic, partitions.iter().map(|partition| fetched(*partition, None)).collect())).collect()
 }
 

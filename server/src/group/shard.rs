@@ -248,10 +248,15 @@ impl Shard {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         self.create(group);
+        let topics = self.topics.clone();
         let Some(found) = self.groups.get_mut(group) else { return Err(ErrorCode::UNKNOWN_SERVER_ERROR) };
         let expires =
             retention_ms.map(|retention_ms| ringlog_engine::types::TimestampMs(now.wall.0.saturating_add(retention_ms)));
         let codes = offsets.into_iter().map(|offset| {
+            // The topic was deleted after it was found; there may be another one of that name.
+            if offset.topic_id != Uuid::default() && topics.name_of(offset.topic_id).is_none() {
+                return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            }
             if offset.metadata.len() > metadata_bytes_max {
                 return ErrorCode::OFFSET_METADATA_TOO_LARGE;
             }

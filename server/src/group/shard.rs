@@ -23,8 +23,9 @@ use super::{Name, Now, RawRecord, Settings, Usage};
 /// What a group takes beside its members and offsets.
 pub(super) const GROUP_BYTES: usize = 1024;
 
-/// The largest record that is written, whatever fits into the log: a group's members with what they say and have.
-const RECORD_BYTES_MAX: usize = 16 << 20;
+/// The largest record that is written, whatever fits into a segment: a group's members with what they say and have. The smallest
+/// journal takes two of them.
+const RECORD_BYTES_MAX: usize = 8 << 20;
 /// How many protocols a member may speak; real ones speak two or three.
 const PROTOCOLS_MAX: usize = 100;
 
@@ -84,8 +85,8 @@ impl Shard {
         Self { settings, usage, topics, topics_version: 0, record_bytes_max: RECORD_BYTES_MAX, groups, timers, new_id }
     }
 
-    /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. Only the new protocol's
-    /// records of what members hold are not looked at; they take eight bytes for a partition.
+    /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. What patterns match, and
+    /// what topics grow to later, is not looked at.
     pub fn set_record_bytes_max(&mut self, bytes: usize) {
         self.record_bytes_max = bytes.min(RECORD_BYTES_MAX);
     }

@@ -58,8 +58,10 @@ impl Consumer {
             (member.place.epoch, member.place.previous_epoch) = (JOINS, JOINS);
         }
         update(&mut member, &join, &wish);
-        if self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope).is_err() {
-            return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
+        if let Err(refusal) = self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope) {
+            // A member that is in stays, and comes again.
+            let waits = refusal.code == ErrorCode::GROUP_MAX_SIZE_REACHED && self.seats.contains_key(&id);
+            return Err(if waits { ErrorCode::COORDINATOR_NOT_AVAILABLE } else { refusal.code });
         }
 
         // From here on nothing is refused.

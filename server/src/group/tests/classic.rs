@@ -395,6 +395,33 @@ fn a_member_is_not_put_out_because_memory_is_full() {
 }
 
 #[test]
+fn a_group_that_became_too_large_for_its_record_is_assigned_anew() {
+    let mut driver = Driver::new(settings());
+    let members = driver.join_all(vec![static_join("a", ""), static_join("b", "")]);
+    let leader = members.iter().find(|member| member.leader == member.member).expect("somebody leads");
+    let identity = |member: &Joined| Identity { instance: None, ..identity(member) };
+    let part = |bytes: usize| vec![(leader.member.clone(), Bytes::from(vec![7; bytes]))];
+    let sync = |bytes| Request::Sync(Sync { identity: identity(leader), assignments: part(bytes), ..Sync::default() });
+    synced(driver.ask(sync(500)));
+    driver.shard.set_record_bytes_max(1000);
+    let host = "h".repeat(600);
+    let back = Join { client_host: host.as_str().into(), ..static_join("a", "") };
+    let call = driver.start(Request::Join(Box::new(back)));
+    assert!(driver.waits(call), "it joins with all the others");
+    assert_eq!(driver.log.len(), 1);
+
+    // What a leader says is refused, and asked for again.
+    let mut driver = Driver::new(settings());
+    let members = driver.join_all(vec![join("")]);
+    driver.shard.set_record_bytes_max(1000);
+    let parts = |bytes: usize| vec![(members[0].member.clone(), Bytes::from(vec![7; bytes]))];
+    assert_eq!(error(driver.ask(super::sync(&members[0], parts(1000)))), ErrorCode::UNKNOWN_SERVER_ERROR);
+    let again = joined(driver.ask(Request::Join(Box::new(join(&members[0].member)))));
+    synced(driver.ask(super::sync(&again, parts(100))));
+    assert!(driver.log.iter().all(|record| record.bytes() <= 1000));
+}
+
+#[test]
 fn members_are_known_after_a_restart_and_their_sessions_begin_anew() {
     let mut driver = Driver::new(settings());
     let members = driver.stable(2);

@@ -10,7 +10,7 @@ use ringlog_protocol::api::consumer_group_describe::{
 };
 use ringlog_protocol::{ErrorCode, Uuid};
 
-use super::respond::{GROUP_OPERATIONS, OPERATIONS_NOT_ASKED};
+use super::respond::{GROUP_OPERATIONS, OPERATIONS_NOT_ASKED, each_once};
 use super::{Api, decode, reply};
 use crate::group::request::{DescribedConsumer, Reply};
 use crate::group::{Answer, Name, Request};
@@ -26,11 +26,11 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let ask = |group: &Cow<'_, str>| api.core.broker.groups.ask(&api.topics(), group, Request::DescribeConsumers);
-    let asked: Vec<_> = request.group_ids.iter().map(ask).collect();
+    let groups = each_once(request.group_ids);
+    let asked: Vec<_> = groups.iter().map(ask).collect();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
     let answers = join_all(asked).await;
-    let groups = request
-        .group_ids
+    let groups = groups
         .iter()
         .zip(answers)
         .map(|(group, answer)| DescribedGroup { authorized_operations: operations, ..describe(group, answer) });

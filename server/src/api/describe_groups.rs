@@ -10,7 +10,7 @@ use ringlog_protocol::api::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-use super::respond::{GROUP_OPERATIONS, OPERATIONS_NOT_ASKED};
+use super::respond::{GROUP_OPERATIONS, OPERATIONS_NOT_ASKED, each_once};
 use super::{Api, decode, reply};
 use crate::group::request::{DescribedMember, Reply};
 use crate::group::{Answer, Request};
@@ -25,10 +25,11 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let ask = |group: &Cow<'_, str>| api.core.broker.groups.ask(&api.topics(), group, Request::Describe);
-    let asked: Vec<_> = request.groups.iter().map(ask).collect();
+    let groups = each_once(request.groups);
+    let asked: Vec<_> = groups.iter().map(ask).collect();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
     let answers = join_all(asked).await;
-    let groups = request.groups.iter().zip(answers).map(|(group, answer)| DescribedGroup {
+    let groups = groups.iter().zip(answers).map(|(group, answer)| DescribedGroup {
         authorized_operations: operations,
         ..describe(context.api_version, group, answer)
     });

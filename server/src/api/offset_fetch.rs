@@ -1,6 +1,7 @@
 //! OffsetFetch: how far groups have read. Answered when what is said is durable.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -34,8 +35,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         return fetch_one(&api, &context, &request).await;
     }
     let by_id = context.api_version >= TOPIC_ID_VERSION_MIN;
-    let asked: Vec<_> = request
-        .groups
+    let (groups, refused) = each_once(request.groups);
+    let asked: Vec<_> = groups
         .iter()
         .map(|group| {
             let topics = api.topics();
@@ -52,8 +53,29 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         .collect();
     let answers = join_all(asked).await;
     let topics = api.topics();
-    let groups = request.groups.iter().zip(answers).map(|(group, answer)| group_response(&topics, by_id, group, answer));
-    reply(&context, &OffsetFetchResponse { groups: groups.collect(), ..OffsetFetchResponse::default() })
+    let answered = groups.iter().zip(answers).map(|(group, answer)| group_response(&topics, by_id, group, answer));
+    let refused = refused.iter().map(|group| group_response(&topics, by_id, group, Err(ErrorCode::INVALID_REQUEST)));
+    reply(&context, &OffsetFetchResponse { groups: answered.chain(refused).collect(), ..OffsetFetchResponse::default() })
+}
+
+/// The groups to answer, and those that are refused: of a group that is named again, what is said of it the first time counts, for
+/// its offsets are much larger than its name. The same said twice is answered once.
+fn each_once<'a>(
+    groups: Vec<OffsetFetchRequestGroup<'a>>,
+) -> (Vec<OffsetFetchRequestGroup<'a>>, Vec<OffsetFetchRequestGroup<'a>>) {
+    let (mut once, mut refused) = (Vec::with_capacity(groups.len()), Vec::new());
+    let mut named: BTreeMap<Cow<'a, str>, usize> = BTreeMap::new();
+    for group in groups {
+        match named.get(&group.group_id).and_then(|at| once.get(*at)) {
+            None => {
+                named.insert(group.group_id.clone(), once.len());
+                once.push(group);
+            }
+            Some(first) if *first == group => {}
+            Some(_) => refused.push(group),
+        }
+    }
+    (once, refused)
 }
 
 /// The wanted topics by name, without those whose ids nobody has.

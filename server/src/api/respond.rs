@@ -1,6 +1,7 @@
 //! What several answers say in the same way: where this broker listens, and what a client may do.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::config::Listener;
@@ -24,6 +25,12 @@ const fn bits(operations: &[u32]) -> i32 {
         at += 1;
     }
     bits
+}
+
+/// Each group once, though a client may name it often: what is said of a group is much larger than its name.
+pub(super) fn each_once<'a>(groups: Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> {
+    let mut named = BTreeSet::new();
+    groups.into_iter().filter(|group| named.insert(group.clone())).collect()
 }
 
 /// Where the client of a request should connect to this broker: what its listener advertises, else the address by which it came.

@@ -27,6 +27,16 @@ struct Committed {
     expires: Option<TimestampMs>,
 }
 
+impl Committed {
+    /// Whether it was kept for long enough, where nobody needs it since then: for as long as its client said, else for the retention.
+    fn is_over(&self, since: TimestampMs, now: TimestampMs, retention_ms: i64) -> bool {
+        match self.expires {
+            Some(expires) => now >= expires,
+            None => now.0.saturating_sub(since.0) >= retention_ms,
+        }
+    }
+}
+
 /// The committed offsets of a group.
 pub(super) struct Offsets {
     topics: BTreeMap<Name, BTreeMap<i32, Committed>>,
@@ -123,7 +133,8 @@ impl Offsets {
     }
 
     /// Forgets those that were kept for long enough (KIP-211): of a group that is in use none, but those of topics that its
-    /// consumers do not want any more; of a group without members those from before it lost them; others by their own time.
+    /// consumers do not want any more; of a group without members those from before it lost them; others by their own time. Where a
+    /// client said how long, that counts in place of the retention.
     pub(super) fn expire(
         &mut self,
         group: &str,
@@ -132,15 +143,19 @@ impl Offsets {
         retention_ms: i64,
         records: &mut Vec<RawRecord>,
     ) {
-        let is_old = |since: TimestampMs| now.0.saturating_sub(since.0) >= retention_ms;
         let subscribed: Option<BTreeSet<String>> =
             if classic.state() == State::Stable { classic.subscribed_topics() } else { None };
         let deserted_since = classic.state_since().filter(|_| classic.state() == State::Empty);
-        self.remove_if(group, records, |topic, committed| match (committed.expires, classic.protocol_type(), classic.state()) {
-            (Some(expires), ..) => now >= expires,
-            (None, None, State::Empty) => is_old(committed.at),
-            (None, Some(_), State::Empty) => is_old(deserted_since.map_or(committed.at, |since| since.max(committed.at))),
-            _ => subscribed.as_ref().is_some_and(|topics| !topics.contains(&**topic)) && is_old(committed.at),
+        self.remove_if(group, records, |topic, committed| match (classic.protocol_type(), classic.state()) {
+            (None, State::Empty) => committed.is_over(committed.at, now, retention_ms),
+            (Some(_), State::Empty) => {
+                let since = deserted_since.map_or(committed.at, |since| since.max(committed.at));
+                committed.is_over(since, now, retention_ms)
+            }
+            _ => {
+                let is_unwanted = subscribed.as_ref().is_some_and(|topics| !topics.contains(&**topic));
+                is_unwanted && committed.is_over(committed.at, now, retention_ms)
+            }
         });
     }
 
@@ -153,9 +168,8 @@ impl Offsets {
         retention_ms: i64,
         records: &mut Vec<RawRecord>,
     ) {
-        self.remove_if(group, records, |topic, committed| match committed.expires {
-            Some(expires) => now >= expires,
-            None => now.0.saturating_sub(committed.at.0) >= retention_ms && !is_wanted(topic),
+        self.remove_if(group, records, |topic, committed| {
+            committed.is_over(committed.at, now, retention_ms) && !is_wanted(topic)
         });
     }
 
@@ -166,7 +180,7 @@ impl Offsets {
             });
             return all.collect();
         };
-        let found = topics.into_iter().map(|(topic, partitions)| {
+        let found = each_once(topics).into_iter().map(|(topic, partitions)| {
             let known = self.topics.get(&topic);
             let found = partitions.iter().map(|partition| fetched(*partition, known.and_then(|known| known.get(partition))));
             let found = found.collect();
@@ -198,9 +212,20 @@ impl Offsets {
     }
 }
 
+/// Each partition once, though a client may name it often: an answer is much larger than the asking.
+fn each_once(topics: Vec<(Name, Vec<i32>)>) -> Vec<(Name, Vec<i32>)> {
+    let mut asked: BTreeMap<Name, BTreeSet<i32>> = BTreeMap::new();
+    let once = topics.into_iter().map(|(topic, mut partitions)| {
+        let asked = asked.entry(topic.clone()).or_default();
+        partitions.retain(|partition| asked.insert(*partition));
+        (topic, partitions)
+    });
+    once.collect()
+}
+
 /// What is answered for a partition of a group that there may not be.
 pub(super) fn fetch_nothing(topics: Option<Vec<(Name, Vec<i32>)>>) -> Vec<(Name, Vec<FetchedOffset>)> {
-    let topics = topics.unwrap_or_default().into_iter();
+    let topics = each_once(topics.unwrap_or_default()).into_iter();
     topics.map(|(topic, partitions)| (topic, partitions.iter().map(|partition| fetched(*partition, None)).collect())).collect()
 }
 

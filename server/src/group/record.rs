@@ -13,6 +13,12 @@ pub struct RawRecord {
 }
 
 impl RawRecord {
+    /// The bytes of key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+
     pub(super) fn of(record: &GroupRecord<'_>) -> Self {
         let mut key = Encoder::new();
         record.encode_key(&mut key);

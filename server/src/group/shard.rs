@@ -23,6 +23,12 @@ use super::{Name, Now, RawRecord, Settings, Usage};
 /// What a group takes beside its members and offsets.
 pub(super) const GROUP_BYTES: usize = 1024;
 
+/// The largest record that is written, whatever fits into a segment: a group's members with what they say and have. The smallest
+/// journal takes two of them.
+const RECORD_BYTES_MAX: usize = 8 << 20;
+/// How many protocols a member may speak; real ones speak two or three.
+const PROTOCOLS_MAX: usize = 100;
+
 /// What comes of inputs. The answers may go when the records, and all before them, are committed.
 #[derive(Default)]
 pub struct Output {
@@ -63,6 +69,8 @@ pub struct Shard {
     pub(super) usage: Usage,
     pub(super) topics: Arc<dyn TopicView>,
     topics_version: u64,
+    /// The largest record that is written.
+    record_bytes_max: usize,
     pub(super) groups: BTreeMap<Name, Group>,
     timers: TimerQueue,
     new_id: Box<dyn FnMut() -> u128>,
@@ -73,7 +81,14 @@ impl Shard {
     #[must_use]
     pub fn new(settings: Rc<Settings>, usage: Usage, new_id: Box<dyn FnMut() -> u128>) -> Self {
         let topics = Arc::new(NoTopics);
-        Self { settings, usage, topics, topics_version: 0, groups: BTreeMap::new(), timers: TimerQueue::default(), new_id }
+        let (groups, timers) = (BTreeMap::new(), TimerQueue::default());
+        Self { settings, usage, topics, topics_version: 0, record_bytes_max: RECORD_BYTES_MAX, groups, timers, new_id }
+    }
+
+    /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. What patterns match, and
+    /// what topics grow to later, is not looked at.
+    pub fn set_record_bytes_max(&mut self, bytes: usize) {
+        self.record_bytes_max = bytes.min(RECORD_BYTES_MAX);
     }
 
     /// Has the topics as they are now. Groups look at them with the next heartbeat.
@@ -116,6 +131,11 @@ impl Shard {
                 out.replies.push((call, answer));
             }
             Request::Sync(_) | Request::Heartbeat(_) | Request::Leave(_) => {
+                // Of a group that there is not, nobody is a member, and each leaver is told so.
+                let of_no_group = match &request {
+                    Request::Leave(leavers) => Ok(Reply::Left(vec![ErrorCode::UNKNOWN_MEMBER_ID; leavers.len()])),
+                    _ => Err(ErrorCode::UNKNOWN_MEMBER_ID),
+                };
                 let served = self.with_group(group, now, out, |group, scope| match request {
                     request if group.consumer.is_some() => {
                         let answer = ask_as_classic(group, &request, scope);
@@ -128,7 +148,7 @@ impl Shard {
                     _ => unreachable!("matched above"),
                 });
                 if served.is_none() {
-                    out.replies.push((call, Err(ErrorCode::UNKNOWN_MEMBER_ID)));
+                    out.replies.push((call, of_no_group));
                 }
             }
         }
@@ -151,6 +171,7 @@ impl Shard {
             usage: &self.usage,
             topics: &*self.topics,
             topics_version: self.topics_version,
+            record_bytes_max: self.record_bytes_max,
             timers: &mut self.timers,
             out,
             now,
@@ -178,6 +199,8 @@ impl Shard {
             Some(ErrorCode::INVALID_GROUP_ID)
         } else if !bounds.contains(&join.session_timeout) {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
+        } else if join.protocols.len() > PROTOCOLS_MAX {
+            Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
         } else if !self.groups.contains_key(group) {
             if !join.member.is_empty() {
                 Some(ErrorCode::UNKNOWN_MEMBER_ID)
@@ -218,17 +241,23 @@ impl Shard {
             None if knows_epochs => return Err(ErrorCode::GROUP_ID_NOT_FOUND),
             None => return Err(ErrorCode::ILLEGAL_GENERATION),
         }
-        let metadata_bytes_max = self.settings.offset_metadata_bytes_max;
+        // Beside the metadata there are the group's name and the topic's.
+        let metadata_bytes_max = self.settings.offset_metadata_bytes_max.min(self.record_bytes_max / 2);
         let bytes: usize = offsets.iter().map(|offset| offset.metadata.len() + 128).sum();
         if self.is_full(bytes) && offsets.iter().any(|offset| !self.has_offset(group, &offset.topic, offset.partition)) {
             // Retriable: groups end and offsets expire.
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
         self.create(group);
+        let topics = self.topics.clone();
         let Some(found) = self.groups.get_mut(group) else { return Err(ErrorCode::UNKNOWN_SERVER_ERROR) };
         let expires =
             retention_ms.map(|retention_ms| ringlog_engine::types::TimestampMs(now.wall.0.saturating_add(retention_ms)));
         let codes = offsets.into_iter().map(|offset| {
+            // The topic was deleted after it was found; there may be another one of that name.
+            if offset.topic_id != Uuid::default() && topics.name_of(offset.topic_id).is_none() {
+                return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            }
             if offset.metadata.len() > metadata_bytes_max {
                 return ErrorCode::OFFSET_METADATA_TOO_LARGE;
             }

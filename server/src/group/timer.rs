@@ -1,8 +1,10 @@
 //! Timers without a clock: deadlines in a queue. Moving a deadline back costs nothing, so a heartbeat is cheap: the queue's entry
-//! stays, and is looked at again when its time comes.
+//! stays, and is looked at again when its time comes. Entries whose deadlines are gone, with their members, are thrown away when they
+//! may be more than the others.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Name;
@@ -26,22 +28,75 @@ pub(super) enum Alarm {
     ConsumerSync(Name),
 }
 
+/// How many entries are always kept.
+const KEPT_MIN: usize = 64;
+
+/// When to look at a timer. The greatest is the next one.
+struct Entry {
+    at: Duration,
+    group: Name,
+    alarm: Alarm,
+    /// Nobody has the other end: the timer is gone, or has another entry.
+    timer: Weak<()>,
+}
+
+impl Entry {
+    fn is_live(&self) -> bool {
+        self.timer.strong_count() > 0
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, &other.group, &other.alarm).cmp(&(self.at, &self.group, &self.alarm))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
 /// The deadlines of all groups of a shard, the next one first.
 #[derive(Default)]
-pub(super) struct TimerQueue(BinaryHeap<Reverse<(Duration, Name, Alarm)>>);
+pub(super) struct TimerQueue {
+    entries: BinaryHeap<Entry>,
+    /// How many were live when that was last looked at.
+    live_count: usize,
+}
 
 impl TimerQueue {
     /// When something may be due, at the earliest.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.0.peek().map(|Reverse((at, ..))| *at)
+        self.entries.peek().map(|entry| entry.at)
     }
 
     /// The first entry that is due: its time, group, and what it is for.
     pub(super) fn pop(&mut self, now: Duration) -> Option<(Duration, Name, Alarm)> {
-        if self.next()? > now {
-            return None;
+        while self.next()? <= now {
+            let entry = self.entries.pop()?;
+            if entry.is_live() {
+                return Some((entry.at, entry.group, entry.alarm));
+            }
         }
-        self.0.pop().map(|Reverse(entry)| entry)
+        None
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= KEPT_MIN.max(2 * self.live_count) {
+            self.entries.retain(Entry::is_live);
+            self.live_count = self.entries.len();
+        }
+        self.entries.push(entry);
     }
 }
 
@@ -49,16 +104,17 @@ impl TimerQueue {
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     due: Option<Duration>,
-    /// The time of its entry in the queue.
-    queued: Option<Duration>,
+    /// The time of its entry in the queue, which is live as long as this is kept.
+    queued: Option<(Duration, Rc<()>)>,
 }
 
 impl Timer {
     pub(super) fn set(&mut self, at: Duration, queue: &mut TimerQueue, group: &Name, alarm: impl FnOnce() -> Alarm) {
         self.due = Some(at);
-        if self.queued.is_none_or(|queued| queued > at) {
-            self.queued = Some(at);
-            queue.0.push(Reverse((at, group.clone(), alarm())));
+        if self.queued.as_ref().is_none_or(|(queued, _)| *queued > at) {
+            let live = Rc::new(());
+            queue.push(Entry { at, group: group.clone(), alarm: alarm(), timer: Rc::downgrade(&live) });
+            self.queued = Some((at, live));
         }
     }
 
@@ -79,7 +135,7 @@ impl Timer {
         group: &Name,
         alarm: impl FnOnce() -> Alarm,
     ) -> bool {
-        if self.queued != Some(entry_at) {
+        if self.queued.as_ref().is_none_or(|(queued, _)| *queued != entry_at) {
             return false;
         }
         self.queued = None;
@@ -123,5 +179,27 @@ mod tests {
         timer.set(at(120), &mut queue, &group, || Alarm::Join);
         timer.clear();
         assert_eq!((ring(&mut queue, &mut timer, 130), queue.next()), (0, None));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_the_timers_that_there_are() {
+        let (mut queue, group) = (TimerQueue::default(), Name::from("g"));
+        let at = Duration::from_secs;
+        let mut lasting: Vec<Timer> = (0..100).map(|_| Timer::default()).collect();
+        for (second, timer) in (0..).zip(&mut lasting) {
+            timer.set(at(second + 500), &mut queue, &group, || Alarm::Join);
+        }
+        for second in 0..10_000 {
+            Timer::default().set(at(1000 + second), &mut queue, &group, || Alarm::Sync);
+            // An earlier deadline has another entry.
+            lasting[0].set(at(400).saturating_sub(Duration::from_millis(second)), &mut queue, &group, || Alarm::Join);
+            assert!(queue.entries.len() <= 202, "{}", queue.entries.len());
+        }
+        let mut rung = 0;
+        while let Some((entry_at, ..)) = queue.pop(at(100_000)) {
+            let is_due = |timer: &mut Timer| timer.ring(entry_at, at(100_000), &mut queue, &group, || Alarm::Join);
+            rung += lasting.iter_mut().map(is_due).filter(|rings| *rings).count();
+        }
+        assert_eq!(rung, 100, "none of them was thrown away");
     }
 }

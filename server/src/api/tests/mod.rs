@@ -2,6 +2,7 @@
 
 mod admin;
 mod data;
+mod groups;
 mod versions;
 
 use std::borrow::Cow;

@@ -27,13 +27,17 @@ use crate::group::{Answer, CallId, Name, Now, Output, RawRecord, Request, Settin
 
 /// How many messages are taken before their records are appended.
 const MESSAGES_MAX: usize = 256;
-/// How many bytes of records go into a batch, unless one is larger.
-const BATCH_BYTES: usize = 1 << 20;
+/// How many bytes of records go into a batch, unless one is larger: no more than half a segment takes.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+/// What a record of its own batch takes in the log beside its key and value, or more.
+const RECORD_OVERHEAD_BYTES: usize = 256;
 /// When a partition that could not be loaded is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long a shard is left alone after an append failed: the disk may be full.
+/// How long a shard is left alone after an append failed: the disk may be full. Each failure makes it longer, until an append is well.
 const FAILED_WAIT: Duration = Duration::from_millis(500);
+/// The longest that it becomes.
+const FAILED_WAIT_MAX: Duration = Duration::from_secs(30);
 
 type AppendDone = (i32, u64, Result<Appended, AppendError>);
 type LoadDone = (i32, Result<(Shard, Output), LoadError>);
@@ -44,6 +48,14 @@ struct InFlight {
     /// What came of the append, once that is known.
     result: Option<Result<(), String>>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+}
+
+/// A batch that is not in the core's hands yet.
+struct Unsent {
+    sequence: u64,
+    batch: Bytes,
+    /// Whether it goes on with what the one before it began: it must not be in the log without that.
+    goes_on: bool,
 }
 
 enum State {
@@ -66,6 +78,10 @@ struct Slot {
     calls: BTreeMap<CallId, oneshot::Sender<Answer>>,
     /// Appends that are not known to have ended well, in order.
     in_flight: VecDeque<InFlight>,
+    /// Those of them that were not begun, in order.
+    unsent: VecDeque<Unsent>,
+    /// How long it is left alone when the next append fails.
+    failed_wait: Duration,
     /// How many appends, of this shard or of the one that was thrown away, are unanswered.
     unanswered: usize,
 }
@@ -78,6 +94,8 @@ struct Coordinator {
     topic: Option<TopicId>,
     /// The topics that the shards know.
     topics: Arc<Topics>,
+    /// What a segment of the topic takes.
+    segment_bytes: usize,
     slots: BTreeMap<i32, Slot>,
     appends: FuturesUnordered<LocalFuture<AppendDone>>,
     loads: FuturesUnordered<LocalFuture<LoadDone>>,
@@ -99,6 +117,7 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
         usage: Usage::default(),
         topic: None,
         topics: Arc::default(),
+        segment_bytes: 0,
         slots: BTreeMap::new(),
         appends: FuturesUnordered::new(),
         loads: FuturesUnordered::new(),
@@ -154,9 +173,13 @@ impl Coordinator {
         let topics = self.broker.topics.load_full();
         if !Arc::ptr_eq(&topics, &self.topics) {
             self.topics = topics.clone();
+            let bytes = topics.by_name(CONSUMER_OFFSETS).map_or(0, |topic| topic.config.segment_bytes);
+            self.segment_bytes = usize::try_from(bytes).unwrap_or(0);
+            let record_bytes_max = self.record_bytes_max();
             for slot in self.slots.values_mut() {
                 if let State::Active(shard) = &mut slot.state {
                     shard.set_topics(topics.clone());
+                    shard.set_record_bytes_max(record_bytes_max);
                 }
             }
         }
@@ -188,9 +211,16 @@ impl Coordinator {
             out: Output::default(),
             calls: BTreeMap::new(),
             in_flight: VecDeque::new(),
+            unsent: VecDeque::new(),
+            failed_wait: FAILED_WAIT,
             unanswered: 0,
         };
         self.slots.insert(partition.id.index, slot);
+    }
+
+    /// The largest key and value that fit into the log.
+    fn record_bytes_max(&self) -> usize {
+        self.segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES)
     }
 
     fn new_shard(&self) -> Shard {
@@ -198,6 +228,7 @@ impl Coordinator {
         let new_id = move || u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
         let mut shard = Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id));
         shard.set_topics(self.topics.clone());
+        shard.set_record_bytes_max(self.record_bytes_max());
         shard
     }
 
@@ -207,11 +238,7 @@ impl Coordinator {
             return;
         }
         let now = self.core.env.monotonic();
-        let is_due = |slot: &Slot| match slot.state {
-            State::Queued(at) => slot.unanswered == 0 && at.is_none_or(|at| at <= now),
-            State::Failed(at) => slot.unanswered == 0 && at <= now,
-            State::Loading | State::Active(_) => false,
-        };
+        let is_due = |slot: &Slot| slot.loads_at().is_some_and(|at| at <= now);
         let Some((index, partition)) =
             self.slots.iter().find(|(_, slot)| is_due(slot)).map(|(index, slot)| (*index, slot.partition.clone()))
         else {
@@ -230,7 +257,7 @@ impl Coordinator {
     }
 
     fn loaded(&mut self, (index, loaded): LoadDone) {
-        let now = self.now();
+        let (now, record_bytes_max) = (self.now(), self.record_bytes_max());
         let Some(slot) = self.slots.get_mut(&index) else { return };
         if !matches!(slot.state, State::Loading) {
             return;
@@ -239,6 +266,7 @@ impl Coordinator {
             Ok((mut shard, out)) => {
                 // They may have changed while it was read.
                 shard.set_topics(self.topics.clone());
+                shard.set_record_bytes_max(record_bytes_max);
                 slot.out = out;
                 shard.begin(now, &mut slot.out);
                 slot.state = State::Active(Box::new(shard));
@@ -323,8 +351,9 @@ impl Coordinator {
     fn set_alarm(&mut self) {
         let deadlines = self.slots.values().filter_map(|slot| match &slot.state {
             State::Active(shard) => shard.next_deadline(),
-            State::Failed(at) | State::Queued(Some(at)) => Some(*at),
-            State::Queued(None) | State::Loading => None,
+            // One at a time is loaded: the end of that load is a deadline of its own.
+            _ if self.loads.is_empty() => slot.loads_at(),
+            _ => None,
         });
         let next = deadlines.min().map_or(self.expiry_at, |next| next.min(self.expiry_at));
         if self.sleep.as_ref().is_none_or(|(at, _)| *at > next) {
@@ -335,30 +364,35 @@ impl Coordinator {
 
     /// Appends what shards said, and lets answers go that wait for nothing.
     fn append_all(&mut self) {
+        let (batch_bytes_max, record_bytes_max) = (BATCH_BYTES_MAX.min(self.segment_bytes / 2), self.record_bytes_max());
         let Self { slots, core, appends, sequence, .. } = self;
+        let mut too_large = Vec::new();
         for (index, slot) in slots.iter_mut() {
             let Output { records, replies } = std::mem::take(&mut slot.out);
             if records.is_empty() && replies.is_empty() {
                 continue;
             }
+            if let Some(record) = records.iter().find(|record| record.bytes() > record_bytes_max) {
+                // Nothing of this is written, rather than a part.
+                too_large.push((*index, record.bytes()));
+                continue;
+            }
             let answers: Vec<_> =
                 replies.into_iter().filter_map(|(call, answer)| Some((slot.calls.remove(&call)?, answer))).collect();
-            for batch in batches(core, records) {
+            for (at, batch) in batches(core, records, batch_bytes_max).into_iter().enumerate() {
                 *sequence += 1;
-                let (index, sequence) = (*index, *sequence);
-                let answer = append(core, &slot.partition, batch);
-                slot.in_flight.push_back(InFlight { sequence, result: None, answers: Vec::new() });
-                slot.unanswered += 1;
-                appends.push(Box::pin(async move {
-                    let stopped = |_| AppendError::Offline("the log is closed".to_owned());
-                    (index, sequence, answer.await.map_err(stopped).flatten())
-                }));
+                slot.in_flight.push_back(InFlight { sequence: *sequence, result: None, answers: Vec::new() });
+                slot.unsent.push_back(Unsent { sequence: *sequence, batch, goes_on: at > 0 });
             }
             match slot.in_flight.back_mut() {
                 // What an answer says may come from records that are on their way.
                 Some(last) => last.answers.extend(answers),
                 None => send(answers),
             }
+            slot.send_batches(*index, core, appends);
+        }
+        for (index, bytes) in too_large {
+            self.fail(index, &format!("a record takes {bytes} bytes, and {record_bytes_max} fit into a segment"));
         }
     }
 
@@ -369,14 +403,16 @@ impl Coordinator {
         found.result = Some(result.map(|_| ()).map_err(|error| error.to_string()));
         while let Some(first) = slot.in_flight.front_mut() {
             match first.result.take() {
-                None => return,
+                None => break,
                 Some(Ok(())) => {
+                    slot.failed_wait = FAILED_WAIT;
                     let done = slot.in_flight.pop_front();
                     send(done.into_iter().flat_map(|done| done.answers).collect());
                 }
                 Some(Err(error)) => return self.fail(index, &error),
             }
         }
+        slot.send_batches(index, &self.core, &self.appends);
     }
 
     /// What the shard says is not, or perhaps not, in the log: it goes.
@@ -384,7 +420,8 @@ impl Coordinator {
         tracing::warn!(partition = index, error, "groups could not be written; they are loaded again");
         let now = self.core.env.monotonic();
         let Some(slot) = self.slots.get_mut(&index) else { return };
-        slot.state = State::Queued(Some(now + FAILED_WAIT));
+        slot.state = State::Queued(Some(now + slot.failed_wait));
+        slot.failed_wait = FAILED_WAIT_MAX.min(slot.failed_wait * 2);
         slot.refuse_all(ErrorCode::COORDINATOR_NOT_AVAILABLE);
     }
 
@@ -410,8 +447,33 @@ impl Coordinator {
 }
 
 impl Slot {
+    /// When it may be loaded, at the earliest; not before what was being appended is known to be in the log or not.
+    fn loads_at(&self) -> Option<Duration> {
+        match self.state {
+            _ if self.unanswered > 0 => None,
+            State::Queued(at) => Some(at.unwrap_or_default()),
+            State::Failed(at) => Some(at),
+            State::Loading | State::Active(_) => None,
+        }
+    }
+
+    /// Hands over the batches whose turn it is. Those of one input go one after the other.
+    fn send_batches(&mut self, index: i32, core: &Core, appends: &FuturesUnordered<LocalFuture<AppendDone>>) {
+        let is_ready = |next: &Unsent, unanswered| !next.goes_on || unanswered == 0;
+        while self.unsent.front().is_some_and(|next| is_ready(next, self.unanswered)) {
+            let Some(Unsent { sequence, batch, .. }) = self.unsent.pop_front() else { return };
+            let answer = append(core, &self.partition, batch);
+            self.unanswered += 1;
+            appends.push(Box::pin(async move {
+                let stopped = |_| AppendError::Offline("the log is closed".to_owned());
+                (index, sequence, answer.await.map_err(stopped).flatten())
+            }));
+        }
+    }
+
     fn refuse_all(&mut self, error: ErrorCode) {
         self.out = Output::default();
+        self.unsent.clear();
         let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|in_flight| in_flight.answers);
         let waiting = in_flight.map(|(reply, _)| reply).chain(std::mem::take(&mut self.calls).into_values());
         for reply in waiting {
@@ -428,16 +490,17 @@ fn send(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
     }
 }
 
-/// Records as batches, in order.
-fn batches(core: &Core, records: Vec<RawRecord>) -> Vec<Bytes> {
+/// Records as batches, in order: none is larger than `bytes_max` but by one record alone.
+fn batches(core: &Core, records: Vec<RawRecord>, bytes_max: usize) -> Vec<Bytes> {
     let now = core.env.now();
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(Offset(0));
     for record in records {
-        builder.push(now, Some(&record.key), record.value.as_deref(), &[]);
-        if builder.size_bytes() >= BATCH_BYTES {
+        let bytes = builder.size_bytes() + record.bytes() + RECORD_OVERHEAD_BYTES;
+        if bytes > bytes_max && builder.record_count() > 0 {
             batches.push(std::mem::replace(&mut builder, BatchBuilder::new(Offset(0))).build().into());
         }
+        builder.push(now, Some(&record.key), record.value.as_deref(), &[]);
     }
     if builder.record_count() > 0 {
         batches.push(builder.build().into());

@@ -1,6 +1,6 @@
 //! From a partition of `__consumer_offsets` to the groups in it. Called by the coordinator, before a partition's groups are served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -85,13 +85,18 @@ pub(super) async fn load(
     Ok(())
 }
 
-/// A record's key and value, kept.
-type Record = (Vec<u8>, Option<Vec<u8>>);
+/// The value of a record of a transaction that is not ended yet, and where it stands.
+struct Open {
+    offset: Offset,
+    value: Option<Vec<u8>>,
+}
 
 #[derive(Default)]
 struct Replay {
-    /// What transactions that are not ended yet have committed, by producer: where Kafka's coordinator wrote it.
-    open: BTreeMap<ProducerId, Vec<Record>>,
+    /// What transactions that are not ended yet have committed, by key and producer: where Kafka's coordinator wrote it.
+    open: BTreeMap<Vec<u8>, BTreeMap<ProducerId, Open>>,
+    /// The keys of that, by producer.
+    keys: BTreeMap<ProducerId, BTreeSet<Vec<u8>>>,
     skipped_first: Option<(Offset, String)>,
     skipped_count: u64,
 }
@@ -105,12 +110,11 @@ impl Replay {
             let record = record?;
             let (key, offset) = (record.key.unwrap_or_default(), header.offset_of(&record));
             if header.attributes.is_control() {
-                let ended = self.open.remove(&header.producer_id).unwrap_or_default();
-                if key.get(2..4) == Some(&COMMIT.to_be_bytes()[..]) {
-                    ended.iter().for_each(|(key, value)| self.record(offset, key, value.as_deref(), shard));
-                }
+                self.end(header.producer_id, key.get(2..4) == Some(&COMMIT.to_be_bytes()[..]), shard);
             } else if header.attributes.is_transactional() {
-                self.open.entry(header.producer_id).or_default().push((key.to_vec(), record.value.map(<[u8]>::to_vec)));
+                let open = Open { offset, value: record.value.map(<[u8]>::to_vec) };
+                self.open.entry(key.to_vec()).or_default().insert(header.producer_id, open);
+                self.keys.entry(header.producer_id).or_default().insert(key.to_vec());
             } else {
                 self.record(offset, key, record.value, shard);
             }
@@ -118,7 +122,28 @@ impl Replay {
         Ok(())
     }
 
+    /// A transaction is ended.
+    fn end(&mut self, producer: ProducerId, is_committed: bool, shard: &mut Shard) {
+        for key in self.keys.remove(&producer).unwrap_or_default() {
+            let Some(open) = self.open.get_mut(&key) else { continue };
+            let ended = open.remove(&producer);
+            if open.is_empty() {
+                self.open.remove(&key);
+            }
+            if let Some(Open { offset, value }) = ended.filter(|_| is_committed) {
+                self.record(offset, &key, value.as_deref(), shard);
+            }
+        }
+    }
+
+    /// A record that counts. What stands before it under its key, in transactions that are not ended yet, will not count any more.
     fn record(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, shard: &mut Shard) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.retain(|_, open| open.offset > offset);
+            if open.is_empty() {
+                self.open.remove(key);
+            }
+        }
         match GroupRecord::decode(key, value) {
             Ok(record) => shard.replay(record),
             Err(error) => {
@@ -148,10 +173,16 @@ mod tests {
         Shard::new(Rc::new(Settings::new(&options, 1)), Usage::default(), Box::new(|| 7))
     }
 
+    type Record = (Vec<u8>, Option<Vec<u8>>);
+
     fn commit(partition: i32) -> Record {
+        commit_at(partition, 5)
+    }
+
+    fn commit_at(partition: i32, offset: i64) -> Record {
         let key = OffsetCommitKey { group: "g".into(), topic: "t".into(), partition };
         let value = OffsetCommitValue {
-            offset: 5,
+            offset,
             leader_epoch: -1,
             metadata: "".into(),
             commit_timestamp: 1,
@@ -170,12 +201,38 @@ mod tests {
         replay.batch(&BatchView::new(&bytes).unwrap(), shard).unwrap();
     }
 
-    fn partitions(shard: &mut Shard) -> Vec<i32> {
+    fn offsets(shard: &mut Shard) -> Vec<(i32, i64)> {
         let now = Now { monotonic: Duration::ZERO, wall: TimestampMs(1) };
         let mut out = Output::default();
         shard.handle(CallId(1), "g", Request::Fetch(None), now, &mut out);
         let Some((_, Ok(Reply::Fetched(fetched)))) = out.replies.pop() else { panic!("fetched") };
-        fetched.iter().flat_map(|(_, offsets)| offsets).map(|found| found.partition).collect()
+        fetched.iter().flat_map(|(_, offsets)| offsets).map(|found| (found.partition, found.offset)).collect()
+    }
+
+    fn partitions(shard: &mut Shard) -> Vec<i32> {
+        offsets(shard).into_iter().map(|(partition, _)| partition).collect()
+    }
+
+    #[test]
+    fn what_stands_last_counts_whenever_its_transaction_is_committed() {
+        let (mut shard, mut state) = (shard(), Replay::default());
+        let plain = |at| BatchBuilder::new(Offset(at));
+        let of = |at, producer: i64| plain(at).producer(ProducerId(producer), 0, 0).transactional();
+        let marker = ([0_i16.to_be_bytes(), COMMIT.to_be_bytes()].concat(), Some(vec![0; 6]));
+        // 0: a plain commit behind it; 1: a tombstone; 2 and 3: two transactions, committed in the other order; 4: alone.
+        for partition in 0..5 {
+            replay(&mut state, &mut shard, of(i64::from(partition), 1), &commit_at(partition, 10));
+        }
+        replay(&mut state, &mut shard, plain(10), &commit_at(0, 11));
+        replay(&mut state, &mut shard, plain(11), &(commit(1).0, None));
+        replay(&mut state, &mut shard, of(12, 2), &commit_at(2, 12));
+        replay(&mut state, &mut shard, of(13, 3), &commit_at(3, 13));
+        replay(&mut state, &mut shard, of(14, 2).control(), &marker);
+        replay(&mut state, &mut shard, of(15, 1).control(), &marker);
+        assert_eq!(offsets(&mut shard), [(0, 11), (2, 12), (3, 10), (4, 10)]);
+        replay(&mut state, &mut shard, of(16, 3).control(), &marker);
+        assert_eq!(offsets(&mut shard), [(0, 11), (2, 12), (3, 13), (4, 10)]);
+        assert!(state.open.is_empty() && state.keys.is_empty());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use ringlog_protocol::Uuid;
 
 use super::*;
 use crate::catalogue::names::CONSUMER_OFFSETS;
-use crate::group::request::{Commit, CommitOffset, Identity, Join, Joined, Reply, Sync};
-use crate::group::{Answer, Request};
+use crate::group::request::{Commit, CommitOffset, ConsumerHeartbeat, Identity, Join, Joined, Reply, Sync};
+use crate::group::{Answer, Partitions, Request, partition_of};
 
 /// A broker that serves its groups.
 fn serve(machine: &Machine) -> (Running, Vec<Rc<BrokerCore>>) {
@@ -134,6 +134,126 @@ fn what_cannot_be_written_did_not_happen() {
         assert_eq!(running.ask_group("a", Request::Heartbeat(identity(&member))).await, Ok(Reply::Alive));
         running.commit_to("a", identity(&member), "t", 9).await.unwrap();
         assert_eq!(running.committed("a").await, [("t".to_owned(), 9)]);
+    });
+}
+
+#[test]
+fn what_takes_more_than_a_segment_is_refused_and_the_rest_is_written_in_parts() {
+    let machine = Machine::new(45);
+    let (running, cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        assert_eq!(running.set_config(CONSUMER_OFFSETS, "segment.bytes", "1048576").await, ErrorCode::NONE);
+        // Groups of the same partition.
+        assert_eq!(partition_of("story", 50), partition_of("a", 50));
+        running.commit_to("story", nobody(), "t", 5).await.unwrap();
+        let join = Join {
+            client_id: "client".into(),
+            session_timeout: Duration::from_secs(10),
+            rebalance_timeout: Duration::from_secs(10),
+            protocol_type: "consumer".into(),
+            protocols: vec![("range".into(), Bytes::new())],
+            ..Join::default()
+        };
+        let Ok(Reply::Joined(joined)) = running.ask_group("a", Request::Join(Box::new(join))).await else { panic!("joined") };
+        let assignments = vec![(joined.member.clone(), Bytes::from(vec![7; 2 << 20]))];
+        let sync = Request::Sync(Sync { identity: identity(&joined), assignments, ..Sync::default() });
+        assert_eq!(running.ask_group("a", sync).await, Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+        let beat = ConsumerHeartbeat {
+            topics: Some((0..20_000).map(|at| format!("{at:060}").into()).collect()),
+            owned: Some(Partitions::new()),
+            rebalance_timeout_ms: 1000,
+            member: "m".into(),
+            ..ConsumerHeartbeat::default()
+        };
+        let third = (0..).map(|at| format!("g{at}")).find(|group| partition_of(group, 50) == partition_of("a", 50)).unwrap();
+        let answer = running.ask_group(&third, Request::ConsumerHeartbeat(Box::new(beat))).await;
+        assert!(matches!(&answer, Ok(Reply::Refused(refusal)) if refusal.code == ErrorCode::INVALID_REQUEST), "{answer:?}");
+        let fetched = running.ask_group("story", Request::Fetch(None)).await;
+        assert!(fetched.is_ok(), "its partition was not loaded again: {fetched:?}");
+
+        // More than a segment takes, in one request.
+        let offset = |partition| CommitOffset {
+            topic: "t".into(),
+            topic_id: running.id("t").unwrap().0,
+            partition,
+            offset: 1,
+            leader_epoch: 0,
+            metadata: "x".repeat(4000).into(),
+        };
+        let offsets = (0..400).map(offset).collect();
+        let commit = Commit { identity: nobody(), knows_epochs: true, retention_ms: None, offsets };
+        let answer = running.ask_group("story", Request::Commit(commit)).await;
+        assert_eq!(answer, Ok(Reply::Committed(vec![ErrorCode::NONE; 400])));
+    });
+    drop(cores);
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    let (running, _cores) = serve(&machine);
+    let (answer, _) = machine.run(running.ask_loaded("story", Request::Fetch(None)));
+    let Ok(Reply::Fetched(fetched)) = answer else { panic!("fetched: {answer:?}") };
+    assert_eq!(fetched[0].1.len(), 400);
+}
+
+#[test]
+fn what_one_request_writes_in_parts_is_not_written_behind_a_part_that_failed() {
+    let machine = Machine::new(46);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        let topic_id = running.id("t").unwrap().0;
+        let offset = |partition| CommitOffset {
+            topic: "t".into(),
+            topic_id,
+            partition,
+            offset: 9,
+            leader_epoch: 0,
+            metadata: "x".repeat(4000).into(),
+        };
+        let offsets = (0..400).map(offset).collect();
+        // Each part is written when the one before it is: the first is there, the second fails.
+        machine.disk.inject(Injection { after: 1, ..Injection::next(Operation::Write, ".journal") });
+        let commit = Commit { identity: nobody(), knows_epochs: true, retention_ms: None, offsets };
+        let answer = running.ask_group("a", Request::Commit(commit)).await;
+        assert_eq!(answer, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+        let (answer, _) = running.ask_loaded("a", Request::Fetch(None)).await;
+        let Ok(Reply::Fetched(fetched)) = answer else { panic!("fetched: {answer:?}") };
+        let found: Vec<_> = fetched[0].1.iter().map(|found| (found.partition, found.offset)).collect();
+        assert_eq!(found, (0..).map(|partition| (partition, 9)).take(found.len()).collect::<Vec<_>>());
+        assert!((100..200).contains(&found.len()), "half a megabyte of them: {}", found.len());
+    });
+}
+
+#[test]
+fn while_nothing_can_be_written_groups_are_loaded_again_less_and_less_often() {
+    let machine = Machine::new(47);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        running.commit_to("a", nobody(), "t", 1).await.unwrap();
+        let pause = || running.cores[0].env.sleep(Duration::from_millis(100));
+        let mut failed = 0;
+        for _ in 0..1200 {
+            // One at a time: a new journal can be made.
+            machine.disk.clear_injections();
+            machine.disk.inject(Injection::next(Operation::Write, ".journal"));
+            match running.commit_to("a", nobody(), "t", 2).await {
+                Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => failed += 1,
+                answer => assert_eq!(answer, Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)),
+            }
+            pause().await;
+        }
+        assert!((3..15).contains(&failed), "{failed} times in two minutes");
+        machine.disk.clear_injections();
+        let mut waited = 0;
+        while running.commit_to("a", nobody(), "t", 3).await.is_err() {
+            waited += 1;
+            assert!(waited < 350, "half a minute, at most");
+            pause().await;
+        }
+        assert_eq!(running.committed("a").await, [("t".to_owned(), 3)]);
     });
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::consumer_protocol::PROTOCOL_TYPE;
 
-use super::{Classic, InitialDelay, Member, PENDING_BYTES, Pending, Scope, State, topics_of};
+use super::{Classic, InitialDelay, Member, PENDING_BYTES, Pending, Scope, State, protocols_bytes, topics_of};
 use crate::group::request::{CallId, Join, Joined, Reply};
 use crate::group::timer::{Alarm, Timer};
 use crate::group::{Name, RawRecord};
@@ -18,14 +18,25 @@ const NEW_MEMBER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const PREFIX_BYTES_MAX: usize = 512;
 /// What a join takes beside the bytes that are in it.
 const JOIN_BYTES: usize = 512;
+/// Which part of the memory of all groups is there beside it for members that join again.
+const MEMBERS_SHARE: usize = 8;
 
 impl Classic {
     pub(in crate::group) fn join(&mut self, call: CallId, join: Join, scope: &mut Scope<'_>) {
         let id = join.member.clone();
-        if !self.has_room(&join, scope) {
-            if self.pending.remove(&id).is_some() | self.remove(&id, scope) {
-                self.go_on(scope);
+        if !self.is_within_size(&join, scope) {
+            self.pending.remove(&id);
+            let was_member = self.remove(&id, scope);
+            self.after_leaving(was_member, scope);
+            return scope.reply(call, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
+        }
+        if !self.has_memory(&join, scope) {
+            if self.members.contains_key(&id) {
+                // It stays, and comes again: groups end.
+                return scope.reply(call, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
             }
+            self.pending.remove(&id);
+            self.after_leaving(false, scope);
             return scope.reply(call, Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
         }
         if !self.speaks(&join) {
@@ -39,7 +50,7 @@ impl Classic {
     }
 
     /// Whether the group may have this member: as Kafka has it, a group that was larger once shrinks as its members join again.
-    fn has_room(&self, join: &Join, scope: &Scope<'_>) -> bool {
+    fn is_within_size(&self, join: &Join, scope: &Scope<'_>) -> bool {
         let max = scope.settings.group_size_max;
         let member = self.members.get(&join.member);
         let is_within = match self.state {
@@ -47,12 +58,21 @@ impl Classic {
             State::Empty => max > 0,
             State::CompletingRebalance | State::Stable => member.is_some() || self.members.len() < max,
         };
-        let bytes: usize = JOIN_BYTES + join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum::<usize>();
-        let had_bytes = member.map_or(0, |member| member.protocols.iter().map(|(name, data)| name.len() + data.len()).sum());
-        let is_no_larger = member.is_some() && bytes <= had_bytes + JOIN_BYTES;
-        let fits = is_no_larger || scope.usage.bytes() + bytes <= scope.settings.memory_bytes_max;
         let is_pending = self.pending.contains_key(&join.member);
-        is_within && fits && (member.is_some() || is_pending || self.pending.len() < max)
+        is_within && (member.is_some() || is_pending || self.pending.len() < max)
+    }
+
+    /// Whether there is memory for what it says. Members that are in have some more than others: what they say of themselves grows
+    /// with what they own.
+    fn has_memory(&self, join: &Join, scope: &Scope<'_>) -> bool {
+        let (bytes, max) = (protocols_bytes(&join.protocols), scope.settings.memory_bytes_max);
+        match self.members.get(&join.member) {
+            Some(member) => {
+                let more_bytes = bytes.saturating_sub(protocols_bytes(&member.protocols));
+                more_bytes == 0 || scope.usage.bytes() + more_bytes <= max + max / MEMBERS_SHARE
+            }
+            None => scope.usage.bytes() + JOIN_BYTES + bytes <= max,
+        }
     }
 
     /// Whether it is of the group's kind and speaks what all others do.
@@ -207,11 +227,13 @@ impl Classic {
         }
         self.touch(&id, scope);
         let is_same = self.members.get(&id).is_some_and(|member| self.wants_the_same(&old, member, &protocol));
-        if self.state != State::Stable || !is_same || self.select_protocol() != self.protocol {
+        let is_same = self.state == State::Stable && is_same && self.select_protocol() == self.protocol;
+        // One that became too large is for the leader to make smaller.
+        let record = is_same.then(|| self.record(scope.group)).filter(|record| record.bytes() <= scope.record_bytes_max);
+        let Some(record) = record else {
             self.await_join(call, &id, scope);
             return self.rebalance(scope);
-        }
-        let record = self.record(scope.group);
+        };
         self.write(record, scope);
         let is_leader = self.leader.as_ref() == Some(&id);
         let mut joined = self.joined(&id, knows_skip && is_leader);

@@ -28,10 +28,10 @@ use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
 use super::{Name, Now, Output, RawRecord, Settings, TopicView, Usage};
 
-/// The largest record of a group that is written: its members with what they say and have.
-const RECORD_BYTES_MAX: usize = 16 << 20;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 512;
+/// What a protocol takes beside its name and what the member says of itself in it.
+const PROTOCOL_BYTES: usize = 64;
 /// What an id takes that nobody uses yet.
 const PENDING_BYTES: usize = 256;
 
@@ -43,6 +43,8 @@ pub(super) struct Scope<'a> {
     pub(super) topics: &'a dyn TopicView,
     /// Grows when the topics change.
     pub(super) topics_version: u64,
+    /// The largest record that is written.
+    pub(super) record_bytes_max: usize,
     pub(super) timers: &'a mut TimerQueue,
     pub(super) out: &'a mut Output,
     pub(super) now: Now,
@@ -110,7 +112,7 @@ impl Member {
     }
 
     fn set_charge(&mut self, id: &str) {
-        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + 64).sum();
+        let protocols = protocols_bytes(&self.protocols);
         let names =
             id.len() + self.client_id.len() + self.client_host.len() + self.instance.as_ref().map_or(0, |name| name.len());
         self.charge.set(MEMBER_BYTES + protocols + names + self.assignment.len());
@@ -290,11 +292,13 @@ impl Classic {
             self.members.iter_mut().filter_map(|(id, member)| Some((id.clone(), member.syncing.take()?))).collect();
         let since = self.state_since.replace(scope.now.wall);
         let record = self.record(scope.group);
-        if record.value.as_ref().is_some_and(|value| value.len() > RECORD_BYTES_MAX) {
+        if record.bytes() > scope.record_bytes_max {
             tracing::warn!(
                 group = %scope.group,
-                "the assignment of a group with {} members takes more than {RECORD_BYTES_MAX} bytes and is refused",
-                self.members.len()
+                "the assignment of a group with {} members takes {} bytes and is refused: a record has at most {}",
+                self.members.len(),
+                record.bytes(),
+                scope.record_bytes_max
             );
             self.state_since = since;
             for (_, call) in waiting {
@@ -324,20 +328,19 @@ impl Classic {
     pub(super) fn leave(&mut self, call: CallId, leavers: &[Leaver], scope: &mut Scope<'_>) {
         let mut is_removed = false;
         let codes = leavers.iter().map(|leaver| match self.leave_one(leaver, scope) {
-            Ok(()) => {
-                is_removed = true;
+            Ok(was_member) => {
+                is_removed |= was_member;
                 ErrorCode::NONE
             }
             Err(error) => error,
         });
         let codes = codes.collect();
-        if is_removed {
-            self.go_on(scope);
-        }
+        self.after_leaving(is_removed, scope);
         scope.reply(call, Ok(Reply::Left(codes)));
     }
 
-    fn leave_one(&mut self, leaver: &Leaver, scope: &mut Scope<'_>) -> Result<(), ErrorCode> {
+    /// True: it was a member. False: it had an id and had not joined with it.
+    fn leave_one(&mut self, leaver: &Leaver, scope: &mut Scope<'_>) -> Result<bool, ErrorCode> {
         let id = match &leaver.instance {
             Some(instance) => {
                 let id = self.statics.get(instance).cloned().ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
@@ -349,9 +352,9 @@ impl Classic {
             None => leaver.member.clone(),
         };
         if self.pending.remove(&id).is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        if self.remove(&id, scope) { Ok(()) } else { Err(ErrorCode::UNKNOWN_MEMBER_ID) }
+        if self.remove(&id, scope) { Ok(true) } else { Err(ErrorCode::UNKNOWN_MEMBER_ID) }
     }
 
     /// Takes a member out. What it waits for is answered, so that a client that is there after all joins again.
@@ -388,6 +391,15 @@ impl Classic {
                     self.protocol_counts.remove(name);
                 }
             }
+        }
+    }
+
+    /// What follows when members, or ids alone, went: those who have what they have need not know of an id that nobody used.
+    fn after_leaving(&mut self, was_member: bool, scope: &mut Scope<'_>) {
+        if was_member {
+            self.go_on(scope);
+        } else {
+            self.try_complete_join(scope);
         }
     }
 
@@ -597,12 +609,13 @@ impl Classic {
 }
 
 /// Each protocol once, though a client may name it twice.
-fn names_of(protocols: &[(Name, Bytes)]) -> impl Iterator<Item = &Name> {
-    protocols
-        .iter()
-        .enumerate()
-        .filter(|(at, (name, _))| !protocols[..*at].iter().any(|(before, _)| before == name))
-        .map(|(_, (name, _))| name)
+fn names_of(protocols: &[(Name, Bytes)]) -> BTreeSet<&Name> {
+    protocols.iter().map(|(name, _)| name).collect()
+}
+
+/// What the protocols of a member take.
+fn protocols_bytes(protocols: &[(Name, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + PROTOCOL_BYTES).sum()
 }
 
 /// The topics that a consumer subscribes to, if that is what the bytes say.

@@ -58,8 +58,10 @@ impl Consumer {
             (member.place.epoch, member.place.previous_epoch) = (JOINS, JOINS);
         }
         update(&mut member, &join, &wish);
-        if self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope).is_err() {
-            return Err(ErrorCode::GROUP_MAX_SIZE_REACHED);
+        if let Err(refusal) = self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope) {
+            // A member that is in stays, and comes again.
+            let waits = refusal.code == ErrorCode::GROUP_MAX_SIZE_REACHED && self.seats.contains_key(&id);
+            return Err(if waits { ErrorCode::COORDINATOR_NOT_AVAILABLE } else { refusal.code });
         }
 
         // From here on nothing is refused.
@@ -90,10 +92,13 @@ impl Consumer {
 
     /// Whether it is a consumer that speaks what all classic members do.
     fn speaks_classic(&self, join: &Join) -> bool {
-        let others =
-            || self.seats.iter().filter(|(id, _)| **id != join.member).filter_map(|(_, seat)| seat.member.classic.as_ref());
-        let is_common = |name: &Name| others().all(|classic| classic.protocols.iter().any(|(other, _)| other == name));
-        *join.protocol_type == *PROTOCOL_TYPE && join.protocols.iter().any(|(name, _)| is_common(name))
+        let mut common: BTreeSet<&Name> = join.protocols.iter().map(|(name, _)| name).collect();
+        let others = self.seats.iter().filter(|(id, _)| **id != join.member);
+        for classic in others.filter_map(|(_, seat)| seat.member.classic.as_ref()) {
+            let spoken: BTreeSet<&Name> = classic.protocols.iter().map(|(name, _)| name).collect();
+            common.retain(|name| spoken.contains(name));
+        }
+        *join.protocol_type == *PROTOCOL_TYPE && !common.is_empty()
     }
 
     /// SyncGroup: what the member holds by now, in the bytes that a leader would have made.

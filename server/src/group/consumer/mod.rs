@@ -90,6 +90,16 @@ impl Member {
         MEMBER_BYTES + topics + protocols + names + optional + PARTITION_BYTES * partitions
     }
 
+    /// What the record of what it says takes, or more.
+    fn record_bytes(&self, id: &str, group: &str) -> usize {
+        let length = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
+        let topics: usize = self.topics.iter().map(|topic| topic.len() + 8).sum();
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len() + 16).sum();
+        let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
+        group.len() + id.len() + self.client_id.len() + self.client_host.len() + topics + protocols + optional + 256
+    }
+
     fn is_classic(&self) -> bool {
         self.classic.is_some()
     }
@@ -288,14 +298,20 @@ impl Consumer {
             let message = format!("The consumer group has reached its maximum capacity of {members_max} members.");
             return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message);
         }
-        let had_bytes = before.map_or(0, |seat| seat.member.bytes(id));
         let topics_before = before.map(|seat| &seat.member.topics);
-        let new_topics = member.topics.iter().filter(|topic| topics_before.is_none_or(|before| !before.contains(*topic)));
-        let partitions: usize = new_topics
-            .filter_map(|topic| scope.topics.by_name(topic))
-            .filter(|(topic, _)| !self.owners.contains_key(&(*topic, 0)))
-            .map(|(_, count)| usize::try_from(count).unwrap_or(0))
-            .sum();
+        let is_new = |topic: &&Name| topics_before.is_none_or(|before| !before.contains(*topic));
+        let partitions_of = |(_, count): (Uuid, i32)| usize::try_from(count).unwrap_or(0);
+        let wanted = || member.topics.iter().filter_map(|topic| scope.topics.by_name(topic)).map(partitions_of);
+        // With its id, and when it got each partition.
+        let held_bytes = || wanted().map(|partitions| 32 + 8 * partitions).sum();
+        let held_bytes: usize = if member.topics.iter().any(|topic| is_new(&topic)) { held_bytes() } else { 0 };
+        if member.record_bytes(id, scope.group).max(held_bytes) > scope.record_bytes_max {
+            let message = format!("The member takes more than the {} bytes of a record.", scope.record_bytes_max);
+            return refuse(ErrorCode::INVALID_REQUEST, message);
+        }
+        let had_bytes = before.map_or(0, |seat| seat.member.bytes(id));
+        let new_topics = member.topics.iter().filter(is_new).filter_map(|topic| scope.topics.by_name(topic));
+        let partitions: usize = new_topics.filter(|(topic, _)| !self.owners.contains_key(&(*topic, 0))).map(partitions_of).sum();
         let more = (member.bytes(id) + partitions * 2 * PARTITION_BYTES).saturating_sub(had_bytes);
         if more > 0 && scope.usage.bytes() + more > scope.settings.memory_bytes_max {
             return refuse(

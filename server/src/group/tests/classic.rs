@@ -69,9 +69,11 @@ fn a_group_of_nobody_knows_no_member() {
         member: "x".into(),
         members: Vec::new(),
     };
-    for request in [sync(&nobody, Vec::new()), heartbeat(&nobody), leave("x")] {
+    for request in [sync(&nobody, Vec::new()), heartbeat(&nobody)] {
         assert_eq!(error(driver.ask(request)), ErrorCode::UNKNOWN_MEMBER_ID);
     }
+    let two = ["x", "y"].map(|member| Leaver { member: member.into(), instance: None });
+    assert_eq!(driver.ask(Request::Leave(two.to_vec())), Ok(Reply::Left(vec![ErrorCode::UNKNOWN_MEMBER_ID; 2])));
     assert_eq!(error(driver.ask(commit(identity(&nobody), vec![offset("t", 0, 1)]))), ErrorCode::ILLEGAL_GENERATION);
     assert_eq!(error(driver.ask(Request::Describe)), ErrorCode::GROUP_ID_NOT_FOUND);
     assert_eq!(error(driver.ask(Request::Delete)), ErrorCode::GROUP_ID_NOT_FOUND);
@@ -314,6 +316,109 @@ fn memory_is_bounded_and_comes_back() {
     let mut out = Output::default();
     driver.shard.expire(driver.now(), &mut out);
     assert_eq!(driver.usage.bytes(), 0);
+}
+
+#[test]
+fn protocols_have_a_bound_and_each_is_paid_for() {
+    let mut driver = Driver::new(settings());
+    let speaks = |count: usize| {
+        let protocols = (0..count).map(|at| (Name::from(format!("p{at}")), Bytes::new()));
+        Join { protocols: protocols.collect(), ..join("") }
+    };
+    assert_eq!(error(driver.ask(Request::Join(Box::new(speaks(101))))), ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    assert_eq!((driver.usage.bytes(), driver.shard.list()), (0, Vec::new()));
+    assert_eq!(driver.join_all(vec![speaks(100)]).len(), 1);
+
+    // Names count for little; what a protocol takes beside them is known before a member is in.
+    let mut driver = Driver::new(Settings { memory_bytes_max: 6000, ..settings() });
+    assert_eq!(error(driver.ask(Request::Join(Box::new(speaks(100))))), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert!(driver.usage.bytes() <= 6000);
+}
+
+#[test]
+fn a_protocol_that_is_named_twice_counts_once() {
+    let mut driver = Driver::new(settings());
+    let speaks =
+        |names: &[&str]| Join { protocols: names.iter().map(|name| ((*name).into(), Bytes::new())).collect(), ..join("") };
+    let members = driver.join_all(vec![speaks(&["a", "a", "b"]), speaks(&["b"])]);
+    assert!(members.iter().all(|member| member.protocol.as_deref() == Some("b")));
+}
+
+#[test]
+fn an_id_that_is_not_used_leaves_without_a_rebalance() {
+    let requiring = || Request::Join(Box::new(Join { requires_member_id: true, ..join("") }));
+    let given = |driver: &mut Driver| match driver.ask(requiring()) {
+        Ok(Reply::MemberIdRequired(id)) => id,
+        other => panic!("an id comes first: {other:?}"),
+    };
+    let mut driver = Driver::new(settings());
+    let members = driver.stable(2);
+    let id = given(&mut driver);
+    assert_eq!(driver.ask(leave(&id)), Ok(Reply::Left(vec![ErrorCode::NONE])));
+    assert_eq!(driver.ask(heartbeat(&members[0])), Ok(Reply::Alive));
+    assert_eq!(error(driver.ask(Request::Join(Box::new(join(&id))))), ErrorCode::UNKNOWN_MEMBER_ID);
+
+    // One that is not let in because there is no memory for what it says.
+    let mut driver = Driver::new(Settings { memory_bytes_max: 20_000, ..settings() });
+    let members = driver.stable(1);
+    let id = given(&mut driver);
+    let large = Join { protocols: vec![("range".into(), Bytes::from(vec![0; 30_000]))], ..join(&id) };
+    assert_eq!(error(driver.ask(Request::Join(Box::new(large)))), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(driver.ask(heartbeat(&members[0])), Ok(Reply::Alive));
+
+    // Those who wait for it go on.
+    let mut driver = Driver::new(settings());
+    let members = driver.stable(1);
+    let id = given(&mut driver);
+    let call = driver.start(Request::Join(Box::new(join(&members[0].member))));
+    assert!(driver.waits(call));
+    driver.ask(leave(&id)).expect("it leaves");
+    assert_eq!(joined(driver.answer(call)).generation, members[0].generation + 1);
+}
+
+#[test]
+fn a_member_is_not_put_out_because_memory_is_full() {
+    let mut driver = Driver::new(Settings { memory_bytes_max: 40_000, ..settings() });
+    let with = |member: &str, bytes| Join { protocols: vec![("range".into(), Bytes::from(vec![0; bytes]))], ..join(member) };
+    let members = driver.join_all(vec![with("", 36_000)]);
+    synced(driver.ask(sync(&members[0], Vec::new())));
+    let refused = Request::Join(Box::new(with("", 5000)));
+    assert_eq!(error(driver.ask(refused)), ErrorCode::GROUP_MAX_SIZE_REACHED, "there is no memory for others");
+    let id = members[0].member.clone();
+    let again = driver.ask(Request::Join(Box::new(with(&id, 40_000))));
+    let grown = joined(again);
+    synced(driver.ask(sync(&grown, Vec::new())));
+    let far_more = driver.ask(Request::Join(Box::new(with(&id, 80_000))));
+    assert_eq!(error(far_more), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    assert_eq!(driver.ask(heartbeat(&grown)), Ok(Reply::Alive), "it is still in");
+    assert!(driver.usage.bytes() <= 45_000);
+}
+
+#[test]
+fn a_group_that_became_too_large_for_its_record_is_assigned_anew() {
+    let mut driver = Driver::new(settings());
+    let members = driver.join_all(vec![static_join("a", ""), static_join("b", "")]);
+    let leader = members.iter().find(|member| member.leader == member.member).expect("somebody leads");
+    let identity = |member: &Joined| Identity { instance: None, ..identity(member) };
+    let part = |bytes: usize| vec![(leader.member.clone(), Bytes::from(vec![7; bytes]))];
+    let sync = |bytes| Request::Sync(Sync { identity: identity(leader), assignments: part(bytes), ..Sync::default() });
+    synced(driver.ask(sync(500)));
+    driver.shard.set_record_bytes_max(1000);
+    let host = "h".repeat(600);
+    let back = Join { client_host: host.as_str().into(), ..static_join("a", "") };
+    let call = driver.start(Request::Join(Box::new(back)));
+    assert!(driver.waits(call), "it joins with all the others");
+    assert_eq!(driver.log.len(), 1);
+
+    // What a leader says is refused, and asked for again.
+    let mut driver = Driver::new(settings());
+    let members = driver.join_all(vec![join("")]);
+    driver.shard.set_record_bytes_max(1000);
+    let parts = |bytes: usize| vec![(members[0].member.clone(), Bytes::from(vec![7; bytes]))];
+    assert_eq!(error(driver.ask(super::sync(&members[0], parts(1000)))), ErrorCode::UNKNOWN_SERVER_ERROR);
+    let again = joined(driver.ask(Request::Join(Box::new(join(&members[0].member)))));
+    synced(driver.ask(super::sync(&again, parts(100))));
+    assert!(driver.log.iter().all(|record| record.bytes() <= 1000));
 }
 
 #[test]

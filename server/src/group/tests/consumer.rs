@@ -397,3 +397,18 @@ fn a_group_without_members_is_of_the_protocol_of_the_next() {
     driver.restart();
     assert_eq!((driver.shard.list()[0].group_type, fetched(&mut driver)), ("classic", 7));
 }
+
+#[test]
+fn what_does_not_fit_into_a_record_is_refused_before_anything_changes() {
+    let mut driver = with_topics(&[("t", 1, 3), ("wide", 2, 1000)]);
+    driver.shard.set_record_bytes_max(2000);
+    driver.beat(join_to("a", &["t"]));
+    let written = driver.log.len();
+    let names: Vec<String> = (0..100).map(|at| format!("{at:040}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(driver.refused(join_to("b", &names)), ErrorCode::INVALID_REQUEST);
+    assert_eq!(driver.refused(join_to("b", &["wide"])), ErrorCode::INVALID_REQUEST);
+    assert_eq!((driver.log.len(), driver.described().members.len()), (written, 1));
+    driver.beat(join_to("b", &["t"]));
+    assert!(driver.log.iter().all(|record| record.bytes() <= 2000));
+}

@@ -165,3 +165,16 @@ fn a_static_member_comes_back_by_the_other_protocol() {
     assert!(joined(driver.answer(again)).generation >= back.generation);
     assert_eq!(told(&mut driver, is_one(beat("new", 1))).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);
 }
+
+#[test]
+fn a_classic_member_stays_in_though_memory_is_full() {
+    let (mut driver, members) = classic_group(Settings { memory_bytes_max: 20_000, ..settings() });
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    let mut wordy = subscription(&["t"]).to_vec();
+    wordy.extend(vec![0; 30_000]);
+    let wordy = |member: &str| Join { protocols: vec![("range".into(), wordy.clone().into())], ..join(member) };
+    let id = members[0].member.clone();
+    assert_eq!(driver.ask(Request::Join(Box::new(wordy(&id)))), Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+    assert_eq!(driver.ask(Request::Join(Box::new(wordy("")))), Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
+    rejoin(&mut driver, &id);
+}

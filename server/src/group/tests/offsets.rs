@@ -36,6 +36,12 @@ fn offsets_of_a_client_that_is_no_member_are_kept_and_found() {
         let offsets: Vec<_> =
             fetched.iter().flat_map(|(_, offsets)| offsets).map(|found| (found.offset, found.leader_epoch)).collect();
         assert_eq!(offsets, [(9, 3), (-1, -1), (-1, -1)]);
+        // Each is answered once, however often it is asked for.
+        let wanted = vec![("t".into(), vec![2, 2, 0]), ("t".into(), vec![0, 1])];
+        let Ok(Reply::Fetched(once)) = driver.ask(Request::Fetch(Some(wanted))) else { panic!("fetched") };
+        let partitions: Vec<Vec<_>> =
+            once.iter().map(|(_, offsets)| offsets.iter().map(|found| found.partition).collect()).collect();
+        assert_eq!(partitions, [vec![2, 0], vec![1]]);
         assert_eq!((&*fetched[0].1[0].metadata, &*fetched[0].1[1].metadata), ("m", ""));
         driver.restart();
     }
@@ -159,10 +165,38 @@ fn offsets_of_no_member_expire_by_their_own_time_and_by_the_clients() {
 }
 
 #[test]
+fn a_retention_of_the_client_ends_no_offset_that_is_in_use() {
+    let mut driver = Driver::new(settings());
+    let members = driver.stable(1);
+    let short = |offsets| {
+        Request::Commit(Commit { identity: identity(&members[0]), knows_epochs: false, retention_ms: Some(1000), offsets })
+    };
+    committed(driver.ask(short(vec![offset("t", 0, 1), offset("old", 0, 1)])));
+    driver.seconds(5);
+    expire(&mut driver);
+    assert_eq!(fetch(&mut driver), [("t".to_owned(), 0, 1)], "but one of a topic that nobody wants");
+    // While members come and go, what they want is not known.
+    committed(driver.ask(short(vec![offset("old", 0, 1)])));
+    let call = driver.start(Request::Join(Box::new(join(""))));
+    driver.seconds(2);
+    expire(&mut driver);
+    assert!(driver.waits(call));
+    assert_eq!(fetch(&mut driver).len(), 2);
+    driver.seconds(100);
+    expire(&mut driver);
+    assert_eq!(fetch(&mut driver), [], "the group is empty");
+}
+
+#[test]
 fn offsets_go_with_their_topic_and_not_with_another_of_its_name() {
     let mut driver = Driver::new(settings());
     let of = |id: u8, partition| CommitOffset { topic_id: [id; 16], ..offset("t", partition, 1) };
-    committed(driver.ask(commit(nobody(), vec![of(1, 0), of(2, 1), of(0, 2)])));
+    driver.set_topics(&[("t", 1, 3)]);
+    committed(driver.ask(commit(nobody(), vec![of(1, 0)])));
+    driver.set_topics(&[("t", 2, 3)]);
+    committed(driver.ask(commit(nobody(), vec![of(2, 1), of(0, 2)])));
+    // One that was on its way while the topic went is not taken for the next topic's.
+    assert_eq!(committed(driver.ask(commit(nobody(), vec![of(1, 1)]))), [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
     let mut out = Output::default();
     driver.shard.forget_topics(&|_, id| id != [1; 16], &mut out);
     driver.take(out);

@@ -181,7 +181,8 @@ def read(broker, topic, partition=0, offset=0, count=None, **config):
         while count is None or len(messages) < count:
             message = client.poll(1.0)
             if message is None:
-                assert time.monotonic() < end, f"{len(messages)} of {count} messages of {topic}-{partition} from {offset}"
+                assert time.monotonic() < end, \
+                    f"{len(messages)} of {count} messages of {topic}-{partition} from {offset}; the broker's log ends:\n{broker.log_tail()}"
             elif message.error() is None:
                 messages.append(message)
             elif message.error().code() == KafkaError._PARTITION_EOF:

@@ -92,6 +92,19 @@ struct Inner {
     loaded: Notify,
 }
 
+/// A block that is being read. Whoever waits for it is woken when it goes, also where it is dropped half way: its reader may be gone.
+struct Loading {
+    inner: Rc<Inner>,
+    key: (u64, u64),
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.inner.loading.borrow_mut().retain(|loading| *loading != self.key);
+        self.inner.loaded.notify_waiters();
+    }
+}
+
 /// See the module. One per core.
 pub(crate) struct ColdReads {
     inner: Rc<Inner>,
@@ -149,10 +162,10 @@ impl ColdReads {
             return;
         }
         let (inner, segment) = (inner.clone(), segment.clone());
-        inner.begin(&segment, position);
+        let begun = inner.begin(&segment, position);
         self.env.spawn(Box::pin(async move {
             // Who comes here next meets the error, if there is one, and tells it.
-            let _ = inner.load_begun(&segment, position, Room::Spare).await;
+            let _ = inner.load_begun(begun, &segment, position, Room::Spare).await;
         }));
     }
 }
@@ -194,29 +207,27 @@ impl Inner {
         self.loading.borrow().contains(&(segment.id, position))
     }
 
-    fn begin(&self, segment: &Segment, position: u64) {
-        self.loading.borrow_mut().push((segment.id, position));
+    fn begin(self: &Rc<Self>, segment: &Segment, position: u64) -> Loading {
+        let key = (segment.id, position);
+        self.loading.borrow_mut().push(key);
+        Loading { inner: self.clone(), key }
     }
 
     /// Reads a block that begins with the batch at `position`. Returns whether it is there now.
-    async fn load(&self, segment: &Arc<Segment>, position: u64, room: Room) -> Result<bool, ColdError> {
-        self.begin(segment, position);
-        self.load_begun(segment, position, room).await
+    async fn load(self: &Rc<Self>, segment: &Arc<Segment>, position: u64, room: Room) -> Result<bool, ColdError> {
+        let begun = self.begin(segment, position);
+        self.load_begun(begun, segment, position, room).await
     }
 
-    async fn load_begun(&self, segment: &Arc<Segment>, position: u64, room: Room) -> Result<bool, ColdError> {
-        let result = self.read_block(segment, position, room).await;
-        self.loading.borrow_mut().retain(|&loading| loading != (segment.id, position));
-        let loaded = result.map(|block| {
-            if let Some(block) = &block {
-                segment.note_cold_read(block.from, block.end());
-            }
-            let is_there = block.is_some();
-            self.blocks.borrow_mut().extend(block);
-            is_there
-        });
-        self.loaded.notify_waiters();
-        loaded
+    async fn load_begun(&self, begun: Loading, segment: &Arc<Segment>, position: u64, room: Room) -> Result<bool, ColdError> {
+        let block = self.read_block(segment, position, room).await?;
+        if let Some(block) = &block {
+            segment.note_cold_read(block.from, block.end());
+        }
+        let is_there = block.is_some();
+        self.blocks.borrow_mut().extend(block);
+        drop(begun);
+        Ok(is_there)
     }
 
     async fn read_block(&self, segment: &Arc<Segment>, position: u64, room: Room) -> Result<Option<Block>, ColdError> {
@@ -429,6 +440,26 @@ mod tests {
             assert!(at == stored.end() || stored.reads.peek(&stored.segment, at).is_some(), "what follows {at} was read ahead");
         }
         assert!(read == stored.bytes);
+    }
+
+    /// A consumer that goes while its block is being read leaves nobody waiting for it.
+    #[test]
+    fn a_read_that_is_given_up_is_not_waited_for() {
+        let stored = stored(&[1_000; 10], None);
+        let (reads, segment, end) = (stored.reads.clone(), stored.segment.clone(), stored.end());
+        let bytes = stored.simulation.block_on(async move {
+            let mut given_up = Box::pin(reads.read(&segment, 0, end));
+            std::future::poll_fn(|context| {
+                assert!(given_up.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            assert!(reads.inner.is_loading(&segment, 0));
+            drop(given_up);
+            assert!(!reads.inner.is_loading(&segment, 0));
+            reads.read(&segment, 0, end).await.unwrap()
+        });
+        assert_eq!(bytes.as_deref(), Some(&stored.bytes[..]));
     }
 
     #[test]

@@ -172,8 +172,12 @@ async fn end_of(disk: &Rc<dyn Disk>, pool: &Pool, path: &Path, base: Offset) -> 
             Ok(_) => {}
             Err(Stop::End) => return Ok(scanner.next_offset()),
             Err(Stop::Damage(reason)) => {
-                let reason = format!("{}: damage at position {}: {reason}", path.display(), scanner.position());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                let damage = format!("{}: damage at position {}: {reason}", path.display(), scanner.position());
+                let advice = "compaction made it, a crash came before it was in use, and nothing was changed. Bring the partition's \
+                              folder back from a backup. Or keep a copy of it, remove the .swap, .index and .timeindex files of \
+                              this offset, take the suffix .deleted off what has it, and have `ringlog log repair` make the \
+                              indexes anew: the log is as before, if all its segments are still there";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{damage} ({advice})")));
             }
         }
     }

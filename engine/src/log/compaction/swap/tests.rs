@@ -143,3 +143,23 @@ proptest! {
         prop_assert_eq!(found, result, "OldOrNew");
     }
 }
+
+#[test]
+fn a_rotten_swap_is_named_and_changes_nothing() {
+    let simulation = Simulation::new(1);
+    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    let (mut folder, _) = left(3, 0b10_0101);
+    let log = name(0, FileKind::Log, FileState::Swap);
+    // The version of its batch.
+    folder.get_mut(&log).unwrap()[16] ^= 1;
+    simulation.block_on(async move {
+        for (name, bytes) in &folder {
+            let file = disk.open(&Path::new(DIRECTORY).join(name), OpenOptions::WRITE).await.unwrap();
+            file.write_at(Payload::Bytes(bytes.clone()), 0).await.unwrap();
+        }
+        let refused = end(&disk).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        assert!(refused.to_string().contains(&log), "{refused}");
+        assert_eq!(read(&disk).await, folder);
+    });
+}

@@ -175,7 +175,8 @@ async fn end_of(disk: &Rc<dyn Disk>, pool: &Pool, path: &Path, base: Offset) -> 
                 let damage = format!("{}: damage at position {}: {reason}", path.display(), scanner.position());
                 let advice = "compaction made it, a crash came before it was in use, and nothing was changed. Bring the partition's \
                               folder back from a backup. Or keep a copy of it, remove the .swap, .index and .timeindex files of \
-                              this offset, and take the suffix .deleted off what has it: the log is as before, if all is there";
+                              this offset, take the suffix .deleted off what has it, and have `ringlog log repair` make the \
+                              indexes anew: the log is as before, if all its segments are still there";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{damage} ({advice})")));
             }
         }

@@ -10,6 +10,7 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::{Api, decode, reply, respond};
+use crate::catalogue::names::CONSUMER_OFFSETS;
 use crate::net::{Outcome, RequestContext};
 
 /// From here on several coordinators are asked for at once (KIP-699).
@@ -17,8 +18,10 @@ const BATCHED_VERSION_MIN: i16 = 4;
 /// What a key is.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
-/// How long a client waits for the topic to be made. After that it is told to ask again.
-const CREATE_WAIT: Duration = Duration::from_secs(2);
+/// How long a client waits for the topic to be made. After that it is told to ask again: what it asked behind this waits too.
+const CREATE_WAIT: Duration = Duration::from_millis(500);
+/// How long nobody waits any more after that: on a full disk consumers ask all the time, and read by the same connection.
+const FAILED_WAIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -> Outcome {
     let request: FindCoordinatorRequest<'_> = match decode(&context, &body) {
@@ -48,17 +51,28 @@ async fn find(api: &Rc<Api>, key_type: i8) -> Result<(), (ErrorCode, Cow<'static
         TRANSACTION => return Err((ErrorCode::INVALID_REQUEST, "Transactions are not implemented yet.".into())),
         other => return Err((ErrorCode::INVALID_REQUEST, format!("Coordinators of type {other} are not known.").into())),
     }
-    let broker = &api.core.broker;
-    let controller = broker.controller.clone();
+    if api.topics().by_name(CONSUMER_OFFSETS).is_some() {
+        return Ok(());
+    }
+    let not_available = |message: Cow<'static, str>| Err((ErrorCode::COORDINATOR_NOT_AVAILABLE, message));
+    let env = &api.core.core.env;
+    if api.offsets_topic_missed.get().is_some_and(|at| env.monotonic().saturating_sub(at) < FAILED_WAIT) {
+        return not_available("The topic of the groups could not be made a moment ago.".into());
+    }
+    let controller = api.core.broker.controller.clone();
     let creating = Box::pin(async move { controller.offsets_topic().await.map(|_| ()) });
-    match select(creating, api.core.core.env.sleep(CREATE_WAIT)).await {
+    let created = select(creating, env.sleep(CREATE_WAIT)).await;
+    if !matches!(created, Either::Left((Ok(()), _))) {
+        api.offsets_topic_missed.set(Some(env.monotonic()));
+    }
+    match created {
         Either::Left((Ok(()), _)) => Ok(()),
         Either::Left((Err(refusal), _)) => {
             tracing::warn!(%refusal, "the topic of the groups could not be made");
-            Err((ErrorCode::COORDINATOR_NOT_AVAILABLE, refusal.message.into()))
+            not_available(refusal.message.into())
         }
         // It goes on being created.
-        Either::Right(_) => Err((ErrorCode::COORDINATOR_NOT_AVAILABLE, "The topic of the groups is being made.".into())),
+        Either::Right(_) => not_available("The topic of the groups is being made.".into()),
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Api {
     outbox: Outbox,
     /// When the last damaged partition was logged, and how many were not since.
     damage_logged: Cell<(Option<Duration>, u64)>,
+    /// When somebody last looked for a coordinator and the topic of the groups could not be made in time.
+    offsets_topic_missed: Cell<Option<Duration>>,
 }
 
 /// How often damaged or unreadable partitions are logged at most: clients ask again and again.
@@ -76,7 +78,7 @@ impl Api {
     #[must_use]
     pub fn new(core: Rc<BrokerCore>) -> Rc<Self> {
         let outbox = Outbox::new(&core.broker.cores, core.core.env.clone());
-        Rc::new(Self { core, outbox, damage_logged: Cell::new((None, 0)) })
+        Rc::new(Self { core, outbox, damage_logged: Cell::new((None, 0)), offsets_topic_missed: Cell::new(None) })
     }
 
     fn topics(&self) -> Guard<Arc<Topics>> {

@@ -138,6 +138,13 @@ impl DataDir {
                 if let Some(name) = trace_of_partitions(path).map_err(failed("listing it"))? {
                     return Err(DataDirError::Unmarked { path: path.to_owned(), name });
                 }
+                // Whoever made it may have ended before its name was durable. Where its parent is not ours to open, it was not us.
+                match sync_dir(parent(path)) {
+                    Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                        return Err(failed("syncing its parent")(error));
+                    }
+                    _ => {}
+                }
                 let meta = Meta { cluster_id: new_id(), node_id, directory_id: new_id() };
                 write_durably(path, &meta.to_text()).map_err(failed("writing meta.properties"))?;
                 info!(path = %path.display(), cluster_id = meta.cluster_id, "new data directory");

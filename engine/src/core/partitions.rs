@@ -304,7 +304,7 @@ impl Core {
 }
 
 /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
-/// made when a crash came, and is made again.
+/// made when something failed or a crash came, and is made again.
 async fn make_folder(
     disk: &Rc<dyn Disk>,
     data: &Path,
@@ -312,15 +312,11 @@ async fn make_folder(
     id: PartitionId,
     cleaner: Option<&Arc<Cleaner>>,
 ) -> io::Result<()> {
-    match disk.create_dir(directory).await {
-        Ok(()) => disk.sync_dir(data).await?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
     let path = directory.join(PARTITION_METADATA_FILE);
     match disk.open(&path, crate::disk::OpenOptions::READ).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            crate::disk::ensure_dir(disk, data, directory).await?;
             // CleanPointsAreTheirPartitions.
             if let Some(cleaner) = cleaner {
                 cleaner.forget_beyond(disk, directory, None).await?;

@@ -55,11 +55,7 @@ impl Journal {
         settings: &CoreSettings,
     ) -> io::Result<Self> {
         let directory = settings.data_directory.join(directory_name(index));
-        match disk.create_dir(&directory).await {
-            Ok(()) => disk.sync_dir(&settings.data_directory).await?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
+        crate::disk::ensure_dir(disk, &settings.data_directory, &directory).await?;
         let newest = disk.list(&directory).await?.iter().filter_map(|entry| generation_of(&entry.name)).max();
         Self::start(disk, env, directory, newest.map_or(0, |newest| newest + 1), settings.journal_bytes).await
     }

@@ -167,6 +167,19 @@ pub async fn read_file(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<Vec<u8>> 
     Ok(buffer[..read].to_vec())
 }
 
+/// Makes a directory where it is not there, and its name durable in either case: whoever made it may have ended, or failed, before
+/// that.
+///
+/// # Errors
+/// Those of the steps; it may be there or not then.
+pub(crate) async fn ensure_dir(disk: &Rc<dyn Disk>, parent: &Path, path: &Path) -> io::Result<()> {
+    match disk.create_dir(path).await {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    disk.sync_dir(parent).await
+}
+
 /// Replaces a small file in one step that a crash cannot tear: a new file is written and synced, takes the name, and the name is
 /// synced.
 ///

@@ -2,8 +2,10 @@
 //! shared memory; a file range is warm and checked when the plan is handed out, so that it can be sent without blocking
 //! and never serves rot. One [`Reader`] per core. It never changes anything.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+mod indexes;
+mod times;
+mod walk;
+
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -21,18 +23,12 @@ use crate::env::Env;
 use crate::log::cold::{ColdError, ColdReads, Order};
 use crate::log::published::{Published, Segment, Standing, TailPiece, View};
 use crate::memory::{Buffer, Pool, Slice};
-use crate::segment::index;
-use crate::segment::index::{IndexEntry, TimeEntry};
-use crate::types::{Offset, TimestampMs};
+use crate::types::Offset;
+use indexes::IndexCache;
+use walk::Walk;
 
 /// How much one checked read of a cold file takes.
 const COLD_READ_BYTES: u64 = 1 << 20;
-/// How much is read to walk over batch headers in a file.
-const WALK_BYTES: usize = 16 << 10;
-/// What the indexes of sealed segments may take in memory, per core.
-const INDEX_CACHE_BYTES: usize = 32 << 20;
-/// What the records of one batch may take when they are looked into.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// Where a range's bytes are.
 #[derive(Clone)]
@@ -228,48 +224,13 @@ impl Reader {
     ) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let floor = self.floor(segment, offset).await?;
         let start = floor.map_or(0, |entry| entry.position);
-        let mut walk = Walk { wants_batches: true, ..Walk::new(self, view, segment, start, visible) };
+        let mut walk = Walk::new(self, view, segment, start, visible).wanting_batches();
         while let Some((position, header)) = walk.next().await? {
             if header.last_offset() >= offset {
                 return Ok(Some((position, header)));
             }
         }
         Ok(None)
-    }
-
-    async fn floor(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<IndexEntry>, ReadError> {
-        if let Some(live) = segment.live_index.load().as_ref() {
-            return Ok(live.floor(offset));
-        }
-        let loaded = self.loaded_index(segment).await?;
-        let at = loaded.offsets.partition_point(|entry| entry.last_offset <= offset);
-        Ok(at.checked_sub(1).map(|at| loaded.offsets[at]))
-    }
-
-    async fn floor_time(&self, segment: &Arc<Segment>, timestamp: TimestampMs) -> Result<Option<TimeEntry>, ReadError> {
-        if let Some(live) = segment.live_index.load().as_ref() {
-            return Ok(live.floor_time(timestamp));
-        }
-        let loaded = self.loaded_index(segment).await?;
-        let at = loaded.times.partition_point(|entry| entry.timestamp < timestamp);
-        Ok(at.checked_sub(1).map(|at| loaded.times[at]))
-    }
-
-    async fn loaded_index(&self, segment: &Arc<Segment>) -> Result<Rc<LoadedIndex>, ReadError> {
-        if let Some(found) = self.indexes.get(segment.id) {
-            return Ok(found);
-        }
-        let mut loaded = LoadedIndex::default();
-        // A damaged or missing index makes a read slower, not wrong: it walks from the start.
-        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("index")).await {
-            loaded.offsets = index::parse_offset_index(&bytes, segment.base_offset, segment.file_bytes()).unwrap_or_default();
-        }
-        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("timeindex")).await {
-            loaded.times = index::parse_time_index(&bytes, segment.base_offset).unwrap_or_default();
-        }
-        let loaded = Rc::new(loaded);
-        self.indexes.put(segment.id, loaded.clone());
-        Ok(loaded)
     }
 
     /// Adds `start..end` of a segment to the plan: from its file below the tail, from memory in it.
@@ -279,7 +240,7 @@ impl Reader {
         if at < tail_start {
             let file_end = end.min(tail_start);
             while at < file_end {
-                let found = self.file_range(segment, at, file_end, file_end == tail_start).await;
+                let found = self.file_range(view, segment, at, file_end, file_end == tail_start).await;
                 let (source, len) = match found {
                     // What was found before it is sent; who reads on meets it.
                     Err(_) if at > start => return Ok(()),
@@ -316,6 +277,7 @@ impl Reader {
     /// With `goes_on` the tail has what follows, and a batch may begin in the file and end there.
     async fn file_range(
         &self,
+        view: &View,
         segment: &Arc<Segment>,
         position: u64,
         end: u64,
@@ -333,7 +295,7 @@ impl Reader {
             }
             // An error of the disk too: a segment that is being removed may still be open the other way.
             Ok(None) | Err(ColdError::Io) => {
-                let len = self.warm(&file, segment, position, len, goes_on).await?;
+                let len = self.warm(&file, view, segment, position, len, goes_on).await?;
                 Ok((Source::File(file), len))
             }
             Err(ColdError::Damaged(position, reason)) => Err(self.damaged(segment, position, &reason)),
@@ -349,7 +311,8 @@ impl Reader {
     async fn warm(
         &self,
         file: &Rc<dyn File>,
-        segment: &Segment,
+        view: &View,
+        segment: &Arc<Segment>,
         position: u64,
         len: u64,
         goes_on: bool,
@@ -391,7 +354,7 @@ impl Reader {
                 && (rest.len() < batch::HEADER_BYTES
                     || BatchHeader::parse(rest).is_ok_and(|header| header.size_bytes() as u64 > len))
             {
-                // The rest of it is in the tail: it cannot be checked here, and is warm now.
+                self.check_straddling(view, segment, position).await?;
                 return Ok(len);
             }
             // One batch is larger than what was read.
@@ -404,6 +367,19 @@ impl Reader {
             }
             wanted = size;
         }
+    }
+
+    /// Checks a batch that begins in the file and ends in the tail.
+    async fn check_straddling(&self, view: &View, segment: &Arc<Segment>, position: u64) -> Result<(), ReadError> {
+        let header = self.read_bytes(view, segment, position, batch::HEADER_BYTES, false).await?;
+        let header = BatchHeader::parse(&header).map_err(|error| self.damaged(segment, position, &error.to_string()))?;
+        if position + header.size_bytes() as u64 > segment.visible_bytes() {
+            return Err(self.damaged(segment, position, "the batch is longer than the log"));
+        }
+        let bytes = self.read_bytes(view, segment, position, header.size_bytes(), false).await?;
+        let checked = BatchView::new(&bytes).and_then(|batch| batch.check_crc()).map_err(|error| error.to_string());
+        let checked = checked.and_then(|()| Order::new(segment, None).check(&header));
+        checked.map_err(|reason| self.damaged(segment, position, &reason))
     }
 
     fn damaged(&self, segment: &Segment, position: u64, reason: &str) -> ReadError {
@@ -471,268 +447,9 @@ impl Reader {
         }
         Ok(bytes)
     }
-
-    /// The first visible record whose timestamp is at least `timestamp`: its timestamp and offset (ListOffsets, KIP-79).
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn offset_for_timestamp(
-        &self,
-        partition: &Published,
-        timestamp: TimestampMs,
-    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        loop {
-            let (view, visible) = view_now(partition);
-            let found = self.offset_for_timestamp_in(partition, &view, &visible, timestamp).await;
-            if !self.is_replaced(partition, &view, 0..view.segments.len()).await? {
-                return found;
-            }
-        }
-    }
-
-    async fn offset_for_timestamp_in(
-        &self,
-        partition: &Published,
-        view: &View,
-        visible: &[u64],
-        timestamp: TimestampMs,
-    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let log_start = partition.log_start();
-        for (segment, &visible) in view.segments.iter().zip(visible) {
-            if segment.max_timestamp().0 < timestamp || segment.end_offset() <= log_start {
-                continue;
-            }
-            let after = self.floor_time(segment, timestamp).await?.map(|entry| entry.offset);
-            let floor = match after {
-                Some(offset) => self.floor(segment, offset).await?,
-                None => None,
-            };
-            let mut walk = Walk::new(self, view, segment, floor.map_or(0, |entry| entry.position), visible);
-            while let Some((position, header)) = walk.next().await? {
-                if header.max_timestamp < timestamp || header.last_offset() < log_start {
-                    continue;
-                }
-                let wanted = |time: TimestampMs, offset: Offset| time >= timestamp && offset >= log_start;
-                if let Some(found) = self.find_record(view, segment, position, &header, wanted).await? {
-                    return Ok(Some(found));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The visible record with the largest timestamp: its timestamp and offset (ListOffsets -3, KIP-734).
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn max_timestamp(&self, partition: &Published) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        loop {
-            let (view, visible) = view_now(partition);
-            let found = self.max_timestamp_in(partition, &view, &visible).await;
-            if !self.is_replaced(partition, &view, 0..view.segments.len()).await? {
-                return found;
-            }
-        }
-    }
-
-    async fn max_timestamp_in(
-        &self,
-        partition: &Published,
-        view: &View,
-        visible: &[u64],
-    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let high_watermark = partition.high_watermark();
-        let mut newest: Vec<_> = view
-            .segments
-            .iter()
-            .zip(visible)
-            .map(|(segment, &visible)| (segment, visible, segment.max_timestamp()))
-            .filter(|(_, _, (timestamp, offset))| *timestamp != TimestampMs::NONE && *offset < high_watermark)
-            .collect();
-        newest.sort_by_key(|(segment, _, (timestamp, _))| (std::cmp::Reverse(*timestamp), segment.base_offset));
-        let mut best: Option<(TimestampMs, Offset)> = None;
-        for (segment, visible, (timestamp, offset)) in newest {
-            if best.is_some_and(|(found, _)| found >= timestamp) {
-                break;
-            }
-            let Some((position, header)) = self.locate(view, segment, offset, visible).await? else { continue };
-            let mut found = self.find_record(view, segment, position, &header, |time, _| time >= timestamp).await?;
-            if found.is_none() {
-                // Compaction has left that batch without a record.
-                found = self.max_timestamp_of(view, segment, visible).await?;
-            }
-            best = best.into_iter().chain(found).max_by_key(|(time, offset)| (*time, std::cmp::Reverse(*offset)));
-        }
-        Ok(best)
-    }
-
-    /// The first record with the largest timestamp of a segment that may have batches without records.
-    async fn max_timestamp_of(
-        &self,
-        view: &View,
-        segment: &Arc<Segment>,
-        visible: u64,
-    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let mut walk = Walk::new(self, view, segment, 0, visible);
-        let mut newest: Option<(u64, BatchHeader)> = None;
-        while let Some((position, header)) = walk.next().await? {
-            if header.record_count > 0 && newest.is_none_or(|(_, newest)| header.max_timestamp > newest.max_timestamp) {
-                newest = Some((position, header));
-            }
-        }
-        let Some((position, header)) = newest else { return Ok(None) };
-        self.find_record(view, segment, position, &header, |time, _| time >= header.max_timestamp).await
-    }
-
-    async fn find_record(
-        &self,
-        view: &View,
-        segment: &Arc<Segment>,
-        position: u64,
-        header: &BatchHeader,
-        wanted: impl Fn(TimestampMs, Offset) -> bool,
-    ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let bytes = self.read_bytes(view, segment, position, header.size_bytes(), false).await?;
-        let damaged = |error: batch::BatchError| self.damaged(segment, position, &error.to_string());
-        let batch = BatchView::new(&bytes).map_err(damaged)?;
-        batch.check_crc().map_err(damaged)?;
-        let records = batch.records(DECOMPRESSED_BYTES_MAX).map_err(damaged)?;
-        for record in records.iter() {
-            let record = record.map_err(damaged)?;
-            let (time, offset) = (header.timestamp_of(&record), header.offset_of(&record));
-            if wanted(time, offset) {
-                return Ok(Some((time, offset)));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The view, and how much of each of its segments is visible: of one moment, so that the view has all of it.
-fn view_now(partition: &Published) -> (Arc<View>, Vec<u64>) {
-    loop {
-        let view = partition.view.load_full();
-        let visible = view.segments.iter().map(|segment| segment.visible_bytes()).collect();
-        if Arc::ptr_eq(&view, &partition.view.load()) {
-            return (view, visible);
-        }
-    }
 }
 
 /// The pieces of the tail that belong to a segment, in order.
 fn pieces_of<'a>(view: &'a View, segment: &'a Arc<Segment>) -> impl Iterator<Item = &'a Arc<TailPiece>> {
     view.tail.iter().filter(move |piece| Arc::ptr_eq(&piece.segment, segment))
-}
-
-/// A walk over the batch headers of a segment, through its file and its tail.
-struct Walk<'a> {
-    reader: &'a Reader,
-    view: &'a View,
-    segment: &'a Arc<Segment>,
-    position: u64,
-    visible: u64,
-    /// Whether the batches are to be read next, so that cold ones may come whole.
-    wants_batches: bool,
-    /// Bytes that were read, and where they start.
-    bytes: Vec<u8>,
-    start: u64,
-}
-
-impl<'a> Walk<'a> {
-    fn new(reader: &'a Reader, view: &'a View, segment: &'a Arc<Segment>, position: u64, visible: u64) -> Self {
-        Self { reader, view, segment, position, visible, wants_batches: false, bytes: Vec::new(), start: 0 }
-    }
-
-    async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
-        if self.position + batch::HEADER_BYTES as u64 > self.visible {
-            return Ok(None);
-        }
-        let header = match self.header_in_tail() {
-            Some(header) => header,
-            None => {
-                let have = self.position >= self.start
-                    && self.position + batch::HEADER_BYTES as u64 <= self.start + self.bytes.len() as u64;
-                if !have {
-                    let len = WALK_BYTES.min((self.visible - self.position) as usize);
-                    let bytes = self.reader.read_bytes(self.view, self.segment, self.position, len, self.wants_batches);
-                    self.bytes = bytes.await?;
-                    self.start = self.position;
-                }
-                BatchHeader::parse(&self.bytes[(self.position - self.start) as usize..])
-            }
-        };
-        let damaged = |reason: &str| self.reader.damaged(self.segment, self.position, reason);
-        let header = header.map_err(|error| damaged(&error.to_string()))?;
-        let at = self.position;
-        let next = at + header.size_bytes() as u64;
-        if next > self.visible {
-            // What is visible ends with a batch: it is the length that is wrong, and nothing may be skipped by it.
-            return Err(damaged("the batch is longer than the log"));
-        }
-        self.position = next;
-        Ok(Some((at, header)))
-    }
-
-    /// The header at the position, where all of it is in one or two pieces of the tail.
-    fn header_in_tail(&self) -> Option<Result<BatchHeader, batch::BatchError>> {
-        let mut header = [0; batch::HEADER_BYTES];
-        let mut filled = 0;
-        for piece in pieces_of(self.view, self.segment) {
-            let at = self.position + filled as u64;
-            let published = piece.chunk.bytes();
-            if at < piece.start || at >= piece.position + published.len() as u64 {
-                continue;
-            }
-            let from = &published[(at - piece.position) as usize..];
-            let len = from.len().min(batch::HEADER_BYTES - filled);
-            header[filled..filled + len].copy_from_slice(&from[..len]);
-            filled += len;
-            if filled == batch::HEADER_BYTES {
-                return Some(BatchHeader::parse(&header));
-            }
-        }
-        None
-    }
-}
-
-#[derive(Default)]
-struct LoadedIndex {
-    offsets: Vec<IndexEntry>,
-    times: Vec<TimeEntry>,
-}
-
-impl LoadedIndex {
-    fn bytes(&self) -> usize {
-        64 + self.offsets.len() * size_of::<IndexEntry>() + self.times.len() * size_of::<TimeEntry>()
-    }
-}
-
-/// The indexes of sealed segments that were looked into lately, within a bound of memory.
-#[derive(Default)]
-struct IndexCache {
-    uses: Cell<u64>,
-    bytes: Cell<usize>,
-    loaded: RefCell<HashMap<u64, (Rc<LoadedIndex>, u64)>>,
-}
-
-impl IndexCache {
-    fn get(&self, id: u64) -> Option<Rc<LoadedIndex>> {
-        self.uses.set(self.uses.get() + 1);
-        self.loaded.borrow_mut().get_mut(&id).map(|(index, used)| {
-            *used = self.uses.get();
-            index.clone()
-        })
-    }
-
-    fn put(&self, id: u64, index: Rc<LoadedIndex>) {
-        let mut loaded = self.loaded.borrow_mut();
-        self.bytes.set(self.bytes.get() + index.bytes());
-        loaded.insert(id, (index, self.uses.get()));
-        while self.bytes.get() > INDEX_CACHE_BYTES && loaded.len() > 1 {
-            let Some(oldest) = loaded.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else { break };
-            if let Some((index, _)) = loaded.remove(&oldest) {
-                self.bytes.set(self.bytes.get() - index.bytes());
-            }
-        }
-    }
 }

@@ -1,0 +1,97 @@
+//! The indexes of sealed segments, as reads use them: loaded when they are asked for, within a bound of memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{ReadError, Reader};
+use crate::log::published::Segment;
+use crate::segment::index::{self, IndexEntry, TimeEntry};
+use crate::types::{Offset, TimestampMs};
+
+/// What the indexes of sealed segments may take in memory, per core.
+const INDEX_CACHE_BYTES: usize = 32 << 20;
+
+impl Reader {
+    pub(super) async fn floor(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<IndexEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor(offset));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.offsets.partition_point(|entry| entry.last_offset <= offset);
+        Ok(at.checked_sub(1).map(|at| loaded.offsets[at]))
+    }
+
+    pub(super) async fn floor_time(
+        &self,
+        segment: &Arc<Segment>,
+        timestamp: TimestampMs,
+    ) -> Result<Option<TimeEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor_time(timestamp));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.times.partition_point(|entry| entry.timestamp < timestamp);
+        Ok(at.checked_sub(1).map(|at| loaded.times[at]))
+    }
+
+    async fn loaded_index(&self, segment: &Arc<Segment>) -> Result<Rc<LoadedIndex>, ReadError> {
+        if let Some(found) = self.indexes.get(segment.id) {
+            return Ok(found);
+        }
+        let mut loaded = LoadedIndex::default();
+        // A damaged or missing index makes a read slower, not wrong: it walks from the start.
+        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("index")).await {
+            loaded.offsets = index::parse_offset_index(&bytes, segment.base_offset, segment.file_bytes()).unwrap_or_default();
+        }
+        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("timeindex")).await {
+            loaded.times = index::parse_time_index(&bytes, segment.base_offset).unwrap_or_default();
+        }
+        let loaded = Rc::new(loaded);
+        self.indexes.put(segment.id, loaded.clone());
+        Ok(loaded)
+    }
+}
+
+#[derive(Default)]
+struct LoadedIndex {
+    offsets: Vec<IndexEntry>,
+    times: Vec<TimeEntry>,
+}
+
+impl LoadedIndex {
+    fn bytes(&self) -> usize {
+        64 + self.offsets.len() * size_of::<IndexEntry>() + self.times.len() * size_of::<TimeEntry>()
+    }
+}
+
+/// The indexes of sealed segments that were looked into lately, within a bound of memory.
+#[derive(Default)]
+pub(super) struct IndexCache {
+    uses: Cell<u64>,
+    bytes: Cell<usize>,
+    loaded: RefCell<HashMap<u64, (Rc<LoadedIndex>, u64)>>,
+}
+
+impl IndexCache {
+    fn get(&self, id: u64) -> Option<Rc<LoadedIndex>> {
+        self.uses.set(self.uses.get() + 1);
+        self.loaded.borrow_mut().get_mut(&id).map(|(index, used)| {
+            *used = self.uses.get();
+            index.clone()
+        })
+    }
+
+    fn put(&self, id: u64, index: Rc<LoadedIndex>) {
+        let mut loaded = self.loaded.borrow_mut();
+        self.bytes.set(self.bytes.get() + index.bytes());
+        loaded.insert(id, (index, self.uses.get()));
+        while self.bytes.get() > INDEX_CACHE_BYTES && loaded.len() > 1 {
+            let Some(oldest) = loaded.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else { break };
+            if let Some((index, _)) = loaded.remove(&oldest) {
+                self.bytes.set(self.bytes.get() - index.bytes());
+            }
+        }
+    }
+}

@@ -29,46 +29,26 @@
 //! too small to be written while they are synced.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod sim_support;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ringlog_engine::batch::BatchBuilder;
 use ringlog_engine::batch::{BatchHeader, BatchView, batches};
-use ringlog_engine::core::{Append, Core, CoreSettings, NewPartition, Partition, recover};
+use ringlog_engine::core::{Core, CoreSettings, NewPartition, recover};
 use ringlog_engine::disk::Disk;
-use ringlog_engine::disk::sim::{CrashOutcome, Faults, Injection, Operation, SimDisk};
-use ringlog_engine::env::sim::Simulation;
-use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::disk::sim::{CrashOutcome, Faults, Injection, Operation};
+use ringlog_engine::log::append::AppendError;
 use ringlog_engine::log::config::LogConfig;
-use ringlog_engine::log::read::Source;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
-use tokio::sync::oneshot;
+
+use sim_support::{Boot, Dice, Machine, PATIENCE, bytes_of};
 
 const PARTITIONS: i32 = 4;
-/// How long anything may take, by the simulation's clock: what takes longer does not end.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Numbers from a seed (SplitMix64), apart from those of the disk and the scheduler.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// What is known of one partition from outside.
 #[derive(Default)]
@@ -111,20 +91,12 @@ impl Producer {
 }
 
 struct World {
-    simulation: Simulation,
-    disk: SimDisk,
-    data: PathBuf,
+    machine: Machine,
     models: Vec<Rc<RefCell<Model>>>,
     dice: Dice,
     next_batch: u64,
-    loud: bool,
     /// Whether the disk fails at times, beyond crashes.
     faults: bool,
-}
-
-struct Boot {
-    core: Rc<Core>,
-    partitions: Vec<Partition>,
 }
 
 fn id(index: i32, generation: u8) -> PartitionId {
@@ -145,44 +117,20 @@ fn config(index: i32) -> Arc<LogConfig> {
 
 impl World {
     fn new(seed: u64, faults: bool, loud: bool) -> Self {
-        let simulation = Simulation::new(seed);
-        let disk = SimDisk::new(&simulation, seed ^ 0xd15c);
-        let data = PathBuf::from("/data");
-        let mount = disk.mount();
-        let made = data.clone();
-        simulation.block_on(async move {
-            mount.create_dir(&made).await.unwrap();
-            mount.sync_dir(Path::new("/")).await.unwrap();
-        });
         let models = (0..PARTITIONS).map(|_| Rc::default()).collect();
-        Self { simulation, disk, data, models, dice: Dice(seed), next_batch: 1, loud, faults }
+        Self { machine: Machine::new(seed, loud), models, dice: Dice(seed), next_batch: 1, faults }
     }
 
     fn id(&self, index: usize) -> PartitionId {
         id(index as i32, self.models[index].borrow().generation)
     }
 
-    /// Runs until `work` is done, which must be within a bounded time.
-    fn block_on<F: Future>(&self, work: F) -> F::Output {
-        let until = self.simulation.now() + PATIENCE;
-        match self.simulation.block_on_until(work, until) {
-            Some(output) => output,
-            None => panic!("EverythingEnds: not done after {PATIENCE:?} of virtual time"),
-        }
-    }
-
-    fn say(&self, what: &str) {
-        if self.loud {
-            println!("{:?} {what}", self.simulation.now());
-        }
-    }
-
     /// Boots as the broker does. `None` where a crash came first.
     fn boot(&self, until: Option<Duration>) -> Option<Boot> {
-        let env = self.simulation.env();
-        let disk: Rc<dyn Disk> = self.disk.mount();
-        let data = self.data.clone();
-        let loud = self.loud;
+        let env = self.machine.simulation.env();
+        let disk: Rc<dyn Disk> = self.machine.disk.mount();
+        let data = self.machine.data.clone();
+        let loud = self.machine.loud;
         let ids: Vec<_> = (0..PARTITIONS as usize).map(|index| self.id(index)).collect();
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
@@ -224,8 +172,8 @@ impl World {
             Boot { core, partitions }
         };
         match until {
-            Some(until) => self.simulation.block_on_until(work, until),
-            None => Some(self.block_on(work)),
+            Some(until) => self.machine.simulation.block_on_until(work, until),
+            None => Some(self.machine.block_on(work)),
         }
     }
 
@@ -233,8 +181,8 @@ impl World {
         let index = self.dice.below(PARTITIONS as u64) as usize;
         let sent = self.batch(index, None);
         let model = self.models[index].clone();
-        let answer = self.send(boot, index, &sent);
-        self.simulation.env().spawn(Box::pin(async move {
+        let answer = boot.send(index, &sent.batch);
+        self.machine.simulation.env().spawn(Box::pin(async move {
             if let Ok(Ok(appended)) = answer.await {
                 let before = model.borrow_mut().acknowledged.insert(appended.base_offset.0, sent.number);
                 assert_eq!(before, None, "OffsetsAreGivenOnce");
@@ -256,8 +204,8 @@ impl World {
         if model.borrow().producer.unanswered.is_none()
             && let Some((sent, base_offset)) = again
         {
-            let answer = self.send(boot, index, &sent);
-            self.simulation.env().spawn(Box::pin(async move {
+            let answer = boot.send(index, &sent.batch);
+            self.machine.simulation.env().spawn(Box::pin(async move {
                 if let Ok(Ok(appended)) = answer.await {
                     assert_eq!(appended.base_offset.0, base_offset, "DuplicatesGetTheFirstOffset");
                 }
@@ -267,13 +215,13 @@ impl World {
         let (id, sequence) = (model.borrow().producer.id, model.borrow().producer.next_sequence);
         let unanswered = model.borrow().producer.unanswered.clone();
         let sent = unanswered.unwrap_or_else(|| self.batch(index, Some((ProducerId(1_000 + id), sequence))));
-        let answer = self.send(boot, index, &sent);
+        let answer = boot.send(index, &sent.batch);
         {
             let mut model = model.borrow_mut();
             model.producer.in_flight = true;
             model.producer.unanswered = Some(sent.clone());
         }
-        self.simulation.env().spawn(Box::pin(async move {
+        self.machine.simulation.env().spawn(Box::pin(async move {
             let answer = answer.await;
             let mut model = model.borrow_mut();
             if model.producer.id != id {
@@ -295,19 +243,6 @@ impl World {
         }));
     }
 
-    fn send(&self, boot: &Boot, index: usize, sent: &Sent) -> oneshot::Receiver<Result<Appended, AppendError>> {
-        let header = BatchHeader::parse(&sent.batch).unwrap();
-        let (reply, answer) = oneshot::channel();
-        boot.core.append(Append {
-            partition: boot.partitions[index].id,
-            batch: Bytes::from(sent.batch.clone()),
-            header,
-            acks: Acks::All,
-            reply,
-        });
-        answer
-    }
-
     /// A batch whose CRC is wrong is refused and changes nothing.
     fn append_damaged(&mut self, boot: &Boot) {
         let index = self.dice.below(PARTITIONS as u64) as usize;
@@ -316,8 +251,8 @@ impl World {
             *last ^= 1;
         }
         self.models[index].borrow_mut().sent.remove(&sent.number);
-        let answer = self.send(boot, index, &sent);
-        self.simulation.env().spawn(Box::pin(async move {
+        let answer = boot.send(index, &sent.batch);
+        self.machine.simulation.env().spawn(Box::pin(async move {
             if let Ok(answer) = answer.await {
                 assert!(answer.is_err(), "a damaged batch is refused");
             }
@@ -341,20 +276,23 @@ impl World {
         };
         let core = boot.core.clone();
         let until = match self.dice.below(3) {
-            0 => self.simulation.now() + Duration::from_micros(self.dice.below(3_000)),
-            _ => self.simulation.now() + PATIENCE,
+            0 => self.machine.simulation.now() + Duration::from_micros(self.dice.below(3_000)),
+            _ => self.machine.simulation.now() + PATIENCE,
         };
         let work = async move {
             core.delete_partition(old).await.unwrap();
             core.open_partition(new).await.unwrap()
         };
-        match self.simulation.block_on_until(work, until) {
+        match self.machine.simulation.block_on_until(work, until) {
             Some(partition) => {
                 boot.partitions[index] = partition;
                 true
             }
             None => {
-                assert!(self.simulation.now() < until || until - self.simulation.now() < PATIENCE, "EverythingEnds");
+                assert!(
+                    self.machine.simulation.now() < until || until - self.machine.simulation.now() < PATIENCE,
+                    "EverythingEnds"
+                );
                 false
             }
         }
@@ -388,24 +326,12 @@ impl World {
     fn check(&self, boot: &Boot, index: usize, after: &str) {
         let published = boot.partitions[index].published.clone();
         let core = boot.core.clone();
-        let read = self.block_on(async move {
+        let read = self.machine.block_on(async move {
             let mut bytes = Vec::new();
             let mut at = published.log_start();
             loop {
                 let plan = core.reader.plan(&published, at, 10_000, true).await.unwrap();
-                let mut piece = Vec::new();
-                for range in &plan.ranges {
-                    match &range.source {
-                        Source::Tail(slice) => piece.extend_from_slice(slice.bytes()),
-                        Source::Memory(bytes) => piece.extend_from_slice(bytes),
-                        Source::File(file) => {
-                            let buffer = ringlog_engine::memory::Buffer::standalone(range.len as usize);
-                            let (buffer, len) = file.read_at(buffer, range.len as usize, range.position).await.unwrap();
-                            assert_eq!(len as u64, range.len, "a planned range is in the file");
-                            piece.extend_from_slice(&buffer[..len]);
-                        }
-                    }
-                }
+                let piece = bytes_of(&plan).await;
                 if piece.is_empty() {
                     assert_eq!(at, plan.high_watermark, "a read at {at} below the high watermark gives something");
                     break;
@@ -471,7 +397,8 @@ impl World {
             let first = found.iter().find(|(_, number)| *number >= wanted).map(|(offset, _)| *offset);
             let expected = first.map(|offset| offset.max(published.log_start().0));
             let core = boot.core.clone();
-            let answer = self.block_on(async move { core.reader.offset_for_timestamp(&published, timestamp).await.unwrap() });
+            let answer =
+                self.machine.block_on(async move { core.reader.offset_for_timestamp(&published, timestamp).await.unwrap() });
             assert_eq!(answer.map(|(_, offset)| offset.0), expected, "TimestampsAreFound: {timestamp} (partition {index})");
         }
     }
@@ -502,31 +429,31 @@ impl World {
 /// One life after the other: each boots, works, and ends in one of three ways.
 fn run(seed: u64, faults: bool, loud: bool) {
     let mut world = World::new(seed, faults, loud);
-    world.disk.set_faults(Faults { short_write: 0.05, slow: 0.02, ..Faults::default() });
+    world.machine.disk.set_faults(Faults { short_write: 0.05, slow: 0.02, ..Faults::default() });
     let mut power_lost = false;
     for life in 0..6 {
         // Sometimes the power goes while it boots, and again.
         while world.dice.below(4) == 0 {
-            let until = world.simulation.now() + Duration::from_micros(world.dice.below(20_000));
+            let until = world.machine.simulation.now() + Duration::from_micros(world.dice.below(20_000));
             if world.boot(Some(until)).is_none() {
-                world.say("crash while booting");
+                world.machine.say("crash while booting");
             }
-            world.simulation.crash();
-            world.disk.crash();
+            world.machine.simulation.crash();
+            world.machine.disk.crash();
             power_lost = true;
         }
         let Some(mut boot) = world.boot(None) else { unreachable!() };
         for model in &world.models {
             model.borrow_mut().producer.in_flight = false;
         }
-        world.say(&format!("life {life}"));
+        world.machine.say(&format!("life {life}"));
         if power_lost {
             world.forget_unsynced(&boot);
         }
         for index in 0..PARTITIONS as usize {
             let published = &boot.partitions[index].published;
-            world.say(&format!("partition {index}: {} to {}", published.log_start(), published.high_watermark()));
-            for segment in published.view.load().segments.iter().filter(|_| world.loud) {
+            world.machine.say(&format!("partition {index}: {} to {}", published.log_start(), published.high_watermark()));
+            for segment in published.view.load().segments.iter().filter(|_| world.machine.loud) {
                 println!("  segment {} to {}, {} bytes", segment.base_offset, segment.end_offset(), segment.file_bytes());
             }
             world.check(&boot, index, "after boot");
@@ -534,14 +461,14 @@ fn run(seed: u64, faults: bool, loud: bool) {
         let mut cut_short = false;
         for _ in 0..world.dice.below(60) {
             match world.dice.below(14) {
-                0 => world.simulation.run_for(Duration::from_millis(world.dice.below(30))),
-                1 => world.simulation.run_for(Duration::from_secs(8)),
+                0 => world.machine.simulation.run_for(Duration::from_millis(world.dice.below(30))),
+                1 => world.machine.simulation.run_for(Duration::from_secs(8)),
                 2 => {
                     let index = world.dice.below(PARTITIONS as u64) as usize;
                     world.note_visible(&boot);
                     world.check(&boot, index, "while running");
                 }
-                3 => world.simulation.run_for(Duration::from_micros(world.dice.below(500))),
+                3 => world.machine.simulation.run_for(Duration::from_micros(world.dice.below(500))),
                 4 if world.dice.below(4) == 0 => {
                     let index = world.dice.below(PARTITIONS as u64) as usize;
                     let published = &boot.partitions[index].published;
@@ -549,32 +476,27 @@ fn run(seed: u64, faults: bool, loud: bool) {
                     let offset = Offset(published.log_start().0 + world.dice.below(span + 1) as i64);
                     let core = boot.core.clone();
                     let partition = world.id(index);
-                    let start = world.block_on(async move { core.delete_records(partition, offset).await });
+                    let start = world.machine.block_on(async move { core.delete_records(partition, offset).await });
                     assert!(start.is_ok() || world.faults, "{start:?}");
                     if let Ok(start) = start {
                         world.models[index].borrow_mut().log_start = start.0;
                     }
                 }
                 5 if world.faults => match world.dice.below(4) {
-                    0 => world.disk.inject(Injection::next(Operation::Sync, ".journal")),
-                    1 => world.disk.inject(Injection::next(Operation::Write, ".journal")),
-                    2 => world.disk.inject(Injection::next(Operation::Write, ".log")),
+                    0 => world.machine.disk.inject(Injection::next(Operation::Sync, ".journal")),
+                    1 => world.machine.disk.inject(Injection::next(Operation::Write, ".journal")),
+                    2 => world.machine.disk.inject(Injection::next(Operation::Write, ".log")),
                     _ => {
-                        let disk = boot.core.disk.clone();
-                        let data = world.data.clone();
-                        let space = world.block_on(async move { disk.space(&data).await.unwrap() });
-                        let used = space.total_bytes - space.available_bytes;
                         let more = world.dice.below(100 << 10);
-                        world.disk.set_capacity(Some(used + more));
-                        world.say(&format!("the disk has room for {more} bytes more"));
+                        world.machine.leave_room(more);
                     }
                 },
-                6 if world.faults => world.disk.set_capacity(None),
+                6 if world.faults => world.machine.disk.set_capacity(None),
                 7 if world.dice.below(8) == 0 => {
-                    world.disk.set_capacity(None);
-                    world.disk.clear_injections();
+                    world.machine.disk.set_capacity(None);
+                    world.machine.disk.clear_injections();
                     let index = world.dice.below(PARTITIONS as u64) as usize;
-                    world.say(&format!("partition {index} is deleted and made anew"));
+                    world.machine.say(&format!("partition {index} is deleted and made anew"));
                     if !world.recreate(&mut boot, index) {
                         cut_short = true;
                         break;
@@ -593,50 +515,30 @@ fn run(seed: u64, faults: bool, loud: bool) {
                 }
             }
         }
-        world.disk.set_capacity(None);
-        world.disk.clear_injections();
+        world.machine.disk.set_capacity(None);
+        world.machine.disk.clear_injections();
         if !cut_short {
             world.note_visible(&boot);
         }
         for (index, partition) in boot.partitions.iter().enumerate() {
-            world.say(&format!("partition {index} ends at {}", partition.published.high_watermark()));
+            world.machine.say(&format!("partition {index} ends at {}", partition.published.high_watermark()));
         }
         power_lost = match world.dice.below(4) {
             0 if !cut_short => {
-                world.say("clean stop");
-                let core = boot.core.clone();
-                let disk = core.disk.clone();
-                let data = world.data.clone();
-                let faults = world.faults;
-                let clean = world.block_on(async move {
-                    let closed = match core.close().await {
-                        Ok(closed) => closed,
-                        // A partition that went offline: the next start recovers.
-                        Err(_) if faults => return false,
-                        Err(error) => panic!("{error}"),
-                    };
-                    recover::write_clean_stop(&disk, &data, &closed).await.unwrap();
-                    core.remove_journal().await.unwrap();
-                    true
-                });
-                world.simulation.crash();
+                let clean = world.machine.stop(&boot, world.faults);
                 if world.dice.below(2) == 0 {
-                    world.disk.crash();
+                    world.machine.disk.crash();
                 }
                 // What was written before a sync of the journal failed may be nowhere but in memory.
                 !clean
             }
             1 if !cut_short => {
-                world.say("the process dies");
-                world.simulation.crash();
-                world.disk.crash_with(CrashOutcome::KeepUnsynced);
+                world.machine.kill_the_process();
                 // What was written before a sync failed is not there, whoever dies then.
                 world.faults
             }
             _ => {
-                world.say("the power goes");
-                world.simulation.crash();
-                world.disk.crash();
+                world.machine.lose_power();
                 true
             }
         };
@@ -650,22 +552,22 @@ fn a_batch_with_a_wrong_crc_is_not_recovered() {
     let boot = world.boot(None).unwrap();
     let sent = [world.batch(0, None), world.batch(0, None)];
     for sent in &sent {
-        drop(world.send(&boot, 0, sent));
+        drop(boot.send(0, &sent.batch));
     }
-    world.simulation.run_for(Duration::from_secs(10));
+    world.machine.simulation.run_for(Duration::from_secs(10));
     let first = BatchHeader::parse(&sent[0].batch).unwrap();
-    world.simulation.crash();
-    world.disk.crash_with(CrashOutcome::KeepUnsynced);
+    world.machine.simulation.crash();
+    world.machine.disk.crash_with(CrashOutcome::KeepUnsynced);
     // Without the journal's checkpoint nothing is known to be durable.
-    let disk = world.disk.mount();
-    let journal = world.data.join(ringlog_engine::journal::directory_name(0));
-    world.block_on(async move {
+    let disk = world.machine.disk.mount();
+    let journal = world.machine.data.join(ringlog_engine::journal::directory_name(0));
+    world.machine.block_on(async move {
         for entry in disk.list(&journal).await.unwrap() {
             disk.remove_file(&journal.join(&entry.name)).await.unwrap();
         }
     });
     let in_the_second = (sent[0].batch.len() + sent[1].batch.len() - 3) as u64;
-    world.disk.rot_at(&world.data.join("topic0-0/00000000000000000000.log"), in_the_second, 0);
+    world.machine.disk.rot_at(&world.machine.data.join("topic0-0/00000000000000000000.log"), in_the_second, 0);
     let boot = world.boot(None).unwrap();
     assert_eq!(boot.partitions[0].published.high_watermark(), Offset(i64::from(first.last_offset_delta) + 1));
     world.check(&boot, 0, "after boot");
@@ -682,18 +584,8 @@ fn acknowledged_survives_crashes_and_faults() {
 }
 
 fn seeds(test: &str, faults: bool) {
-    if let Ok(seed) = std::env::var("RINGLOG_SIM_SEED") {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time().with_ansi(false).init();
-        return run(seed.parse().unwrap(), faults, true);
-    }
-    let seeds = std::env::var("RINGLOG_SIM_SEEDS").map_or(60, |seeds| seeds.parse().unwrap());
-    for seed in 0..seeds {
-        let result = std::panic::catch_unwind(|| run(seed, faults, false));
-        if let Err(panic) = result {
-            println!(
-                "seed {seed} fails: RINGLOG_SIM_SEED={seed} cargo test -p ringlog-engine --test sim_log {test} -- --exact --nocapture"
-            );
-            std::panic::resume_unwind(panic);
-        }
-    }
+    sim_support::seeds("sim_log", test, |seed, loud| {
+        run(seed, faults, loud);
+        0
+    });
 }

@@ -1,0 +1,170 @@
+//! What simulations of the whole engine share: a machine with a disk and a clock under one seed, what was booted on it, and the way
+//! from a seed in the environment to a run. It knows nothing of what is tried and checked.
+
+use std::panic::{catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringlog_engine::batch::BatchHeader;
+use ringlog_engine::core::{Append, Core, Partition, recover};
+use ringlog_engine::disk::Disk;
+use ringlog_engine::disk::sim::{CrashOutcome, SimDisk};
+use ringlog_engine::env::sim::Simulation;
+use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::log::read::{Plan, Source};
+use ringlog_engine::memory::Buffer;
+use tokio::sync::oneshot;
+
+/// How long anything may take, by the simulation's clock: what takes longer does not end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Numbers from a seed (SplitMix64), apart from those of the disk and the scheduler.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+pub(crate) struct Machine {
+    pub(crate) simulation: Simulation,
+    pub(crate) disk: SimDisk,
+    pub(crate) data: PathBuf,
+    pub(crate) loud: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64, loud: bool) -> Self {
+        let simulation = Simulation::new(seed);
+        let disk = SimDisk::new(&simulation, seed ^ 0xd15c);
+        let data = PathBuf::from("/data");
+        let (mount, made) = (disk.mount(), data.clone());
+        simulation.block_on(async move {
+            mount.create_dir(&made).await.unwrap();
+            mount.sync_dir(Path::new("/")).await.unwrap();
+        });
+        Self { simulation, disk, data, loud }
+    }
+
+    /// Runs until `work` is done, which must be within a bounded time.
+    pub(crate) fn block_on<F: Future>(&self, work: F) -> F::Output {
+        let until = self.simulation.now() + PATIENCE;
+        match self.simulation.block_on_until(work, until) {
+            Some(output) => output,
+            None => panic!("EverythingEnds: not done after {PATIENCE:?} of virtual time"),
+        }
+    }
+
+    pub(crate) fn say(&self, what: &str) {
+        if self.loud {
+            println!("{:?} {what}", self.simulation.now());
+        }
+    }
+
+    pub(crate) fn lose_power(&self) {
+        self.say("the power goes");
+        self.simulation.crash();
+        self.disk.crash();
+    }
+
+    pub(crate) fn kill_the_process(&self) {
+        self.say("the process dies");
+        self.simulation.crash();
+        self.disk.crash_with(CrashOutcome::KeepUnsynced);
+    }
+
+    /// Leaves room on the disk for so many bytes.
+    pub(crate) fn leave_room(&self, more: u64) {
+        let (disk, data): (Rc<dyn Disk>, _) = (self.disk.mount(), self.data.clone());
+        let space = self.block_on(async move { disk.space(&data).await.unwrap() });
+        self.disk.set_capacity(Some(space.total_bytes - space.available_bytes + more));
+        self.say(&format!("the disk has room for {more} bytes more"));
+    }
+
+    /// Stops as the broker does, then the process ends. `false`: it was not clean, which only faults may bring about.
+    pub(crate) fn stop(&self, boot: &Boot, faults: bool) -> bool {
+        self.say("clean stop");
+        let (core, disk, data) = (boot.core.clone(), boot.core.disk.clone(), self.data.clone());
+        let is_clean = self.block_on(async move {
+            let closed = match core.close().await {
+                Ok(closed) => closed,
+                // A partition that went offline: the next start recovers.
+                Err(_) if faults => return false,
+                Err(error) => panic!("{error}"),
+            };
+            recover::write_clean_stop(&disk, &data, &closed).await.unwrap();
+            core.remove_journal().await.unwrap();
+            true
+        });
+        self.simulation.crash();
+        is_clean
+    }
+}
+
+/// What runs on a machine.
+pub(crate) struct Boot {
+    pub(crate) core: Rc<Core>,
+    pub(crate) partitions: Vec<Partition>,
+}
+
+impl Boot {
+    pub(crate) fn send(&self, index: usize, batch: &[u8]) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        let header = BatchHeader::parse(batch).unwrap();
+        let (reply, answer) = oneshot::channel();
+        let (partition, batch) = (self.partitions[index].id, Bytes::copy_from_slice(batch));
+        self.core.append(Append { partition, batch, header, acks: Acks::All, reply });
+        answer
+    }
+}
+
+/// What a plan would send.
+pub(crate) async fn bytes_of(plan: &Plan) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for range in &plan.ranges {
+        match &range.source {
+            Source::Tail(slice) => bytes.extend_from_slice(slice.bytes()),
+            Source::Memory(read) => bytes.extend_from_slice(read),
+            Source::File(file) => {
+                let buffer = Buffer::standalone(range.len as usize);
+                let (buffer, len) = file.read_at(buffer, range.len as usize, range.position).await.unwrap();
+                assert_eq!(len as u64, range.len, "a planned range is in the file");
+                bytes.extend_from_slice(&buffer[..len]);
+            }
+        }
+    }
+    bytes
+}
+
+/// Runs the seed of `RINGLOG_SIM_SEED`, loudly, or as many as `RINGLOG_SIM_SEEDS` says (60). Returns how many, and the results' sum.
+pub(crate) fn seeds(target: &str, test: &str, run: impl Fn(u64, bool) -> usize + std::panic::RefUnwindSafe) -> (u64, usize) {
+    if let Ok(seed) = std::env::var("RINGLOG_SIM_SEED") {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time().with_ansi(false).init();
+        run(seed.parse().unwrap(), true);
+        return (0, 0);
+    }
+    let seeds = std::env::var("RINGLOG_SIM_SEEDS").map_or(60, |seeds| seeds.parse().unwrap());
+    let mut sum = 0;
+    for seed in 0..seeds {
+        match catch_unwind(|| run(seed, false)) {
+            Ok(more) => sum += more,
+            Err(panic) => {
+                println!(
+                    "seed {seed} fails: RINGLOG_SIM_SEED={seed} cargo test -p ringlog-engine --test {target} {test} -- --exact --nocapture"
+                );
+                resume_unwind(panic);
+            }
+        }
+    }
+    (seeds, sum)
+}

@@ -1,47 +1,8 @@
 //! Every message of Kafka's protocol that is known, by one dispatcher: decoded, encoded again, decoded again to the same bytes.
 
-use ringlog_protocol::{ApiKey, Decoder, Encoder, Message, RequestHeader, ResponseHeader};
+use ringlog_protocol::{ApiKey, Decoder, Encoder, Message, RequestHeader, ResponseHeader, for_each_api};
 
 use crate::input::Input;
-
-macro_rules! for_each_api {
-    ($callback:ident) => {
-        $callback!(
-            produce ProduceRequest ProduceResponse,
-            fetch FetchRequest FetchResponse,
-            list_offsets ListOffsetsRequest ListOffsetsResponse,
-            metadata MetadataRequest MetadataResponse,
-            api_versions ApiVersionsRequest ApiVersionsResponse,
-            create_topics CreateTopicsRequest CreateTopicsResponse,
-            delete_topics DeleteTopicsRequest DeleteTopicsResponse,
-            delete_records DeleteRecordsRequest DeleteRecordsResponse,
-            init_producer_id InitProducerIdRequest InitProducerIdResponse,
-            offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
-            describe_configs DescribeConfigsRequest DescribeConfigsResponse,
-            alter_configs AlterConfigsRequest AlterConfigsResponse,
-            describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse,
-            create_partitions CreatePartitionsRequest CreatePartitionsResponse,
-            incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
-            describe_cluster DescribeClusterRequest DescribeClusterResponse,
-            describe_producers DescribeProducersRequest DescribeProducersResponse,
-            list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
-            describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
-            offset_commit OffsetCommitRequest OffsetCommitResponse,
-            offset_fetch OffsetFetchRequest OffsetFetchResponse,
-            find_coordinator FindCoordinatorRequest FindCoordinatorResponse,
-            join_group JoinGroupRequest JoinGroupResponse,
-            heartbeat HeartbeatRequest HeartbeatResponse,
-            leave_group LeaveGroupRequest LeaveGroupResponse,
-            sync_group SyncGroupRequest SyncGroupResponse,
-            describe_groups DescribeGroupsRequest DescribeGroupsResponse,
-            list_groups ListGroupsRequest ListGroupsResponse,
-            delete_groups DeleteGroupsRequest DeleteGroupsResponse,
-            offset_delete OffsetDeleteRequest OffsetDeleteResponse,
-            consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
-            consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
-        )
-    };
-}
 
 /// API key, version, body; as in a frame.
 pub(crate) fn requests(input: &[u8]) {

@@ -37,74 +37,56 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 
+/// Calls a macro with `module Request Response,` for every API: the one list of them, for whoever does something with each.
+#[macro_export]
+macro_rules! for_each_api {
+    ($callback:ident) => {
+        $callback! {
+            produce ProduceRequest ProduceResponse,
+            fetch FetchRequest FetchResponse,
+            list_offsets ListOffsetsRequest ListOffsetsResponse,
+            metadata MetadataRequest MetadataResponse,
+            offset_commit OffsetCommitRequest OffsetCommitResponse,
+            offset_fetch OffsetFetchRequest OffsetFetchResponse,
+            find_coordinator FindCoordinatorRequest FindCoordinatorResponse,
+            join_group JoinGroupRequest JoinGroupResponse,
+            heartbeat HeartbeatRequest HeartbeatResponse,
+            leave_group LeaveGroupRequest LeaveGroupResponse,
+            sync_group SyncGroupRequest SyncGroupResponse,
+            describe_groups DescribeGroupsRequest DescribeGroupsResponse,
+            list_groups ListGroupsRequest ListGroupsResponse,
+            api_versions ApiVersionsRequest ApiVersionsResponse,
+            create_topics CreateTopicsRequest CreateTopicsResponse,
+            delete_topics DeleteTopicsRequest DeleteTopicsResponse,
+            delete_records DeleteRecordsRequest DeleteRecordsResponse,
+            init_producer_id InitProducerIdRequest InitProducerIdResponse,
+            offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
+            describe_configs DescribeConfigsRequest DescribeConfigsResponse,
+            alter_configs AlterConfigsRequest AlterConfigsResponse,
+            describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse,
+            create_partitions CreatePartitionsRequest CreatePartitionsResponse,
+            delete_groups DeleteGroupsRequest DeleteGroupsResponse,
+            incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+            offset_delete OffsetDeleteRequest OffsetDeleteResponse,
+            describe_cluster DescribeClusterRequest DescribeClusterResponse,
+            describe_producers DescribeProducersRequest DescribeProducersResponse,
+            consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
+            consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
+            list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
+            describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
+        }
+    };
+}
+
 const fn schema<'a, M: Message<'a>>() -> MessageSchema {
     MessageSchema { api: M::API, structure: M::STRUCTURE }
 }
 
+macro_rules! schemas {
+    ($($module:ident $request:ident $response:ident,)*) => {
+        &[$(schema::<$module::$request>(), schema::<$module::$response>(),)*]
+    };
+}
+
 /// What every request and response looks like.
-pub const SCHEMAS: &[MessageSchema] = &[
-    schema::<produce::ProduceRequest>(),
-    schema::<produce::ProduceResponse>(),
-    schema::<fetch::FetchRequest>(),
-    schema::<fetch::FetchResponse>(),
-    schema::<list_offsets::ListOffsetsRequest>(),
-    schema::<list_offsets::ListOffsetsResponse>(),
-    schema::<metadata::MetadataRequest>(),
-    schema::<metadata::MetadataResponse>(),
-    schema::<offset_commit::OffsetCommitRequest>(),
-    schema::<offset_commit::OffsetCommitResponse>(),
-    schema::<offset_fetch::OffsetFetchRequest>(),
-    schema::<offset_fetch::OffsetFetchResponse>(),
-    schema::<find_coordinator::FindCoordinatorRequest>(),
-    schema::<find_coordinator::FindCoordinatorResponse>(),
-    schema::<join_group::JoinGroupRequest>(),
-    schema::<join_group::JoinGroupResponse>(),
-    schema::<heartbeat::HeartbeatRequest>(),
-    schema::<heartbeat::HeartbeatResponse>(),
-    schema::<leave_group::LeaveGroupRequest>(),
-    schema::<leave_group::LeaveGroupResponse>(),
-    schema::<sync_group::SyncGroupRequest>(),
-    schema::<sync_group::SyncGroupResponse>(),
-    schema::<describe_groups::DescribeGroupsRequest>(),
-    schema::<describe_groups::DescribeGroupsResponse>(),
-    schema::<list_groups::ListGroupsRequest>(),
-    schema::<list_groups::ListGroupsResponse>(),
-    schema::<api_versions::ApiVersionsRequest>(),
-    schema::<api_versions::ApiVersionsResponse>(),
-    schema::<create_topics::CreateTopicsRequest>(),
-    schema::<create_topics::CreateTopicsResponse>(),
-    schema::<delete_topics::DeleteTopicsRequest>(),
-    schema::<delete_topics::DeleteTopicsResponse>(),
-    schema::<delete_records::DeleteRecordsRequest>(),
-    schema::<delete_records::DeleteRecordsResponse>(),
-    schema::<init_producer_id::InitProducerIdRequest>(),
-    schema::<init_producer_id::InitProducerIdResponse>(),
-    schema::<offset_for_leader_epoch::OffsetForLeaderEpochRequest>(),
-    schema::<offset_for_leader_epoch::OffsetForLeaderEpochResponse>(),
-    schema::<describe_configs::DescribeConfigsRequest>(),
-    schema::<describe_configs::DescribeConfigsResponse>(),
-    schema::<alter_configs::AlterConfigsRequest>(),
-    schema::<alter_configs::AlterConfigsResponse>(),
-    schema::<describe_log_dirs::DescribeLogDirsRequest>(),
-    schema::<describe_log_dirs::DescribeLogDirsResponse>(),
-    schema::<create_partitions::CreatePartitionsRequest>(),
-    schema::<create_partitions::CreatePartitionsResponse>(),
-    schema::<delete_groups::DeleteGroupsRequest>(),
-    schema::<delete_groups::DeleteGroupsResponse>(),
-    schema::<incremental_alter_configs::IncrementalAlterConfigsRequest>(),
-    schema::<incremental_alter_configs::IncrementalAlterConfigsResponse>(),
-    schema::<offset_delete::OffsetDeleteRequest>(),
-    schema::<offset_delete::OffsetDeleteResponse>(),
-    schema::<describe_cluster::DescribeClusterRequest>(),
-    schema::<describe_cluster::DescribeClusterResponse>(),
-    schema::<describe_producers::DescribeProducersRequest>(),
-    schema::<describe_producers::DescribeProducersResponse>(),
-    schema::<consumer_group_heartbeat::ConsumerGroupHeartbeatRequest>(),
-    schema::<consumer_group_heartbeat::ConsumerGroupHeartbeatResponse>(),
-    schema::<consumer_group_describe::ConsumerGroupDescribeRequest>(),
-    schema::<consumer_group_describe::ConsumerGroupDescribeResponse>(),
-    schema::<list_config_resources::ListConfigResourcesRequest>(),
-    schema::<list_config_resources::ListConfigResourcesResponse>(),
-    schema::<describe_topic_partitions::DescribeTopicPartitionsRequest>(),
-    schema::<describe_topic_partitions::DescribeTopicPartitionsResponse>(),
-];
+pub const SCHEMAS: &[MessageSchema] = for_each_api!(schemas);

@@ -8,46 +8,7 @@ use ringlog_protocol::primitives::{Encoder, Encoding};
 use ringlog_protocol::schema::{Field, Kind, MessageSchema, PayloadSchema, Structure};
 use ringlog_protocol::{Payload, consumer_protocol, group_records};
 
-/// Calls a macro with the module, request and response of every API.
-macro_rules! for_each_api {
-    ($callback:ident) => {
-        $callback! {
-            produce ProduceRequest ProduceResponse,
-            fetch FetchRequest FetchResponse,
-            list_offsets ListOffsetsRequest ListOffsetsResponse,
-            metadata MetadataRequest MetadataResponse,
-            offset_commit OffsetCommitRequest OffsetCommitResponse,
-            offset_fetch OffsetFetchRequest OffsetFetchResponse,
-            find_coordinator FindCoordinatorRequest FindCoordinatorResponse,
-            join_group JoinGroupRequest JoinGroupResponse,
-            heartbeat HeartbeatRequest HeartbeatResponse,
-            leave_group LeaveGroupRequest LeaveGroupResponse,
-            sync_group SyncGroupRequest SyncGroupResponse,
-            describe_groups DescribeGroupsRequest DescribeGroupsResponse,
-            list_groups ListGroupsRequest ListGroupsResponse,
-            api_versions ApiVersionsRequest ApiVersionsResponse,
-            create_topics CreateTopicsRequest CreateTopicsResponse,
-            delete_topics DeleteTopicsRequest DeleteTopicsResponse,
-            delete_records DeleteRecordsRequest DeleteRecordsResponse,
-            init_producer_id InitProducerIdRequest InitProducerIdResponse,
-            offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
-            describe_configs DescribeConfigsRequest DescribeConfigsResponse,
-            alter_configs AlterConfigsRequest AlterConfigsResponse,
-            describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse,
-            create_partitions CreatePartitionsRequest CreatePartitionsResponse,
-            delete_groups DeleteGroupsRequest DeleteGroupsResponse,
-            incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
-            offset_delete OffsetDeleteRequest OffsetDeleteResponse,
-            describe_cluster DescribeClusterRequest DescribeClusterResponse,
-            describe_producers DescribeProducersRequest DescribeProducersResponse,
-            consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse,
-            consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse,
-            list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse,
-            describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
-        }
-    };
-}
-pub(crate) use for_each_api;
+pub(crate) use ringlog_protocol::for_each_api;
 
 /// Calls a macro with the path of every payload.
 macro_rules! for_each_payload {

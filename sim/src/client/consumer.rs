@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringlog_engine::batch::batches;
 use ringlog_engine::env::random::Random;
 use ringlog_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use ringlog_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic};
@@ -112,6 +113,7 @@ pub enum Fetched {
 pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wanted) -> Fetched {
     let Wanted { topic, partition, id, from, bytes_max, wait_ms } = wanted;
     let known = life.model.borrow_mut().heard(topic, partition);
+    let damaged_before = life.model.borrow_mut().partition(topic, partition).damage.len();
     let wanted_partition =
         FetchPartition { partition, fetch_offset: from, partition_max_bytes: bytes_max, ..FetchPartition::default() };
     let request = FetchRequest {
@@ -131,6 +133,11 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
         ErrorCode::NONE => {
             model.hear(topic, partition, Some(answer.log_start_offset), Some(answer.high_watermark), known);
             let bytes = answer.records.bytes().unwrap_or_default();
+            let damage = &model.partition(topic, partition).damage;
+            if has_damage_in(bytes, damage.get(damaged_before..).unwrap_or_default()) {
+                // It rotted between the check and the sending. Pages that were checked do not; this disk has no page cache.
+                return Fetched::Nothing;
+            }
             let reads = model.read(topic, partition, bytes, from, answer.high_watermark);
             life.say(|| {
                 let (start, end) = (answer.log_start_offset, answer.high_watermark);
@@ -179,6 +186,13 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
         }
         code => panic!("ReadFindsTheBatch: {name} at {from}: {code}"),
     }
+}
+
+/// Whether a batch in these ranges of offsets has another CRC than it says.
+fn has_damage_in(bytes: &[u8], ranges: &[(i64, i64)]) -> bool {
+    let is_in = |offset: i64| ranges.iter().any(|range| (range.0..range.1).contains(&offset));
+    let mut all = batches(bytes).filter_map(Result::ok);
+    !ranges.is_empty() && all.any(|batch| is_in(batch.header().base_offset.0) && batch.check_crc().is_err())
 }
 
 async fn list_offsets(consumer: &RefCell<Consumer>, life: &Life, client: &mut Client, topic: usize, partition: i32) {

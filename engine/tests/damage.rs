@@ -112,6 +112,26 @@ fn damage_below_the_recovery_point_takes_nothing() {
     }
 }
 
+/// Batches too large for what one read has room for are checked to their last byte, in pieces.
+#[test]
+fn a_batch_larger_than_memory_for_reads_is_checked_whole() {
+    const VALUE_BYTES: usize = 20 << 20;
+    for damaged in [None, Some(VALUE_BYTES), Some(VALUE_BYTES + 60)] {
+        let mut bytes = Vec::new();
+        for offset in 0..2 {
+            let batch = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+            bytes.extend(batch.record(TimestampMs(1000), None, Some(&vec![7; VALUE_BYTES])).build());
+        }
+        let batch_bytes = bytes.len() as u64 / 2;
+        if let Some(at) = damaged {
+            bytes[at] ^= 1;
+        }
+        let opened = opened_from(vec![("00000000000000000000.log", bytes)], 2, true);
+        assert_eq!(opened.read(0), if damaged.is_none() { Ok(batch_bytes) } else { Err(()) }, "byte {damaged:?}");
+        assert_eq!(opened.read(1), Ok(batch_bytes));
+    }
+}
+
 #[test]
 fn damage_above_the_recovery_point_cuts_and_keeps_what_is_sound() {
     let damaged = opened(2, 1, false);

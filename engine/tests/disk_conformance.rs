@@ -124,7 +124,7 @@ async fn a_read_ends_with_the_file((disk, dir): Place) {
     assert_eq!(read(&*file, 20_000, 9_000).await, bytes[9_000..]);
     assert_eq!(read(&*file, 10, 10_000).await, b"");
     assert_eq!(read(&*file, 10, 1 << 40).await, b"");
-    let mut untouched = Buffer::standalone(100);
+    let mut untouched = Buffer::standalone(100).unwrap();
     untouched.fill(7);
     let (buffer, read) = file.read_at(untouched, 50, 9_990).await.unwrap();
     assert_eq!(read, 10);
@@ -316,7 +316,7 @@ async fn abandoned_operations_harm_nobody((disk, dir): Place) {
     let path = dir.join("file");
     let file = write(&*disk, &path, &pattern(1, 1 << 20)).await;
     for round in 0..50u64 {
-        start_and_abandon(file.read_at(Buffer::standalone(1 << 20), 1 << 20, 0)).await;
+        start_and_abandon(file.read_at(Buffer::standalone(1 << 20).unwrap(), 1 << 20, 0)).await;
         start_and_abandon(file.write_at(buffer(&pattern(round, 100_000)), round)).await;
         let (told, _written) = oneshot::channel();
         start_and_abandon(file.write_and_sync(slices(&pattern(round, 100_000)), round, told)).await;

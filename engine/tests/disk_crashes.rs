@@ -413,7 +413,7 @@ fn injected_errors_come_when_and_where_they_should() {
         m.device.inject(Injection { after: 1, times: 2, ..Injection::next(Operation::Read, "/a") });
         let mut results = Vec::new();
         for _ in 0..5 {
-            results.push(a.read_at(Buffer::standalone(10), 3, 0).await.is_ok());
+            results.push(a.read_at(Buffer::standalone(10).unwrap(), 3, 0).await.is_ok());
             assert_eq!(read(&*b, 3, 0).await, b"xyz");
         }
         assert_eq!(results, [true, false, false, true, true]);
@@ -424,7 +424,7 @@ fn injected_errors_come_when_and_where_they_should() {
         m.disk.open("/c".as_ref(), OpenOptions::WRITE).await.unwrap();
         m.device.set_faults(Faults { write_error: 1.0, read_error: 1.0, name_error: 1.0, ..Faults::default() });
         assert!(a.write_at(Payload::Bytes(b"ABC".to_vec()), 0).await.is_err());
-        assert!(a.read_at(Buffer::standalone(10), 3, 0).await.is_err());
+        assert!(a.read_at(Buffer::standalone(10).unwrap(), 3, 0).await.is_err());
         assert!(m.disk.rename("/a".as_ref(), "/d".as_ref()).await.is_err());
         m.device.set_faults(Faults::default());
         let after = read(&*a, 3, 0).await;

@@ -81,7 +81,7 @@ fn dsync_against_a_linked_pair() {
     file.sync_all().unwrap();
     let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
     let ring = IoUring::builder().setup_coop_taskrun().setup_single_issuer().build(256).unwrap();
-    let mut bench = Bench { ring, file, buffer: Buffer::standalone(1 << 20), position: 0 };
+    let mut bench = Bench { ring, file, buffer: Buffer::standalone(1 << 20).unwrap(), position: 0 };
     for in_flight in [1, 4] {
         for (len, rounds) in [(4 << 10, 600), (64 << 10, 400), (1 << 20, 150)] {
             let mut took = [Vec::new(), Vec::new()];

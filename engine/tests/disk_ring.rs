@@ -116,7 +116,7 @@ fn a_file_is_closed_after_its_last_operation() {
     Runtime::with_defaults().unwrap().block_on(async {
         let file = write(&disk, &path, &pattern(1, 8 << 20)).await;
         assert!(file.descriptor().is_some());
-        let reading = file.read_at(ringlog_engine::memory::Buffer::standalone(8 << 20), 8 << 20, 0);
+        let reading = file.read_at(ringlog_engine::memory::Buffer::standalone(8 << 20).unwrap(), 8 << 20, 0);
         drop(file);
         let (bytes, read) = reading.await.unwrap();
         assert_eq!(bytes[..read], pattern(1, 8 << 20));

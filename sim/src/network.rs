@@ -196,7 +196,7 @@ async fn flatten(response: &Response) -> std::io::Result<Vec<u8>> {
             Source::Tail { slice, .. } => all.extend_from_slice(slice.bytes()),
             Source::File(FileRange { file, position, len }) => {
                 let len = *len as usize;
-                let (buffer, read) = file.read_at(Buffer::standalone(len), len, *position).await?;
+                let (buffer, read) = file.read_at(Buffer::standalone(len)?, len, *position).await?;
                 if read != len {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());
                 }

@@ -12,6 +12,7 @@ import harness
 import pytest
 import wire
 from conftest import TIMEOUT_S, Deliveries, admin, create_topic, produce_all, producer, read, unique_name, watermarks
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import NewTopic
 
 pytestmark = pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka has its own limits")
@@ -100,14 +101,19 @@ def test_no_descriptor_is_left(limited):
     broker.stop()
 
 
+def leave_memory(broker, left_bytes):
+    """Bounds the broker's address space (RLIMIT_AS) to what it takes now and so much more."""
+    now = int(pathlib.Path(f"/proc/{broker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(broker.pid, resource.RLIMIT_AS, (now + left_bytes, resource.RLIM_INFINITY))
+
+
 def test_no_memory_is_left(own_broker):
     """An address space (RLIMIT_AS) that is all but full: what there is no memory for is refused or waits, the broker goes on, and what it
     acknowledged is there."""
     broker = own_broker()
     topic = create_topic(broker, "memory", 4, max_message_bytes=40 * MIB)
     produce_all(broker, topic, [{"partition": n % 4, "value": b"%d" % n} for n in range(100)])
-    now = int(pathlib.Path(f"/proc/{broker.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.prlimit(broker.pid, resource.RLIMIT_AS, (now + 16 * MIB, now + 16 * MIB))
+    leave_memory(broker, 16 * MIB)
     client, deliveries = producer(broker, acks="all", message_timeout_ms=6000, queue_buffering_max_kbytes=400_000), Deliveries()
     for n in range(40):
         client.produce(topic, os.urandom(4 * MIB) + b"%d" % n, partition=n % 4, on_delivery=deliveries)
@@ -116,14 +122,42 @@ def test_no_memory_is_left(own_broker):
     client.flush(TIMEOUT_S)
     close_all(sockets)
     assert broker.is_running(), broker.log_tail()
+    # What needs little goes on.
+    produce_all(broker, topic, [{"partition": n % 4, "value": b"little"} for n in range(100)])
     for restart in (False, True):
         if restart:
             broker.kill()
             broker.start()
         for partition in range(4):
             stored = {m.offset(): m.value() for m in read(broker, topic, partition)}
-            assert len(stored) >= 25
+            assert len(stored) >= 50
             assert all(stored[m.offset()] == m.value() for m in deliveries.messages if m.partition() == partition)
+
+
+def test_reading_needs_next_to_no_memory(own_broker):
+    """Batches of megabytes, on the disk alone, are served by a broker that gets no memory any more."""
+    broker = own_broker({"ringlog.memory.bytes": 64 * MIB})
+    topic = create_topic(broker, "large", 2, max_message_bytes=40 * MIB)
+    values = {p: [os.urandom(size) for size in [100, 5 * MIB, 20 * MIB, 3 * MIB, 3 * MIB, 100]] for p in range(2)}
+    produce_all(broker, topic, [{"partition": p, "value": value} for p in values for value in values[p]],
+                message_max_bytes=50 * MIB)
+    broker.stop()
+    broker.start()
+    produce_all(broker, topic, [{"partition": p, "value": b"little"} for p in values])
+    leave_memory(broker, MIB)
+    for partition in values:
+        assert [m.value() for m in read(broker, topic, partition)] == [*values[partition], b"little"]
+
+
+def test_a_batch_larger_than_the_memory_for_records_is_refused_at_once(own_broker):
+    broker = own_broker({"ringlog.memory.bytes": 16 * MIB})
+    topic = create_topic(broker, "larger", 1, max_message_bytes=40 * MIB)
+    client, deliveries = producer(broker, message_max_bytes=50 * MIB), Deliveries()
+    client.produce(topic, os.urandom(17 * MIB), on_delivery=deliveries)
+    client.flush(TIMEOUT_S)
+    assert deliveries.errors == [KafkaError.RECORD_LIST_TOO_LARGE]
+    produce_all(broker, topic, [{"value": os.urandom(3 * MIB)} for _ in range(10)], message_max_bytes=50 * MIB)
+    assert len(read(broker, topic)) == 10
 
 
 def test_many_idle_connections_take_little(broker):

@@ -165,7 +165,7 @@ mod tests {
         let (before, after) = runtime.block_on(async {
             let file = TestFile::create(folder.path()).await.unwrap();
             super::super::ring::fill(&file, size, |_| {}).await.unwrap();
-            let buffer = ringlog_engine::memory::Buffer::standalone(size as usize);
+            let buffer = ringlog_engine::memory::Buffer::standalone(size as usize).unwrap();
             file.cached.read_at(buffer, size as usize, 0).await.unwrap();
             let before = file.cached_share(size);
             (before, file.drop_cached(size).await.unwrap())

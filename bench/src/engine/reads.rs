@@ -48,7 +48,7 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
     let runtime = super::runtime()?;
     let (core, partition) = runtime.block_on(fill(directory, count, plan))?;
     let in_tail = TAIL_BATCHES.min(count);
-    let memory = Buffer::standalone(in_tail as usize * batch_bytes);
+    let memory = Buffer::standalone(in_tail as usize * batch_bytes).map_err(Error::io(directory))?;
     let passes = count.div_ceil(in_tail);
     for run in 0..plan.runs {
         let ours = || runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true));

@@ -552,6 +552,32 @@ impl<'a> Iterator for Batches<'a> {
     }
 }
 
+/// The CRC of a batch that is seen in pieces.
+#[derive(Debug, Default)]
+pub struct RunningCrc {
+    /// How many of the bytes that it does not cover were seen.
+    before: usize,
+    crc: u32,
+}
+
+impl RunningCrc {
+    /// Takes the next bytes, from the batch's first one on.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let skipped = (CRC_START - self.before).min(bytes.len());
+        self.before += skipped;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[skipped..]);
+    }
+
+    /// Whether all of it has the CRC that its header says.
+    ///
+    /// # Errors
+    /// [`BatchError::Crc`] where it does not.
+    pub fn check(&self, header: &BatchHeader) -> Result<(), BatchError> {
+        let (stored, computed) = (header.crc, self.crc);
+        if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
+    }
+}
+
 /// The CRC of a whole batch, computed.
 ///
 /// # Panics

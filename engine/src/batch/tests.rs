@@ -34,6 +34,25 @@ fn changed(at: usize, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+proptest! {
+    /// Seen in any pieces, a batch has the CRC that it has as a whole.
+    #[test]
+    fn a_crc_runs_over_pieces(cuts in prop::collection::vec(0_usize..400, 0..6), flipped in prop::option::of(CRC_START..300)) {
+        let mut bytes = sample().build();
+        let header = BatchHeader::parse(&bytes).unwrap();
+        if let Some(at) = flipped {
+            bytes[at] ^= 1;
+        }
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+        let mut crc = RunningCrc::default();
+        for piece in cuts.windows(2) {
+            crc.add(&bytes[piece[0]..piece[1]]);
+        }
+        prop_assert_eq!(crc.check(&header).is_ok(), flipped.is_none());
+    }
+}
+
 #[test]
 fn a_batch_is_read_back() {
     for codec in Codec::ALL {

@@ -368,6 +368,14 @@ impl Core {
         }
     }
 
+    /// Answers what has waited for memory longest with an error: all that is to be had is too little for it.
+    pub(crate) fn refuse_first_waiting(&self, reason: &str) {
+        let first = self.waiting.borrow_mut().pop_front();
+        if let Some(append) = first {
+            let _ = append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
+        }
+    }
+
     /// Answers everything that waits for memory with an error: none will come free.
     pub(crate) fn refuse_waiting(&self, reason: &str) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());

@@ -31,6 +31,8 @@ const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long a batch waits for memory when nothing of ours can come free any more and the system has none.
+const REFUSED_MAX: Duration = Duration::from_millis(500);
 
 /// Whether the block that is still being filled goes out too, padded, to be written again later.
 #[derive(Clone, Copy, Debug)]
@@ -258,6 +260,7 @@ fn keep_worse(failed: &mut Option<io::Error>, error: io::Error) {
 
 /// Settles when journal space or memory is short.
 pub(crate) async fn run(core: Rc<Core>) {
+    let mut refused_since: Option<Duration> = None;
     loop {
         core.reclaim_wanted.notified().await;
         let middle = core.journal.borrow().space.middle();
@@ -265,6 +268,9 @@ pub(crate) async fn run(core: Rc<Core>) {
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
         core.note_full(&result);
         core.retry_waiting();
+        if core.waiting.borrow().is_empty() {
+            refused_since = None;
+        }
         if core.full.borrow().is_none() && !core.waiting.borrow().is_empty() {
             // Memory is short all the same: everything is settled, and nobody keeps what is.
             result = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
@@ -287,6 +293,13 @@ pub(crate) async fn run(core: Rc<Core>) {
             // Others still hold what was settled: consumers that are being sent to.
             core.env.sleep(Duration::from_millis(2)).await;
             core.retry_waiting();
+            if core.pool.is_refused() {
+                let now = core.env.monotonic();
+                if now - *refused_since.get_or_insert(now) >= REFUSED_MAX {
+                    core.refuse_first_waiting("the system has no memory left");
+                    core.retry_waiting();
+                }
+            }
             if !core.waiting.borrow().is_empty() {
                 core.reclaim_wanted.notify_one();
             }

@@ -163,7 +163,7 @@ pub trait File {
 pub async fn read_file(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenOptions::READ).await?;
     let len = usize::try_from(file.len_bytes().await?).unwrap_or(usize::MAX);
-    let (buffer, read) = file.read_at(Buffer::standalone(len), len, 0).await?;
+    let (buffer, read) = file.read_at(Buffer::standalone(len)?, len, 0).await?;
     Ok(buffer[..read].to_vec())
 }
 

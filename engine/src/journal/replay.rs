@@ -184,12 +184,12 @@ impl Replay {
         let Some(end) = position.checked_add(len as u64).filter(|&end| end <= self.file_bytes) else { return Ok(None) };
         if position < self.window.start || end > self.window.end {
             self.window = 0..0;
-            let buffer = self.buffer.take().unwrap_or_else(|| Buffer::standalone(READ_BYTES));
+            let buffer = self.buffer.take().map_or_else(|| Buffer::standalone(READ_BYTES), Ok)?;
             let wanted = READ_BYTES.min((self.file_bytes - position) as usize / BLOCK_BYTES * BLOCK_BYTES).max(len);
             let (buffer, read) = match file.read_at(buffer, wanted, position).await {
                 Ok(read) => read,
                 // What cannot be read may lie behind the chain, where nobody needs it.
-                Err(_) => file.read_at(Buffer::standalone(READ_BYTES), len, position).await?,
+                Err(_) => file.read_at(Buffer::standalone(READ_BYTES)?, len, position).await?,
             };
             self.buffer = Some(buffer);
             self.window = position..position + read as u64;

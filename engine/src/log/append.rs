@@ -55,6 +55,16 @@ pub enum AppendError {
         /// The bound.
         segment_bytes: u64,
     },
+    /// Larger than what the tails of all partitions of the core may take together: it would wait for room for ever.
+    #[error(
+        "the batch of {batch_bytes} bytes is larger than a core's memory for records, see ringlog.memory.bytes ({memory_bytes})"
+    )]
+    LargerThanMemory {
+        /// The batch.
+        batch_bytes: u64,
+        /// The bound.
+        memory_bytes: u64,
+    },
     /// Against the rules of idempotent producers.
     #[error(transparent)]
     Producer(#[from] ProducerError),
@@ -140,6 +150,10 @@ impl Log {
         if size > self.config.segment_bytes {
             let segment_bytes = self.config.segment_bytes;
             return Err(Refused::Error(AppendError::LargerThanSegment { batch_bytes: size, segment_bytes }));
+        }
+        let memory_bytes = tail::batch_bytes_max(pool);
+        if size > memory_bytes {
+            return Err(Refused::Error(AppendError::LargerThanMemory { batch_bytes: size, memory_bytes }));
         }
         let log_start = self.published.log_start();
         match self.producers.check(header, now).map_err(|error| Refused::Error(error.into()))? {

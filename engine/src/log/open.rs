@@ -608,7 +608,7 @@ impl Opening<'_> {
         let mut at = position;
         while at < file_bytes {
             let len = (256 << 10).min((file_bytes - at) as usize);
-            let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+            let buffer = self.pool.buffer_or_more(len)?;
             let (buffer, read) = file.read_at(buffer, len, at).await?;
             if read == 0 || buffer[..read].iter().any(|&byte| byte != 0) {
                 return Ok(read == 0);
@@ -642,7 +642,7 @@ impl Opening<'_> {
         let mut at = position;
         while at < file_bytes {
             let len = (1 << 20).min((file_bytes - at) as usize);
-            let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+            let buffer = self.pool.buffer_or_more(len)?;
             let (buffer, read) = file.read_at(buffer, len, at).await?;
             if read == 0 {
                 break;
@@ -661,7 +661,7 @@ impl Opening<'_> {
             return Ok(Vec::new());
         }
         let file = self.disk.open(&active.shared.path, OpenOptions::READ).await?;
-        let buffer = self.pool.buffer(len).unwrap_or_else(|| crate::memory::Buffer::standalone(len));
+        let buffer = self.pool.buffer_or_more(len)?;
         let (buffer, read) = file.read_at(buffer, len, block).await?;
         if read < len {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -2,6 +2,7 @@
 //! shared memory; a file range is warm and checked when the plan is handed out, so that it can be sent without blocking
 //! and never serves rot. One [`Reader`] per core. It never changes anything.
 
+mod check;
 mod indexes;
 mod times;
 mod walk;
@@ -16,22 +17,16 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::batch::{self, BatchHeader, BatchView};
+use crate::batch::BatchHeader;
 use crate::disk::cache::{FileCache, Purpose};
 use crate::disk::{Disk, File};
 use crate::env::Env;
-use crate::log::cold::{ColdError, ColdReads, Order};
+use crate::log::cold::{ColdError, ColdReads};
 use crate::log::published::{Published, Segment, Standing, TailPiece, View};
-use crate::memory::{Buffer, Pool, Slice};
+use crate::memory::{Pool, Slice};
 use crate::types::Offset;
 use indexes::IndexCache;
 use walk::Walk;
-
-/// How much one checked read of a cold file takes.
-const COLD_READ_BYTES: u64 = 1 << 20;
-/// The largest batch that is read into memory of its own to be checked: as much as a request may bring by default. A larger one is
-/// the reader's to check.
-const CHECKED_BATCH_BYTES_MAX: usize = 100 << 20;
 
 /// Where a range's bytes are.
 #[derive(Clone)]
@@ -317,97 +312,6 @@ impl Reader {
         file.descriptor().is_some_and(|fd| (self.probe)(fd, position, len))
     }
 
-    /// Makes sure that a file range can be sent without waiting for the disk and that what comes from the disk now is sound.
-    /// Returns how much of it may be sent: whole batches up to where it stops being warm or sound.
-    async fn warm(
-        &self,
-        file: &Rc<dyn File>,
-        view: &View,
-        segment: &Arc<Segment>,
-        position: u64,
-        len: u64,
-        goes_on: bool,
-    ) -> Result<u64, ReadError> {
-        let mut wanted = len.min(COLD_READ_BYTES);
-        loop {
-            let pooled = self.pool.buffer(wanted as usize);
-            let buffer = pooled.unwrap_or_else(|| Buffer::standalone(wanted as usize));
-            let (buffer, read) = file.read_at(buffer, wanted as usize, position).await?;
-            let mut rest = &buffer[..read];
-            let mut sound = 0;
-            let mut order = Order::new(segment, None);
-            while rest.len() >= batch::HEADER_BYTES {
-                let header = BatchHeader::parse(rest);
-                let size = header.as_ref().map_or(0, BatchHeader::size_bytes);
-                if header.is_ok() && size > rest.len() {
-                    break;
-                }
-                let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| {
-                    batch.check_crc()?;
-                    Ok(*batch.header())
-                });
-                if let Err(reason) = checked.map_err(|error| error.to_string()).and_then(|header| order.check(&header)) {
-                    if sound > 0 {
-                        return Ok(sound);
-                    }
-                    return Err(self.damaged(segment, position, &reason));
-                }
-                sound += size as u64;
-                rest = &rest[size..];
-            }
-            if sound > 0 {
-                return Ok(sound);
-            }
-            if (read as u64) < wanted {
-                return Err(self.damaged(segment, position, "the file ends within a batch"));
-            }
-            if goes_on
-                && (rest.len() < batch::HEADER_BYTES
-                    || BatchHeader::parse(rest).is_ok_and(|header| header.size_bytes() as u64 > len))
-            {
-                self.check_straddling(view, segment, position).await?;
-                return Ok(len);
-            }
-            // One batch is larger than what was read.
-            let size = BatchHeader::parse(rest).map_or(0, |header| header.size_bytes() as u64);
-            if size > len {
-                return Err(self.damaged(segment, position, "the batch is longer than the log"));
-            }
-            if size <= wanted {
-                return Ok(0);
-            }
-            wanted = size;
-        }
-    }
-
-    /// Checks a batch that begins in the file and ends in the tail.
-    async fn check_straddling(&self, view: &View, segment: &Arc<Segment>, position: u64) -> Result<(), ReadError> {
-        let header = self.read_bytes(view, segment, position, batch::HEADER_BYTES, false).await?;
-        let header = BatchHeader::parse(&header).map_err(|error| self.damaged(segment, position, &error.to_string()))?;
-        self.check_batch(view, segment, position, &header).await
-    }
-
-    /// Checks the batch at `position`, whose header says this, wherever it is.
-    async fn check_batch(
-        &self,
-        view: &View,
-        segment: &Arc<Segment>,
-        position: u64,
-        header: &BatchHeader,
-    ) -> Result<(), ReadError> {
-        let size = header.size_bytes();
-        if position + size as u64 > segment.visible_bytes() {
-            return Err(self.damaged(segment, position, "the batch is longer than the log"));
-        }
-        if size > CHECKED_BATCH_BYTES_MAX {
-            return Ok(());
-        }
-        let bytes = self.read_bytes(view, segment, position, size, false).await?;
-        let checked = BatchView::new(&bytes).and_then(|batch| batch.check_crc()).map_err(|error| error.to_string());
-        let checked = checked.and_then(|()| Order::new(segment, None).check(header));
-        checked.map_err(|reason| self.damaged(segment, position, &reason))
-    }
-
     fn damaged(&self, segment: &Segment, position: u64, reason: &str) -> ReadError {
         ReadError::Damaged { path: segment.path.display().to_string(), position, reason: reason.to_owned() }
     }
@@ -440,7 +344,8 @@ impl Reader {
         len: usize,
         wants_batches: bool,
     ) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = Vec::with_capacity(len);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(io::Error::from)?;
         let end = position + len as u64;
         let tail_start = pieces_of(view, segment).next().map_or(u64::MAX, |piece| piece.start);
         if position < tail_start {
@@ -451,7 +356,7 @@ impl Reader {
             }
             let (position, wanted) = (position + bytes.len() as u64, wanted - bytes.len());
             if wanted > 0 {
-                let buffer = self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted));
+                let buffer = self.pool.buffer_or_more(wanted)?;
                 let (buffer, read) = file.read_at(buffer, wanted, position).await?;
                 bytes.extend_from_slice(&buffer[..read]);
                 if read < wanted {

@@ -111,7 +111,7 @@ impl Scanner {
             let wanted = ((self.position - self.start) as usize + len).max(READ_BYTES).next_multiple_of(BLOCK_BYTES);
             let buffer = match self.buffer.take().filter(|buffer| buffer.len() >= wanted) {
                 Some(buffer) => buffer,
-                None => self.pool.buffer(wanted).unwrap_or_else(|| Buffer::standalone(wanted)),
+                None => self.pool.buffer_or_more(wanted)?,
             };
             let (buffer, read) = self.file.read_at(buffer, wanted, self.start).await?;
             self.end = self.start + read as u64;

@@ -25,6 +25,11 @@ const COPY_STEP_BYTES: usize = 3 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory;
 
+/// The largest batch that a tail has room for once all that is settled has left the pool: its first and last block may be another's.
+pub(crate) fn batch_bytes_max(pool: &Pool) -> u64 {
+    pool.bytes_max().saturating_sub(CHUNK_BYTES_MIN) as u64
+}
+
 struct Piece {
     /// The stream position of the chunk's first byte.
     stream: u64,

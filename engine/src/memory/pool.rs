@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -130,6 +131,8 @@ struct Inner {
     free: RefCell<Free>,
     returns: Arc<Returns>,
     members: Cell<usize>,
+    /// What the system said when it was asked last.
+    refused: Cell<bool>,
 }
 
 /// What can be handed out without asking the system. Dropped with the pool: blocks that are still out then keep the shared regions.
@@ -173,6 +176,7 @@ impl Pool {
                 free: RefCell::new(Free::default()),
                 returns: Arc::new(Returns { blocks: SegQueue::new(), out_bytes: AtomicUsize::new(0), kept: Mutex::default() }),
                 members: Cell::new(0),
+                refused: Cell::new(false),
             }),
         }
     }
@@ -202,10 +206,38 @@ impl Pool {
         self.inner.returns.out_bytes.load(Ordering::Relaxed)
     }
 
-    /// A block of at least `len` bytes, or `None` where the bound is reached. What it holds is arbitrary but initialised.
+    /// Whether it is the system, not the bound, that there is no more of: it had none when it was asked last.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.inner.refused.get()
+    }
+
+    /// A block of at least `len` bytes, or `None` where the bound is reached or the system has none. What it holds is arbitrary but initialised.
     #[must_use]
     pub fn buffer(&self, len: usize) -> Option<Buffer> {
         self.raw(len).map(|raw| Buffer { raw })
+    }
+
+    /// A block of at least `len` bytes, from beyond the bound where that is reached: for what has no other way.
+    ///
+    /// # Errors
+    /// The system has no memory left.
+    pub fn buffer_or_more(&self, len: usize) -> io::Result<Buffer> {
+        self.buffer(len).map_or_else(|| Buffer::standalone(len), Ok)
+    }
+
+    /// As [`Pool::buffer_or_more`], but less, down to a page, where that much is not to be had: for what can be done in pieces.
+    ///
+    /// # Errors
+    /// The system has no memory left.
+    pub fn buffer_up_to(&self, len: usize) -> io::Result<Buffer> {
+        let mut wanted = len;
+        loop {
+            match self.buffer_or_more(wanted) {
+                Err(_) if wanted > ALIGN_BYTES => wanted = (wanted / 2).next_multiple_of(ALIGN_BYTES),
+                result => return result,
+            }
+        }
     }
 
     pub(super) fn raw(&self, len: usize) -> Option<RawBlock> {
@@ -223,7 +255,9 @@ impl Pool {
         if mapped > self.inner.bytes_max {
             return None;
         }
-        let region = Region::map(len)?;
+        let region = Region::map(len);
+        self.inner.refused.set(region.is_none());
+        let region = region?;
         self.inner.mapped_bytes.set(mapped);
         Some(region)
     }
@@ -264,7 +298,11 @@ impl Pool {
                 for region in free.large.drain(..).collect::<Vec<_>>() {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
-                while let Some(region) = free.regions.pop().or_else(|| free.take_idle()) {
+                // Where the system is short, the last region stays: what is small goes on, whatever others take in the meantime.
+                let keeps = usize::from(self.is_refused());
+                while free.regions.len() + free.shared.len() > keeps
+                    && let Some(region) = free.regions.pop().or_else(|| free.take_idle())
+                {
                     self.inner.mapped_bytes.set(self.inner.mapped_bytes.get() - region.len);
                 }
                 self.map(len)
@@ -335,17 +373,16 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer outside any pool, for tests and rare large things.
+    /// A buffer outside any pool, for rare large things.
     ///
-    /// # Panics
-    /// Where the system has no memory left.
-    #[must_use]
-    pub fn standalone(len: usize) -> Self {
+    /// # Errors
+    /// The system has no memory left ([`io::ErrorKind::OutOfMemory`]).
+    pub fn standalone(len: usize) -> io::Result<Self> {
         let pages = len.max(1).next_multiple_of(ALIGN_BYTES);
         let len = if pages < REGION_BYTES { pages } else { len.next_multiple_of(REGION_BYTES) };
         let region = if len < REGION_BYTES { Region::map_small(len) } else { Region::map(len) };
-        let Some(region) = region else { panic!("the system refused {len} bytes of memory") };
-        Self { raw: RawBlock { ptr: region.ptr, len, region: Some(region), home: None } }
+        let region = region.ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { raw: RawBlock { ptr: region.ptr, len, region: Some(region), home: None } })
     }
 }
 

@@ -22,7 +22,7 @@ thread_local! {
 
 /// Aligned memory, of the pool where it has some.
 pub(crate) fn memory(len: usize) -> Buffer {
-    POOL.with(|pool| pool.buffer(len)).unwrap_or_else(|| Buffer::standalone(len))
+    POOL.with(|pool| pool.buffer_or_more(len)).unwrap()
 }
 
 /// Aligned memory with these bytes.

@@ -136,7 +136,7 @@ pub(crate) async fn bytes_of(plan: &Plan) -> Vec<u8> {
             Source::Tail(slice) => bytes.extend_from_slice(slice.bytes()),
             Source::Memory(read) => bytes.extend_from_slice(read),
             Source::File(file) => {
-                let buffer = Buffer::standalone(range.len as usize);
+                let buffer = Buffer::standalone(range.len as usize).unwrap();
                 let (buffer, len) = file.read_at(buffer, range.len as usize, range.position).await.unwrap();
                 assert_eq!(len as u64, range.len, "a planned range is in the file");
                 bytes.extend_from_slice(&buffer[..len]);

@@ -255,7 +255,7 @@ fn batch_failure(error: &BatchError) -> Box<Failure> {
 fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
     let code = match error {
         AppendError::Crc => ErrorCode::CORRUPT_MESSAGE,
-        AppendError::LargerThanSegment { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
+        AppendError::LargerThanSegment { .. } | AppendError::LargerThanMemory { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
         AppendError::Producer(ProducerError::OutOfOrder { .. }) => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
         AppendError::Producer(ProducerError::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
         AppendError::Producer(ProducerError::TransactionOpen { .. }) => ErrorCode::INVALID_TXN_STATE,

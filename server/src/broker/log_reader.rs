@@ -21,7 +21,7 @@ pub(super) async fn read(core: &Rc<Core>, published: &Published, from: Offset, b
             Source::Memory(read) => bytes.extend_from_slice(&read),
             Source::File(file) => {
                 let len = usize::try_from(range.len).unwrap_or(usize::MAX);
-                let (buffer, read) = file.read_at(Buffer::standalone(len), len, range.position).await?;
+                let (buffer, read) = file.read_at(Buffer::standalone(len)?, len, range.position).await?;
                 bytes.extend_from_slice(&buffer[..read]);
             }
         }

@@ -1,6 +1,7 @@
 //! Memory for large frames: a core's bound on the bytes of requests it holds, and pooled buffers under that bound. Used by
 //! the reader and the writer of a connection. Small frames ask for nothing here, so they are never held back by large ones.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,11 @@ use tokio::time::{Instant, sleep};
 /// How long the pool is asked again before memory is taken from the system. The budget bounds that memory too; what makes
 /// this necessary is a pool whose regions are all split into smaller blocks.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How often: blocks come back from other threads, which cannot wake this one.
+/// How long the system is asked again where it has none: as long as a producer waits for an answer, by default.
+const SYSTEM_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often the system is.
+const SYSTEM_WAIT_STEP: Duration = Duration::from_millis(20);
+/// How often the pool is: blocks come back from other threads, which cannot wake this one.
 const POOL_WAIT_STEP: Duration = Duration::from_millis(1);
 
 /// The bytes of large requests that a core may hold. Clones share it. First come, first served.
@@ -57,21 +62,26 @@ impl AsRef<[u8]> for FrameMemory {
     }
 }
 
-/// A buffer of at least `len` bytes, from the pool if it has one within [`POOL_WAIT_MAX`].
-pub(super) async fn buffer(pool: &Pool, len: usize) -> Buffer {
+/// A buffer of at least `len` bytes, from the pool if it has one within [`POOL_WAIT_MAX`], else from the system.
+///
+/// # Errors
+/// The system has had none for [`SYSTEM_WAIT_MAX`].
+pub(super) async fn buffer(pool: &Pool, len: usize) -> io::Result<Buffer> {
+    let start = Instant::now();
     // What would be most of the pool is not worth waiting for.
-    if len <= pool.bytes_max() / 2 {
-        let start = Instant::now();
-        loop {
-            if let Some(buffer) = pool.buffer(len) {
-                return buffer;
-            }
-            if start.elapsed() > POOL_WAIT_MAX {
-                break;
-            }
-            sleep(POOL_WAIT_STEP).await;
+    let pool_wait_max = if len <= pool.bytes_max() / 2 { POOL_WAIT_MAX } else { Duration::ZERO };
+    loop {
+        if let Some(buffer) = pool.buffer(len) {
+            return Ok(buffer);
         }
-        tracing::debug!(len, "no pooled memory for a large frame");
+        let waited = start.elapsed();
+        if waited < pool_wait_max {
+            sleep(POOL_WAIT_STEP).await;
+            continue;
+        }
+        match Buffer::standalone(len) {
+            Err(_) if waited < SYSTEM_WAIT_MAX => sleep(SYSTEM_WAIT_STEP).await,
+            result => return result,
+        }
     }
-    Buffer::standalone(len)
 }

@@ -239,6 +239,7 @@ fn log(info: &ConnectionInfo, end: Option<End>, result: Result<(), WriteEnd>) {
         (Err(WriteEnd::File(error)), _) => closing(format!("a file could not be sent: {error}").into()),
         (Err(WriteEnd::Stuck), _) => info!(connection, %peer, "connection closed: the peer does not read its responses"),
         (_, Some(End::Malformed(reason))) => closing(reason),
+        (_, Some(End::NoMemory(size))) => closing(format!("the system has no memory for a request of {size} bytes").into()),
         (_, Some(End::Stalled)) => info!(connection, %peer, "connection closed: the peer stopped in the middle of a request"),
         (Err(WriteEnd::Io(error)), _) => debug!(connection, %peer, %error, "connection lost"),
         (Ok(()), Some(End::Io(error))) if error.kind() != io::ErrorKind::ConnectionReset => {

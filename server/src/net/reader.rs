@@ -43,6 +43,8 @@ pub(super) enum End {
     Stalled,
     Stopped,
     Malformed(std::borrow::Cow<'static, str>),
+    /// For a request of so many bytes.
+    NoMemory(usize),
     Io(io::Error),
 }
 
@@ -317,7 +319,7 @@ impl<'a> Reader<'a> {
         let permit = self.unless_stopped(core.budget.take(size)).await?;
         let proven = size <= self.proven_bytes.saturating_mul(2);
         let first = if proven { size } else { size.min(UNPROVEN_BYTES) };
-        let buffer = self.unless_stopped(budget::buffer(&core.pool, first)).await?;
+        let buffer = self.unless_stopped(budget::buffer(&core.pool, first)).await?.map_err(|_| End::NoMemory(size))?;
         self.partial = Partial::Large(Large { size, filled: 0, buffer, permit });
         // What was waited for here is not the peer's silence.
         self.shared.is_active();
@@ -331,7 +333,8 @@ impl<'a> Reader<'a> {
         let Partial::Large(large) = &self.partial else { unreachable!("only large frames grow") };
         let wanted = large.size.min(large.buffer.len().saturating_mul(GROWTH));
         let core = self.shared.core.clone();
-        let mut buffer = self.unless_stopped(budget::buffer(&core.pool, wanted)).await?;
+        let buffer = self.unless_stopped(budget::buffer(&core.pool, wanted)).await?;
+        let mut buffer = buffer.map_err(|_| End::NoMemory(wanted))?;
         let Partial::Large(large) = &mut self.partial else { unreachable!("only large frames grow") };
         buffer[..large.filled].copy_from_slice(&large.buffer[..large.filled]);
         large.buffer = buffer;

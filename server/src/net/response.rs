@@ -162,7 +162,7 @@ impl Response {
                 Source::Tail { slice, .. } => all.extend_from_slice(slice.bytes()),
                 Source::File(FileRange { file, position, len }) => {
                     let len = *len as usize;
-                    let buffer = ringlog_engine::memory::Buffer::standalone(len);
+                    let buffer = ringlog_engine::memory::Buffer::standalone(len).unwrap();
                     let (buffer, read) = file.read_at(buffer, len, *position).await.expect("the file can be read");
                     assert_eq!(read, len, "the file has the range");
                     all.extend_from_slice(&buffer[..len]);

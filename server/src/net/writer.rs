@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Shared;
 use super::response::{FileRange, Source, TailRange};
-use super::{Outcome, budget, sendfile};
+use super::{Outcome, sendfile};
 
 /// The most that one send call is given: pieces and bytes.
 const CALL_PIECES_MAX: usize = 64;
@@ -215,8 +215,9 @@ impl Writer<'_> {
         }
         // Nothing is read for a peer that cannot take it.
         self.wait_writable().await?;
-        let buffer = budget::buffer(&self.shared.core.pool, len as usize).await;
-        let (buffer, read) = range.file.read_at(buffer, len as usize, range.position).await.map_err(WriteEnd::File)?;
+        let buffer = self.shared.core.pool.buffer_up_to(len as usize).map_err(WriteEnd::File)?;
+        let len = buffer.len().min(len as usize);
+        let (buffer, read) = range.file.read_at(buffer, len, range.position).await.map_err(WriteEnd::File)?;
         if read == 0 {
             return Err(WriteEnd::File(io::ErrorKind::UnexpectedEof.into()));
         }

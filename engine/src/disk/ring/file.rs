@@ -297,7 +297,7 @@ async fn write_zeros(handle: Rc<Handle>, position: u64, len: u64) -> io::Result<
     let end = (position + len).next_multiple_of(BLOCK_BYTES as u64);
     // A part of a block before the end is not ours to overwrite; its block has room.
     let mut at = position.max(len_bytes(&handle)?).next_multiple_of(BLOCK_BYTES as u64);
-    let mut zeros = Buffer::standalone(PIECE_BYTES);
+    let mut zeros = Buffer::standalone(PIECE_BYTES)?;
     zeros.fill(0);
     while at < end {
         let len = PIECE_BYTES.min((end - at) as usize);

@@ -118,7 +118,7 @@ impl Source {
         let block = self.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let skip = (self.position - block) as usize;
         let len = (skip + self.wanted).next_multiple_of(BLOCK_BYTES);
-        let buffer = io.pool.buffer(len).unwrap_or_else(|| Buffer::standalone(len));
+        let buffer = io.pool.buffer_or_more(len)?;
         let (buffer, read) = self.file.read_at(buffer, len, block).await?;
         io.spend(read).await;
         let end = read.min(usize::try_from(self.bytes - block).unwrap_or(usize::MAX));
@@ -394,7 +394,7 @@ async fn write(
     all: bool,
 ) -> Result<Making, CleanError> {
     let len = io.step_bytes.next_multiple_of(BLOCK_BYTES);
-    let mut buffer = io.pool.buffer(len).unwrap_or_else(|| Buffer::standalone(len));
+    let mut buffer = io.pool.buffer_or_more(len)?;
     let work = move || {
         let len = making.give(&mut buffer, all);
         (making, buffer, len)

@@ -402,7 +402,7 @@ fn memory_that_is_sent_slowly_can_be_exchanged_for_the_file() {
             }
             let mut bytes = Vec::new();
             for range in after {
-                let buffer = ringlog_engine::memory::Buffer::standalone(range.len as usize);
+                let buffer = ringlog_engine::memory::Buffer::standalone(range.len as usize).unwrap();
                 let (buffer, read) = range.file.read_at(buffer, range.len as usize, range.position).await.unwrap();
                 bytes.extend_from_slice(&buffer[..read]);
             }

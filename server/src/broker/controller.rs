@@ -30,7 +30,7 @@ use crate::config::BrokerConfig;
 /// When what could not be carried out is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a command is tried on a full disk, and how long it waits in between.
-const FULL_TRIES: u32 = 10;
+const FULL_TRIES: u32 = 50;
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// A source of random topic ids, for any thread.

@@ -26,6 +26,7 @@ use crate::broker::topics::{Topic, Topics};
 use crate::catalogue::commands::{self, Plan, ProducerIdBlock, Refusal};
 use crate::catalogue::{Catalogue, MetadataRecord, names};
 use crate::config::BrokerConfig;
+use crate::group::GroupConfigs;
 
 /// When what could not be carried out is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) data_dir: Arc<Path>,
     pub(crate) cores: Arc<[CoreHandle]>,
     pub(crate) topics: Arc<ArcSwap<Topics>>,
+    pub(crate) group_configs: Arc<ArcSwap<GroupConfigs>>,
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) groups: Groups,
     pub(crate) new_id: NewTopicId,

@@ -1,5 +1,5 @@
 //! Makes partitions follow the catalogue: opens those that are new on their cores, hands out changed options, removes those of
-//! deleted topics, and swaps the snapshot of topics. What fails is done the next time: it compares, it does not remember steps.
+//! deleted topics, and swaps the snapshots of topics and of the options of groups. What fails is done the next time: it compares, it does not remember steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -70,6 +70,7 @@ pub(crate) async fn reconcile_with(
     known: &BTreeMap<PartitionId, Known>,
 ) -> Result<(), String> {
     state.behind = true;
+    follow_group_configs(shared, &state.catalogue);
     let before = shared.topics.load_full();
     let configs = resolve_all(&shared.config, &before, &state.catalogue)?;
     let mut failed = remove_gone(shared, state, &before).await.err();
@@ -86,6 +87,15 @@ pub(crate) async fn reconcile_with(
             state.behind = false;
             Ok(())
         }
+    }
+}
+
+/// Lets the groups have what the catalogue says that they have set.
+fn follow_group_configs(shared: &Shared, catalogue: &Catalogue) {
+    let before = shared.group_configs.load();
+    if !before.is_of(catalogue.group_overrides()) {
+        let next = before.next(&shared.config, catalogue.group_overrides());
+        shared.group_configs.store(Arc::new(next));
     }
 }
 

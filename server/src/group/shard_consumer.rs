@@ -1,5 +1,6 @@
 //! The part of a shard that has to do with groups of the new protocol: which protocol a group is of, and its records.
 
+use ringlog_engine::types::TimestampMs;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::group_records::GroupRecord;
 
@@ -117,8 +118,10 @@ impl Shard {
                 });
             }
             GroupRecord::ConsumerGroupTargetAssignmentMetadata(key, value) => {
-                let epoch = value.as_ref().map_or(0, |value| value.assignment_epoch);
-                self.replay_into(&key.group_id, value.is_some(), |consumer, _| consumer.replay_assignment_epoch(epoch));
+                let (epoch, at) = value.as_ref().map_or((0, 0), |value| (value.assignment_epoch, value.assignment_timestamp));
+                self.replay_into(&key.group_id, value.is_some(), |consumer, _| {
+                    consumer.replay_assignment_epoch(epoch, TimestampMs(at));
+                });
             }
             GroupRecord::ConsumerGroupTargetAssignmentMember(key, value) => {
                 self.replay_into(&key.group_id, value.is_some(), |consumer, _| consumer.replay_target(&key.member_id, value));

@@ -23,7 +23,7 @@ use super::load::{LoadError, load};
 use crate::broker::{Broker, Topic, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
 use crate::group::request::Listed;
-use crate::group::{Answer, CallId, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
+use crate::group::{Answer, CallId, GroupConfigs, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
 
 /// How many messages are taken before their records are appended.
 const MESSAGES_MAX: usize = 256;
@@ -94,6 +94,8 @@ struct Coordinator {
     topic: Option<TopicId>,
     /// The topics that the shards know.
     topics: Arc<Topics>,
+    /// What the shards know that groups have set.
+    configs: Arc<GroupConfigs>,
     /// What a segment of the topic takes.
     segment_bytes: usize,
     slots: BTreeMap<i32, Slot>,
@@ -108,7 +110,7 @@ struct Coordinator {
 
 /// Serves until the broker stops.
 pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc::UnboundedReceiver<Message>) {
-    let settings = Rc::new(Settings::new(&broker.config.options, broker.cores.len()));
+    let settings = Rc::new(Settings::new(&broker.config, broker.cores.len()));
     let mut coordinator = Coordinator {
         expiry_at: core.env.monotonic() + expiry_interval(&broker),
         broker,
@@ -117,6 +119,7 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
         usage: Usage::default(),
         topic: None,
         topics: Arc::default(),
+        configs: Arc::default(),
         segment_bytes: 0,
         slots: BTreeMap::new(),
         appends: FuturesUnordered::new(),
@@ -127,6 +130,7 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
     };
     let mut messages = Vec::with_capacity(MESSAGES_MAX);
     loop {
+        coordinator.follow_configs();
         coordinator.follow_topic();
         coordinator.begin_loads();
         coordinator.set_alarm();
@@ -136,7 +140,8 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
             Some(done) = coordinator.appends.next() => coordinator.appended(done),
             Some(done) = coordinator.loads.next() => coordinator.loaded(done),
             count = receiver.recv_many(&mut messages, MESSAGES_MAX) => {
-                // A partition may be new since the last message.
+                // A partition may be new since the last message, and so may an option.
+                coordinator.follow_configs();
                 coordinator.follow_topic();
                 let mut stops = count == 0;
                 for message in messages.drain(..) {
@@ -166,6 +171,20 @@ fn expiry_interval(broker: &Broker) -> Duration {
 impl Coordinator {
     fn now(&self) -> Now {
         Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
+    }
+
+    /// Lets the shards know what groups have set.
+    fn follow_configs(&mut self) {
+        let configs = self.broker.group_configs.load();
+        if Arc::ptr_eq(&configs, &self.configs) {
+            return;
+        }
+        self.configs = configs.clone();
+        for slot in self.slots.values_mut() {
+            if let State::Active(shard) = &mut slot.state {
+                shard.set_configs(self.configs.clone());
+            }
+        }
     }
 
     /// Has a slot for each partition of this core, of the topic as it is now, and lets the shards know what topics there are.
@@ -228,6 +247,7 @@ impl Coordinator {
         let new_id = move || u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
         let mut shard = Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id));
         shard.set_topics(self.topics.clone());
+        shard.set_configs(self.configs.clone());
         shard.set_record_bytes_max(self.record_bytes_max());
         shard
     }
@@ -266,6 +286,7 @@ impl Coordinator {
             Ok((mut shard, out)) => {
                 // They may have changed while it was read.
                 shard.set_topics(self.topics.clone());
+                shard.set_configs(self.configs.clone());
                 shard.set_record_bytes_max(record_bytes_max);
                 slot.out = out;
                 shard.begin(now, &mut slot.out);

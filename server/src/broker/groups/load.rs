@@ -169,8 +169,8 @@ mod tests {
     use crate::group::{CallId, Now, Request, Settings, Usage};
 
     fn shard() -> Shard {
-        let options = BrokerConfig::load(None, &[]).unwrap().0.options;
-        Shard::new(Rc::new(Settings::new(&options, 1)), Usage::default(), Box::new(|| 7))
+        let config = BrokerConfig::load(None, &[]).unwrap().0;
+        Shard::new(Rc::new(Settings::new(&config, 1)), Usage::default(), Box::new(|| 7))
     }
 
     type Record = (Vec<u8>, Option<Vec<u8>>);

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
 use ringlog_engine::core::{Core, NewPartition, Partition};
 use ringlog_engine::log::config::LogConfig;
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 32;
 pub(crate) struct State {
     /// What the metadata log says.
     pub(crate) catalogue: Catalogue,
+    /// The same, for whoever must not wait for the command that is at work.
+    pub(crate) published: Arc<ArcSwap<Catalogue>>,
     /// The metadata log.
     pub(crate) metadata: MetadataLog,
     /// Every partition that is open on its core, of topics that exist.
@@ -46,7 +49,9 @@ pub(crate) struct Opened {
 
 impl State {
     pub(crate) fn new(catalogue: Catalogue, metadata: MetadataLog) -> Self {
-        Self { catalogue, metadata, open: BTreeMap::new(), doomed: BTreeMap::new(), behind: true, retrying: false }
+        let published = Arc::new(ArcSwap::from_pointee(catalogue.clone()));
+        let (open, doomed) = (BTreeMap::new(), BTreeMap::new());
+        Self { catalogue, published, metadata, open, doomed, behind: true, retrying: false }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Settings {
     pub group_defaults: GroupConfig,
     /// `group.consumer.max.size`
     pub consumer_group_size_max: usize,
+    /// `group.coordinator.rebalance.protocols`: whether the new protocol is served.
+    pub serves_consumer_protocol: bool,
     /// `group.consumer.migration.policy`: whether a group may go from the classic protocol to the new one.
     pub allows_upgrade: bool,
     /// The same, the other way.
@@ -52,6 +54,7 @@ impl Settings {
             consumer_assignors: options.group_consumer_assignors.iter().filter_map(|name| Assignor::named(name.trim())).collect(),
             group_defaults: broker.group_defaults,
             consumer_group_size_max: count(options.group_consumer_max_size),
+            serves_consumer_protocol: options.group_coordinator_rebalance_protocols.iter().any(|name| name == "consumer"),
             allows_upgrade: allows("upgrade"),
             allows_downgrade: allows("downgrade"),
             offset_metadata_bytes_max: count(options.offset_metadata_max_bytes),

@@ -74,6 +74,9 @@ impl Shard {
     }
 
     pub(super) fn describe_consumers(&self, group: &str) -> Reply {
+        if let Err(refusal) = check_served(&self.settings) {
+            return Reply::Refused(refusal);
+        }
         let refuse = |message| Reply::Refused(Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message });
         match self.groups.get(group).map(|group| &group.consumer) {
             Some(Some(consumer)) => Reply::DescribedConsumers(Box::new(consumer.describe(&self.settings, &*self.topics))),
@@ -178,8 +181,18 @@ pub(super) fn downgrade(group: &mut Group, scope: &mut Scope<'_>) {
     group.classic = Classic::from_consumer(generation, members, scope);
 }
 
+/// Whether the new protocol is served at all.
+fn check_served(settings: &Settings) -> Result<(), Refusal> {
+    if settings.serves_consumer_protocol {
+        return Ok(());
+    }
+    let message = "The consumer protocol is not enabled (group.coordinator.rebalance.protocols).".to_owned();
+    Err(Refusal { code: ErrorCode::UNSUPPORTED_VERSION, message })
+}
+
 /// What a heartbeat has to say whatever group it is for.
 fn check(group: &str, beat: &ConsumerHeartbeat, settings: &Settings) -> Result<(), Refusal> {
+    check_served(settings)?;
     let invalid = |is_invalid: bool, message: &str| {
         if is_invalid { Err(Refusal { code: ErrorCode::INVALID_REQUEST, message: message.to_owned() }) } else { Ok(()) }
     };

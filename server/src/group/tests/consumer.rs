@@ -467,3 +467,14 @@ fn assignments_of_a_group_keep_their_distance() {
     driver.beat(beat("a", 3));
     assert_eq!(driver.described().assignment_epoch, 4);
 }
+
+#[test]
+fn the_protocol_is_served_where_it_is_enabled() {
+    let mut driver = Driver::new(Settings { serves_consumer_protocol: false, ..settings() });
+    driver.set_topics(&[("t", 1, 1)]);
+    assert_eq!(driver.refused(join_to("a", &["t"])), ErrorCode::UNSUPPORTED_VERSION);
+    let Ok(Reply::Refused(refusal)) = driver.ask(Request::DescribeConsumers) else { panic!("refused") };
+    assert_eq!(refusal.code, ErrorCode::UNSUPPORTED_VERSION);
+    driver.stable(1);
+    assert_eq!(driver.refused(join_to("a", &["t"])), ErrorCode::UNSUPPORTED_VERSION);
+}

@@ -37,6 +37,7 @@ fn settings() -> Settings {
             consumer_session_timeout_ms: 45_000,
         },
         consumer_group_size_max: 100,
+        serves_consumer_protocol: true,
         allows_upgrade: true,
         allows_downgrade: true,
         offset_metadata_bytes_max: 20,

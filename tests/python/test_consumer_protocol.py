@@ -12,7 +12,7 @@ from conftest import TIMEOUT_S, admin, create_topic, produce_all, unique_name
 from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupType, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-# Kafka's lower bounds are lowered with the values; a broker without bounds ignores them.
+# The lower bounds are lowered with the values.
 QUICK = {
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 500,

@@ -83,6 +83,21 @@ def test_settings_are_shown_and_changed(broker):
     assert "log.dirs" in settings
 
 
+def test_settings_of_a_group(broker):
+    group = unique_name("configured")
+    show = lambda *more: {s["name"]: (s["value"], s["source"]) for s in run_json(broker, "config", "show", "--group", group, *more)}  # noqa: E731
+    assert show() == {}
+    assert show("--all")["consumer.session.timeout.ms"] == ("45000", "DEFAULT_CONFIG")
+    run(broker, "config", "alter", "--group", group, "--set", "consumer.session.timeout.ms=50000")
+    end = time.monotonic() + TIMEOUT_S
+    while show() != {"consumer.session.timeout.ms": ("50000", "DYNAMIC_GROUP_CONFIG")}:
+        assert time.monotonic() < end
+    refused = run(broker, "config", "alter", "--group", group, "--set", "consumer.session.timeout.ms=1", status=1)
+    assert "INVALID_CONFIG" in refused and "group.consumer.min.session.timeout.ms" in refused
+    run(broker, "config", "alter", "--group", group, "--unset", "consumer.session.timeout.ms")
+    assert b"default" in run(broker, "config", "show", "--group", group)
+
+
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 def test_lines_come_back_as_they_were(broker, codec):
     name = unique_name()

@@ -1,7 +1,8 @@
-//! DescribeConfigs: the options of topics and of this broker, with their effective values and where these come from (KIP-133,
+//! DescribeConfigs: the options of topics, groups and this broker, with their effective values and where these come from (KIP-133,
 //! KIP-226, KIP-569).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::describe_configs::{
@@ -12,8 +13,9 @@ use ringlog_protocol::api::describe_configs::{
 use super::{Api, decode, reply};
 use crate::broker::Topics;
 use crate::catalogue::names;
-use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_TOPIC};
-use crate::config::{BrokerConfig, ConfigEntry, describe_broker, describe_topic};
+use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
+use crate::config::{BrokerConfig, ConfigEntry, describe_broker, describe_group, describe_topic};
+use crate::group::GroupConfigs;
 use crate::net::{Outcome, RequestContext};
 
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
@@ -22,13 +24,14 @@ pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcom
         Err(malformed) => return malformed.into(),
     };
     let topics = api.topics();
+    let groups = api.core.broker.group_configs.load();
     let describe = |resource: &DescribeConfigsResource<'_>| {
         let mut result = DescribeConfigsResult {
             resource_type: resource.resource_type,
             resource_name: Cow::Owned(resource.resource_name.to_string()),
             ..DescribeConfigsResult::default()
         };
-        match entries(&api.core.broker.config, &topics, resource) {
+        match entries(&api.core.broker.config, &topics, &groups, resource) {
             Ok(entries) => result.configs = entries.into_iter().map(|entry| shown(entry, &request)).collect(),
             Err((code, message)) => (result.error_code, result.error_message) = (code, Some(message.into())),
         }
@@ -41,6 +44,7 @@ pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcom
 fn entries(
     config: &BrokerConfig,
     topics: &Topics,
+    groups: &GroupConfigs,
     resource: &DescribeConfigsResource<'_>,
 ) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
     let name = &*resource.resource_name;
@@ -59,8 +63,15 @@ fn entries(
         RESOURCE_BROKER if name.is_empty() => Ok(Vec::new()),
         RESOURCE_BROKER if name.parse() == Ok(config.node_id) => Ok(describe_broker(config, keys.as_deref())),
         RESOURCE_BROKER => invalid(format!("Unexpected broker id, expected {}, but received {name}", config.node_id)),
+        RESOURCE_GROUP if name.is_empty() => invalid("Group name must not be empty".to_owned()),
+        // A group need not exist to be configured.
+        RESOURCE_GROUP => {
+            let own = groups.overrides().get(name).map(|own| &**own);
+            Ok(describe_group(config, own.unwrap_or(&BTreeMap::new()), keys.as_deref()))
+        }
         other => invalid(format!(
-            "Resources of type {other} have no configuration here; accepted: topics ({RESOURCE_TOPIC}), brokers ({RESOURCE_BROKER})"
+            "Resources of type {other} have no configuration here; accepted: topics ({RESOURCE_TOPIC}), brokers ({RESOURCE_BROKER}), \
+             groups ({RESOURCE_GROUP})"
         )),
     }
 }
@@ -94,7 +105,7 @@ mod tests {
             resource_name: name.into(),
             configuration_keys: keys.map(|keys| keys.into_iter().map(Cow::Borrowed).collect()),
         };
-        let entries = entries(&config, &Topics::default(), &resource).map_err(|(code, _)| code)?;
+        let entries = entries(&config, &Topics::default(), &GroupConfigs::default(), &resource).map_err(|(code, _)| code)?;
         Ok(entries.into_iter().map(|entry| entry.name.to_owned()).collect())
     }
 
@@ -106,6 +117,9 @@ mod tests {
         assert_eq!(ask(4, "x", None), Err(ErrorCode::INVALID_REQUEST));
         assert_eq!(ask(8, "3", None), Err(ErrorCode::INVALID_REQUEST), "loggers");
         assert_eq!(ask(4, "", None), Ok(Vec::new()));
+        assert_eq!(ask(32, "", None), Err(ErrorCode::INVALID_REQUEST));
+        let of_a_group = ask(32, "nobody", Some(vec!["consumer.session.timeout.ms", "share.session.timeout.ms"]));
+        assert_eq!(of_a_group, Ok(vec!["consumer.session.timeout.ms".to_owned()]));
     }
 
     #[test]

@@ -6,13 +6,15 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::list_config_resources::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};
 
 use super::{Api, decode, reply};
-use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::net::{Outcome, RequestContext};
 
-/// Types of Kafka's of which nothing exists here: broker loggers, client metrics, groups.
-const RESOURCES_EMPTY: [i8; 3] = [8, RESOURCE_CLIENT_METRICS, 32];
+/// Types of Kafka's of which nothing exists here: broker loggers, client metrics.
+const RESOURCES_EMPTY: [i8; 2] = [8, RESOURCE_CLIENT_METRICS];
 /// What version 0 asks for.
 const RESOURCE_CLIENT_METRICS: i8 = 16;
+/// The types of which there is something, in the order in which they are listed.
+const RESOURCES: [i8; 3] = [RESOURCE_GROUP, RESOURCE_BROKER, RESOURCE_TOPIC];
 
 pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcome {
     let request: ListConfigResourcesRequest = match decode(context, body) {
@@ -21,14 +23,17 @@ pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcom
     };
     let mut response = ListConfigResourcesResponse::default();
     match wanted(context.api_version, &request.resource_types) {
-        Ok((wants_topics, wants_brokers)) => {
-            let resource = |name: String, resource_type| ConfigResource { resource_name: Cow::Owned(name), resource_type };
-            if wants_topics {
-                let topics = api.topics();
-                response.config_resources.extend(topics.iter().map(|topic| resource(topic.name.to_string(), RESOURCE_TOPIC)));
-            }
-            if wants_brokers {
-                response.config_resources.push(resource(api.core.broker.node_id.to_string(), RESOURCE_BROKER));
+        Ok(wanted) => {
+            for resource_type in wanted {
+                let resource = |name: String| ConfigResource { resource_name: Cow::Owned(name), resource_type };
+                let found = &mut response.config_resources;
+                match resource_type {
+                    RESOURCE_TOPIC => found.extend(api.topics().iter().map(|topic| resource(topic.name.to_string()))),
+                    RESOURCE_BROKER => found.push(resource(api.core.broker.node_id.to_string())),
+                    // Those that have settings of their own, as in Kafka: others are found by ListGroups.
+                    _ => found
+                        .extend(api.core.broker.group_configs.load().overrides().keys().map(|name| resource(name.to_string()))),
+                }
             }
         }
         Err(error_code) => response.error_code = error_code,
@@ -36,17 +41,15 @@ pub(super) fn handle(api: &Api, context: &RequestContext, body: &[u8]) -> Outcom
     reply(context, &response)
 }
 
-/// Whether topics and brokers are asked for. No types at all are all types, but for version 0.
-fn wanted(version: i16, types: &[i8]) -> Result<(bool, bool), ErrorCode> {
+/// The types to list. No types at all are all types, but for version 0.
+fn wanted(version: i16, types: &[i8]) -> Result<Vec<i8>, ErrorCode> {
     if version == 0 {
-        return Ok((false, false));
+        return Ok(Vec::new());
     }
-    let is_known = |kind: &i8| *kind == RESOURCE_TOPIC || *kind == RESOURCE_BROKER || RESOURCES_EMPTY.contains(kind);
-    if !types.iter().all(is_known) {
+    if !types.iter().all(|kind| RESOURCES.contains(kind) || RESOURCES_EMPTY.contains(kind)) {
         return Err(ErrorCode::UNSUPPORTED_VERSION);
     }
-    let wants = |kind| types.is_empty() || types.contains(&kind);
-    Ok((wants(RESOURCE_TOPIC), wants(RESOURCE_BROKER)))
+    Ok(RESOURCES.into_iter().filter(|kind| types.is_empty() || types.contains(kind)).collect())
 }
 
 #[cfg(test)]
@@ -55,10 +58,10 @@ mod tests {
 
     #[test]
     fn types_select() {
-        assert_eq!(wanted(0, &[]), Ok((false, false)), "client metrics alone");
-        assert_eq!(wanted(1, &[]), Ok((true, true)));
-        assert_eq!(wanted(1, &[2]), Ok((true, false)));
-        assert_eq!(wanted(1, &[4, 16]), Ok((false, true)));
+        assert_eq!(wanted(0, &[]), Ok(Vec::new()), "client metrics alone");
+        assert_eq!(wanted(1, &[]), Ok(vec![32, 4, 2]));
+        assert_eq!(wanted(1, &[2]), Ok(vec![2]));
+        assert_eq!(wanted(1, &[4, 16, 32]), Ok(vec![32, 4]));
         assert_eq!(wanted(1, &[2, 3]), Err(ErrorCode::UNSUPPORTED_VERSION));
     }
 }

@@ -23,6 +23,7 @@ use crate::broker::{Broker, folders};
 use crate::catalogue::records::PartitionChangeRecord;
 use crate::catalogue::{Catalogue, LogPoint, MetadataRecord};
 use crate::config::BrokerConfig;
+use crate::group::GroupConfigs;
 
 /// How many partitions' new terms are committed at once.
 const TERMS_PER_BATCH: usize = 10_000;
@@ -118,6 +119,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
 
     let known = settle_folders(core, &data_dir, &recovered, &catalogue).await?;
     let topics = Arc::new(ArcSwap::from_pointee(Topics::default()));
+    let group_configs = Arc::new(ArcSwap::from_pointee(GroupConfigs::default()));
     let mut state = State::new(catalogue, metadata);
     if !recovered.clean {
         open_terms(core, &mut state, config.node_id).await?;
@@ -129,6 +131,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
         data_dir: data_dir.clone(),
         cores: cores.clone(),
         topics: topics.clone(),
+        group_configs: group_configs.clone(),
         reserve: reserve.clone(),
         groups: groups.clone(),
         new_id: new_topic_id,
@@ -153,7 +156,7 @@ pub async fn boot(core: &Rc<Core>, cores: Arc<[CoreHandle]>, start: Start) -> Re
     reserve.take(&core.disk).await;
     let node_id = config.node_id;
     let controller = Controller::new(shared, state);
-    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, reserve, groups, controller }))
+    Ok(Arc::new(Broker { config, cluster_id, node_id, cores, topics, group_configs, reserve, groups, controller }))
 }
 
 /// After a crash every partition begins a new term: offsets that were given out and lost will be given out again, and by the

@@ -26,6 +26,7 @@ use crate::broker::topics::{Topic, Topics};
 use crate::catalogue::commands::{self, Plan, ProducerIdBlock, Refusal};
 use crate::catalogue::{Catalogue, MetadataRecord, names};
 use crate::config::BrokerConfig;
+use crate::group::GroupConfigs;
 
 /// When what could not be carried out is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) data_dir: Arc<Path>,
     pub(crate) cores: Arc<[CoreHandle]>,
     pub(crate) topics: Arc<ArcSwap<Topics>>,
+    pub(crate) group_configs: Arc<ArcSwap<GroupConfigs>>,
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) groups: Groups,
     pub(crate) new_id: NewTopicId,
@@ -53,6 +55,8 @@ pub struct Controller {
     shared: Arc<Shared>,
     /// Locked from the planning of a command to its end.
     state: Arc<Mutex<State>>,
+    /// What the metadata log says.
+    catalogue: Arc<ArcSwap<Catalogue>>,
 }
 
 /// Why a command was not, or perhaps not, done.
@@ -113,7 +117,8 @@ answers!(
 
 impl Controller {
     pub(crate) fn new(shared: Shared, state: State) -> Self {
-        Self { shared: Arc::new(shared), state: Arc::new(Mutex::new(state)) }
+        let catalogue = state.published.clone();
+        Self { shared: Arc::new(shared), state: Arc::new(Mutex::new(state)), catalogue }
     }
 
     /// Creates the topics of a request that can be created; an answer for each, once their partitions are there.
@@ -189,9 +194,10 @@ impl Controller {
         Ok(block)
     }
 
-    /// The catalogue of now, which may already have what is not carried out yet.
-    pub async fn catalogue(&self) -> Catalogue {
-        self.lock().await.catalogue.clone()
+    /// The catalogue of now, which may already have what is not carried out yet. Nobody is waited for.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
     }
 
     /// Waits for the command that is at work and lets none begin after it, as long as the guard lives.

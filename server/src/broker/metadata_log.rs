@@ -155,6 +155,7 @@ pub(crate) async fn commit(core: &Rc<Core>, state: &mut State, records: &[Metada
             panic!("a planned record does not fit the catalogue: {error}");
         }
     }
+    state.published.store(Arc::new(state.catalogue.clone()));
     Ok(())
 }
 

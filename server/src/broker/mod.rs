@@ -32,8 +32,9 @@ pub use serve::{BrokerError, MakeHandler, run};
 pub use topics::{Topic, Topics};
 
 use crate::config::BrokerConfig;
+use crate::group::GroupConfigs;
 
-/// What all cores share: it never changes, except that [`Broker::topics`] is swapped as a whole.
+/// What all cores share: it never changes, except that [`Broker::topics`] and [`Broker::group_configs`] are swapped as a whole.
 pub struct Broker {
     /// The configuration.
     pub config: Arc<BrokerConfig>,
@@ -45,6 +46,8 @@ pub struct Broker {
     pub cores: Arc<[CoreHandle]>,
     /// The topics of now. `load()` it once per request.
     pub topics: Arc<ArcSwap<Topics>>,
+    /// What groups have set for themselves.
+    pub group_configs: Arc<ArcSwap<GroupConfigs>>,
     /// Room that is held back for when the disk is full.
     pub reserve: Arc<reserve::Reserve>,
     /// The way to the groups, wherever they live.

@@ -1,5 +1,5 @@
 //! Makes partitions follow the catalogue: opens those that are new on their cores, hands out changed options, removes those of
-//! deleted topics, and swaps the snapshot of topics. What fails is done the next time: it compares, it does not remember steps.
+//! deleted topics, and swaps the snapshots of topics and of the options of groups. What fails is done the next time: it compares, it does not remember steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
 use ringlog_engine::core::{Core, NewPartition, Partition};
 use ringlog_engine::log::config::LogConfig;
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 32;
 pub(crate) struct State {
     /// What the metadata log says.
     pub(crate) catalogue: Catalogue,
+    /// The same, for whoever must not wait for the command that is at work.
+    pub(crate) published: Arc<ArcSwap<Catalogue>>,
     /// The metadata log.
     pub(crate) metadata: MetadataLog,
     /// Every partition that is open on its core, of topics that exist.
@@ -46,7 +49,9 @@ pub(crate) struct Opened {
 
 impl State {
     pub(crate) fn new(catalogue: Catalogue, metadata: MetadataLog) -> Self {
-        Self { catalogue, metadata, open: BTreeMap::new(), doomed: BTreeMap::new(), behind: true, retrying: false }
+        let published = Arc::new(ArcSwap::from_pointee(catalogue.clone()));
+        let (open, doomed) = (BTreeMap::new(), BTreeMap::new());
+        Self { catalogue, published, metadata, open, doomed, behind: true, retrying: false }
     }
 }
 
@@ -70,6 +75,7 @@ pub(crate) async fn reconcile_with(
     known: &BTreeMap<PartitionId, Known>,
 ) -> Result<(), String> {
     state.behind = true;
+    follow_group_configs(shared, &state.catalogue);
     let before = shared.topics.load_full();
     let configs = resolve_all(&shared.config, &before, &state.catalogue)?;
     let mut failed = remove_gone(shared, state, &before).await.err();
@@ -86,6 +92,15 @@ pub(crate) async fn reconcile_with(
             state.behind = false;
             Ok(())
         }
+    }
+}
+
+/// Lets the groups have what the catalogue says that they have set.
+fn follow_group_configs(shared: &Shared, catalogue: &Catalogue) {
+    let before = shared.group_configs.load();
+    if !before.is_of(catalogue.group_overrides()) {
+        let next = before.next(&shared.config, catalogue.group_overrides());
+        shared.group_configs.store(Arc::new(next));
     }
 }
 

@@ -299,7 +299,7 @@ fn a_metadata_log_that_cannot_be_written_changes_nothing() {
     machine.disk.inject(Injection::always(Operation::Open, ".journal"));
     assert_eq!(machine.run(running.create(&["lost"], 1)), [ErrorCode::KAFKA_STORAGE_ERROR]);
     assert!(running.names().is_empty());
-    assert_eq!(machine.run(running.broker.controller.catalogue()).topics().len(), 0);
+    assert_eq!(running.broker.controller.catalogue().topics().len(), 0);
     machine.disk.clear_injections();
     machine.crash(running, CrashOutcome::LoseUnsynced);
     let running = machine.start();
@@ -498,19 +498,20 @@ fn a_snapshot_takes_the_place_of_the_log_before_it() {
     machine.run(running.broker.controller.lock()).metadata.snapshot_records = 100;
     // Its partitions' records are the last that count.
     assert_eq!(machine.run(running.create(&["wide"], 100)), [ErrorCode::NONE]);
-    let end = machine.run(running.broker.controller.catalogue()).applied().offset.plus(1);
+    // The snapshot is written behind the command.
+    let end = machine.run(running.broker.controller.lock()).catalogue.applied().offset.plus(1);
     let snapshot = format!("/data/__cluster_metadata-0/{:020}-{:010}.checkpoint", end.0, 1);
     let metadata = running.cores[0].with_log(metadata_log::PARTITION, |log| log.published().clone()).unwrap();
     assert!(machine.disk.durable_bytes(Path::new(&snapshot)).is_some(), "{}", machine.disk.tree());
     assert_eq!(metadata.log_start(), end);
     assert_eq!(machine.run(running.create(&["after"], 1)), [ErrorCode::NONE]);
-    let catalogue = machine.run(running.broker.controller.catalogue());
+    let catalogue = running.broker.controller.catalogue();
     machine.crash(running, CrashOutcome::LoseUnsynced);
 
     let running = machine.start();
     assert_eq!(running.names(), ["after", "kept", "wide"]);
     assert_eq!(running.id("kept"), Some(id));
-    let again = machine.run(running.broker.controller.catalogue());
+    let again = running.broker.controller.catalogue();
     let config = |catalogue: &Catalogue| catalogue.topic("kept").unwrap().config_overrides.clone();
     assert_eq!(config(&again), config(&catalogue));
     // The new terms of the 103 partitions came on top.

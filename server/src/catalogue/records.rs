@@ -17,6 +17,8 @@ const FLEXIBLE: Encoding = Encoding { version: 0, flexible: true };
 pub const RESOURCE_TOPIC: i8 = 2;
 /// [`ConfigRecord::resource_type`] of a broker.
 pub const RESOURCE_BROKER: i8 = 4;
+/// [`ConfigRecord::resource_type`] of a group.
+pub const RESOURCE_GROUP: i8 = 32;
 
 /// A new topic, without partitions yet. Key 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ pub struct PartitionChangeRecord {
 /// A configuration value that was set, or (no value) taken back. Key 4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRecord {
-    /// What it is set on: [`RESOURCE_TOPIC`], [`RESOURCE_BROKER`].
+    /// What it is set on: [`RESOURCE_TOPIC`], [`RESOURCE_BROKER`], [`RESOURCE_GROUP`].
     pub resource_type: i8,
     /// The name of that.
     pub resource_name: String,

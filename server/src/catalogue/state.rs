@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::names;
 use super::records::{
-    ConfigRecord, FeatureLevelRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, RESOURCE_TOPIC,
-    TopicRecord,
+    ConfigRecord, FeatureLevelRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, RESOURCE_GROUP,
+    RESOURCE_TOPIC, TopicRecord,
 };
 
 /// The feature whose level says which records a reader of the log must know. A new log begins with it.
@@ -53,6 +53,9 @@ pub struct PartitionInfo {
     /// How often this state changed.
     pub partition_epoch: i32,
 }
+
+/// The own settings of groups, by group; none of them is empty. A group need not exist to have some.
+pub type GroupOverrides = BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>;
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ pub enum ApplyError {
         /// How many there are.
         count: usize,
     },
-    /// A setting of something other than a topic.
+    /// A setting of something other than a topic or a group.
     #[error("metadata record configures a resource of type {0}, which this version of Ringlog does not know")]
     ResourceType(i8),
     /// Producer ids that were taken already.
@@ -153,6 +156,7 @@ pub struct Catalogue {
     /// Names with `.` or `_`, by what they become where both are `_` (as in metrics' names).
     names_by_collision_key: Arc<BTreeMap<String, BTreeSet<Arc<str>>>>,
     deleted: Arc<BTreeSet<TopicId>>,
+    group_overrides: Arc<GroupOverrides>,
     features: Arc<BTreeMap<String, i16>>,
     partition_count: usize,
     next_producer_id: i64,
@@ -166,6 +170,7 @@ impl Default for Catalogue {
             names_by_id: Arc::default(),
             names_by_collision_key: Arc::default(),
             deleted: Arc::default(),
+            group_overrides: Arc::default(),
             features: Arc::default(),
             partition_count: 0,
             next_producer_id: 0,
@@ -219,6 +224,12 @@ impl Catalogue {
     #[must_use]
     pub fn colliding_name(&self, name: &str) -> Option<&Arc<str>> {
         self.names_by_collision_key.get(&names::collision_key(name)?)?.iter().find(|other| &***other != name)
+    }
+
+    /// The groups that have settings of their own, with these. The same `Arc` as before: nothing has changed in it.
+    #[must_use]
+    pub fn group_overrides(&self) -> &Arc<GroupOverrides> {
+        &self.group_overrides
     }
 
     /// The level of a feature; 0: not used.
@@ -327,9 +338,17 @@ impl Catalogue {
     }
 
     fn configure(&mut self, record: &ConfigRecord) -> Result<(), ApplyError> {
-        if record.resource_type != RESOURCE_TOPIC {
-            return Err(ApplyError::ResourceType(record.resource_type));
+        match record.resource_type {
+            RESOURCE_TOPIC => self.configure_topic(record),
+            RESOURCE_GROUP => {
+                self.configure_group(record);
+                Ok(())
+            }
+            other => Err(ApplyError::ResourceType(other)),
         }
+    }
+
+    fn configure_topic(&mut self, record: &ConfigRecord) -> Result<(), ApplyError> {
         if !self.topics.contains_key(record.resource_name.as_str()) {
             return Err(ApplyError::UnknownTopic(record.resource_name.clone()));
         }
@@ -340,6 +359,24 @@ impl Catalogue {
             };
         }
         Ok(())
+    }
+
+    fn configure_group(&mut self, record: &ConfigRecord) {
+        let groups = Arc::make_mut(&mut self.group_overrides);
+        let name = record.resource_name.as_str();
+        match &record.value {
+            Some(value) => {
+                let overrides = groups.entry(name.into()).or_default();
+                Arc::make_mut(overrides).insert(record.name.clone(), value.clone());
+            }
+            None => {
+                let Some(overrides) = groups.get_mut(name) else { return };
+                Arc::make_mut(overrides).remove(&record.name);
+                if overrides.is_empty() {
+                    groups.remove(name);
+                }
+            }
+        }
     }
 
     fn remove_topic(&mut self, id: TopicId) -> Result<(), ApplyError> {
@@ -411,6 +448,16 @@ impl Catalogue {
                     is_leader_recovering: partition.is_leader_recovering,
                     leader_epoch: partition.leader_epoch,
                     partition_epoch: partition.partition_epoch,
+                })
+            }));
+        }
+        for (group, overrides) in self.group_overrides.iter() {
+            records.extend(overrides.iter().map(|(name, value)| {
+                MetadataRecord::Config(ConfigRecord {
+                    resource_type: RESOURCE_GROUP,
+                    resource_name: group.to_string(),
+                    name: name.clone(),
+                    value: Some(value.clone()),
                 })
             }));
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::definition::Valid::{Any, AtLeast, Between, Check, OneOf};
 use super::definition::{Definition, Valid, Value, ValueType, options};
 use super::error::{ConfigError, Problem};
+use super::group::{self, GroupConfig};
 use super::listeners::{self, Listener};
 use super::properties;
 use super::topic::TopicConfig;
@@ -60,12 +61,28 @@ options! {
     /// The most bytes in one Fetch response, except that the first batch is always returned whole.
     fetch_max_bytes: i32 = "fetch.max.bytes", default Some("57671680"), valid AtLeast(1024);
 
-    /// What assigns partitions to the members of groups of the new protocol (KIP-848): "uniform", "range", or both. The first is for
-    /// members that name none.
+    /// Milliseconds from one assignment of a group of the new protocol (KIP-848) to the next, at least (KIP-1263): what members ask for
+    /// in between is assigned together, with the first heartbeat after that. The default, unlike Kafka's 1000, is 0: every change is
+    /// assigned at once. Groups can override it.
+    group_consumer_assignment_interval_ms: i32 = "group.consumer.assignment.interval.ms", default Some("0"), valid AtLeast(0);
+
+    /// What assigns partitions to the members of groups of the new protocol: "uniform", "range", or both. The first is for members
+    /// that name none.
     group_consumer_assignors: Vec<String> = "group.consumer.assignors", default Some("uniform,range"), valid Check(assignors);
 
-    /// Milliseconds between two heartbeats of a member of a group of the new protocol.
+    /// Milliseconds between two heartbeats of a member of a group of the new protocol. Groups can override it.
     group_consumer_heartbeat_interval_ms: i32 = "group.consumer.heartbeat.interval.ms", default Some("5000"), valid AtLeast(1);
+
+    /// The most that group.consumer.assignment.interval.ms, and a group's consumer.assignment.interval.ms, may be.
+    group_consumer_max_assignment_interval_ms: i32 = "group.consumer.max.assignment.interval.ms", default Some("15000"),
+        valid AtLeast(0);
+
+    /// The most that group.consumer.heartbeat.interval.ms, and a group's consumer.heartbeat.interval.ms, may be.
+    group_consumer_max_heartbeat_interval_ms: i32 = "group.consumer.max.heartbeat.interval.ms", default Some("15000"),
+        valid AtLeast(1);
+
+    /// The most that group.consumer.session.timeout.ms, and a group's consumer.session.timeout.ms, may be.
+    group_consumer_max_session_timeout_ms: i32 = "group.consumer.max.session.timeout.ms", default Some("60000"), valid AtLeast(1);
 
     /// The most members of a group of the new protocol.
     group_consumer_max_size: i32 = "group.consumer.max.size", default Some(INT_MAX), valid AtLeast(1);
@@ -75,9 +92,44 @@ options! {
     group_consumer_migration_policy: String = "group.consumer.migration.policy", default Some("bidirectional"),
         valid Check(migration_policy);
 
+    /// The least that group.consumer.assignment.interval.ms, and a group's consumer.assignment.interval.ms, may be.
+    group_consumer_min_assignment_interval_ms: i32 = "group.consumer.min.assignment.interval.ms", default Some("0"),
+        valid AtLeast(0);
+
+    /// The least that group.consumer.heartbeat.interval.ms, and a group's consumer.heartbeat.interval.ms, may be.
+    group_consumer_min_heartbeat_interval_ms: i32 = "group.consumer.min.heartbeat.interval.ms", default Some("5000"),
+        valid AtLeast(1);
+
+    /// The least that group.consumer.session.timeout.ms, and a group's consumer.session.timeout.ms, may be.
+    group_consumer_min_session_timeout_ms: i32 = "group.consumer.min.session.timeout.ms", default Some("45000"), valid AtLeast(1);
+
+    /// Milliseconds after which patterns of groups of the new protocol are matched anew although no topic came or went: what a member
+    /// may see could have changed. Without effect: every client may see every topic.
+    group_consumer_regex_refresh_interval_ms: i32 = "group.consumer.regex.refresh.interval.ms", default Some("600000"),
+        valid AtLeast(10000);
+
     /// Milliseconds of silence after which a member of a group of the new protocol is out. It has to be longer than
-    /// group.consumer.heartbeat.interval.ms.
+    /// group.consumer.heartbeat.interval.ms. Groups can override it.
     group_consumer_session_timeout_ms: i32 = "group.consumer.session.timeout.ms", default Some("45000"), valid AtLeast(1);
+
+    /// Milliseconds for which records of groups are held back so that more are written together; -1: as the load has it. Without effect:
+    /// what comes while a round of the journal is in flight always goes into the next one together.
+    group_coordinator_append_linger_ms: i32 = "group.coordinator.append.linger.ms", default Some("-1"), valid AtLeast(-1);
+
+    /// Threads for what the group coordinator does in the background. Without effect: groups have the broker's cores.
+    group_coordinator_background_threads: i32 = "group.coordinator.background.threads", default Some("2"), valid AtLeast(1);
+
+    /// The largest buffer in bytes that the group coordinator keeps for the next batch. Without effect: none is kept.
+    group_coordinator_cached_buffer_max_bytes: i32 = "group.coordinator.cached.buffer.max.bytes", default Some("1048588"),
+        valid AtLeast(524288);
+
+    /// The protocols of groups that are served: "classic" always, and "consumer" (KIP-848) where it is named. "share" and "streams" may
+    /// stand here, and are not served.
+    group_coordinator_rebalance_protocols: Vec<String> = "group.coordinator.rebalance.protocols",
+        default Some("classic,consumer"), valid Check(rebalance_protocols);
+
+    /// Threads for the group coordinator. Without effect: groups have the broker's cores.
+    group_coordinator_threads: i32 = "group.coordinator.threads", default Some("4"), valid AtLeast(1);
 
     /// Milliseconds for which a group that was empty waits for more members after the first one; begun anew while new ones come, up
     /// to their rebalance timeout.
@@ -236,11 +288,21 @@ options! {
     /// The longest metadata in bytes that a client may keep with a committed offset.
     offset_metadata_max_bytes: i32 = "offset.metadata.max.bytes", default Some("4096"), valid Between(0, 32767);
 
+    /// Milliseconds within which what groups say must be in the log: after that, whoever waits for it is told to ask again.
+    offsets_commit_timeout_ms: i32 = "offsets.commit.timeout.ms", default Some("5000"), valid AtLeast(1);
+
+    /// How many bytes of __consumer_offsets are read at a time when groups are loaded; 1 MiB where it is more, since a core's other work
+    /// waits for each piece.
+    offsets_load_buffer_size: i32 = "offsets.load.buffer.size", default Some("5242880"), valid AtLeast(1);
+
     /// Milliseconds between two searches for committed offsets that have expired.
     offsets_retention_check_interval_ms: i64 = "offsets.retention.check.interval.ms", default Some("600000"), valid AtLeast(1);
 
     /// Minutes for which committed offsets are kept after their group lost its last member, or, without members, after the commit.
     offsets_retention_minutes: i32 = "offsets.retention.minutes", default Some("10080"), valid AtLeast(1);
+
+    /// How the records of groups are compressed: 0 not at all, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+    offsets_topic_compression_codec: i32 = "offsets.topic.compression.codec", default Some("0"), valid Between(0, 4);
 
     /// The number of partitions of __consumer_offsets, when it is made.
     offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions", default Some("50"), valid Between(1, 10000);
@@ -300,6 +362,15 @@ fn assignors(text: &str) -> Option<String> {
     (!are_known).then(|| "Accepted: uniform and range; assignors of one's own are not offered".to_owned())
 }
 
+fn rebalance_protocols(text: &str) -> Option<String> {
+    const KNOWN: [&str; 4] = ["classic", "consumer", "share", "streams"];
+    let names = super::definition::split_list(text);
+    if !names.iter().all(|name| KNOWN.contains(&name.as_str())) {
+        return Some(format!("String must be one of: {}", KNOWN.join(", ")));
+    }
+    (!names.iter().any(|name| name == "classic")).then(|| "Disabling the 'classic' protocol is not supported.".to_owned())
+}
+
 fn migration_policy(text: &str) -> Option<String> {
     let policies = ["bidirectional", "upgrade", "downgrade", "disabled"];
     let is_known = policies.iter().any(|policy| policy.eq_ignore_ascii_case(text));
@@ -338,12 +409,14 @@ pub struct BrokerConfig {
     pub data_dir: PathBuf,
     /// The configuration of a topic without overrides.
     pub topic_defaults: TopicConfig,
+    /// The configuration of a group without overrides.
+    pub group_defaults: GroupConfig,
     /// What was given, by name, as given.
     given: BTreeMap<&'static str, String>,
     /// The value of every broker option that has one.
     values: BTreeMap<&'static str, Value>,
-    /// The value of every topic option, for a topic without overrides.
-    topic_values: BTreeMap<&'static str, Value>,
+    /// The value of every option of topics and groups, for one without overrides.
+    inherited: BTreeMap<&'static str, Value>,
 }
 
 impl BrokerConfig {
@@ -413,29 +486,25 @@ impl BrokerConfig {
             let what = format!("broker.id ({}) must be the same as node.id ({node_id}), or left out", options.broker_id);
             problems.push(Problem::Conflict { what });
         }
-        let (heartbeat, session) = (options.group_consumer_heartbeat_interval_ms, options.group_consumer_session_timeout_ms);
-        if heartbeat >= session {
-            let what = format!(
-                "group.consumer.heartbeat.interval.ms ({heartbeat}) must be less than group.consumer.session.timeout.ms ({session})"
-            );
-            problems.push(Problem::Conflict { what });
-        }
+        problems.extend(group::broker_conflicts(&options));
         let listeners = listeners::resolve(&options, problems);
-        let topic_values: BTreeMap<&'static str, Value> = super::topic::TOPIC_DEFINITIONS
+        let inherited: BTreeMap<&'static str, Value> = super::topic::TOPIC_DEFINITIONS
             .iter()
-            .map(|definition| (definition.name, topic_default(definition, &values)))
+            .chain(group::GROUP_DEFINITIONS)
+            .map(|definition| (definition.name, inherit(definition, &values)))
             .collect();
-        let topic_defaults = TopicConfig::from_values(|name| topic_values.get(name));
+        let topic_defaults = TopicConfig::from_values(|name| inherited.get(name));
         problems.extend(topic_defaults.conflict());
         Self {
             node_id,
             listeners,
             data_dir: PathBuf::from(options.log_dirs.as_ref().unwrap_or(&options.log_dir)),
             topic_defaults,
+            group_defaults: GroupConfig::from_values(|name| inherited.get(name)),
             options,
             given,
             values,
-            topic_values,
+            inherited,
         }
     }
 
@@ -449,14 +518,14 @@ impl BrokerConfig {
         self.values.get(name)
     }
 
-    /// The value of a topic option for a topic that does not override it.
-    pub(super) fn topic_value(&self, definition: &Definition) -> Option<&Value> {
-        self.topic_values.get(definition.name)
+    /// The value of an option of topics or groups for one that does not override it.
+    pub(super) fn inherited(&self, definition: &Definition) -> Option<&Value> {
+        self.inherited.get(definition.name)
     }
 }
 
-/// The value of a topic option that the topic does not override: of the first synonym that has a value, given or by default.
-fn topic_default(definition: &Definition, values: &BTreeMap<&'static str, Value>) -> Value {
+/// The value of an option that its topic or group does not override: of the first synonym that has a value, given or by default.
+fn inherit(definition: &Definition, values: &BTreeMap<&'static str, Value>) -> Value {
     let synonym = definition.synonyms.iter().find_map(|synonym| Some((values.get(synonym.name)?, synonym.factor)));
     let Some((value, factor)) = synonym else {
         let Some(value) = definition.default_value() else { panic!("{} has neither a default nor a synonym", definition.name) };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::broker::{BROKER_DEFINITIONS, BrokerConfig};
 use super::definition::{Definition, ValueType};
+use super::group::GROUP_DEFINITIONS;
 use super::topic::TOPIC_DEFINITIONS;
 
 /// Where a value comes from, with its number on the wire. Kafka has more; these are the ones that exist here.
@@ -17,6 +18,8 @@ pub enum ConfigSource {
     StaticBrokerConfig = 4,
     /// Nobody set it.
     DefaultConfig = 5,
+    /// An override of the group.
+    DynamicGroupConfig = 8,
 }
 
 impl ConfigSource {
@@ -62,19 +65,31 @@ pub struct ConfigSynonym {
 /// All options of a topic with these overrides, or those of the given names.
 #[must_use]
 pub fn describe_topic(broker: &BrokerConfig, overrides: &BTreeMap<String, String>, names: Option<&[&str]>) -> Vec<ConfigEntry> {
+    describe_overridable(TOPIC_DEFINITIONS, ConfigSource::DynamicTopicConfig, broker, overrides, names)
+}
+
+/// All options of a group with these overrides, or those of the given names. Overrides are shown as they were set.
+#[must_use]
+pub fn describe_group(broker: &BrokerConfig, overrides: &BTreeMap<String, String>, names: Option<&[&str]>) -> Vec<ConfigEntry> {
+    describe_overridable(GROUP_DEFINITIONS, ConfigSource::DynamicGroupConfig, broker, overrides, names)
+}
+
+fn describe_overridable(
+    definitions: &'static [Definition],
+    source: ConfigSource,
+    broker: &BrokerConfig,
+    overrides: &BTreeMap<String, String>,
+    names: Option<&[&str]>,
+) -> Vec<ConfigEntry> {
     let describe = |definition: &'static Definition| {
         let own = overrides.get(definition.name).map(|text| text.trim().to_owned());
-        let own_synonym = own.iter().map(|value| ConfigSynonym {
-            name: definition.name,
-            value: value.clone(),
-            source: ConfigSource::DynamicTopicConfig,
-        });
+        let own_synonym = own.iter().map(|value| ConfigSynonym { name: definition.name, value: value.clone(), source });
         let synonyms =
             own_synonym.chain(broker_synonyms(broker, definition.synonyms.iter().map(|synonym| synonym.name))).collect();
-        let value = own.or_else(|| broker.topic_value(definition).map(ToString::to_string));
+        let value = own.or_else(|| broker.inherited(definition).map(ToString::to_string));
         entry(definition, value, synonyms, false)
     };
-    selected(TOPIC_DEFINITIONS, names).map(describe).collect()
+    selected(definitions, names).map(describe).collect()
 }
 
 /// All options of the broker, or those of the given names.

@@ -31,6 +31,12 @@ pub enum Problem {
         /// The name, as given.
         name: String,
     },
+    /// An override of a group with a name that no option of groups has.
+    #[error("Unknown group config name: {name}")]
+    UnknownGroupConfig {
+        /// The name, as given.
+        name: String,
+    },
     /// Values that are fine each, but not together.
     #[error("{what}")]
     Conflict {

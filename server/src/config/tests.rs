@@ -29,7 +29,7 @@ fn topic(broker: &BrokerConfig, entries: &[(&str, &str)]) -> Result<TopicConfig,
 
 #[test]
 fn tables_are_sorted_documented_and_their_defaults_valid() {
-    for table in [TOPIC_DEFINITIONS, BROKER_DEFINITIONS] {
+    for table in [TOPIC_DEFINITIONS, GROUP_DEFINITIONS, BROKER_DEFINITIONS] {
         assert!(table.is_sorted_by_key(|definition| definition.name));
         for Definition { name, doc, synonyms, .. } in table {
             assert!(doc.trim().len() > 20 && doc.trim().ends_with('.'), "{name}: {doc}");
@@ -42,7 +42,7 @@ fn tables_are_sorted_documented_and_their_defaults_valid() {
             assert_eq!(definition.default_value().is_some(), definition.default.is_some());
         }
     }
-    for definition in TOPIC_DEFINITIONS {
+    for definition in TOPIC_DEFINITIONS.iter().chain(GROUP_DEFINITIONS) {
         assert!(definition.default.is_some() == definition.synonyms.is_empty(), "{}: one source of the default", definition.name);
         let ranges = definition.synonyms.iter().filter(|synonym| synonym.factor == 1).map(|synonym| synonym.name);
         for broker_definition in ranges.filter_map(broker::definition) {
@@ -240,6 +240,105 @@ fn topic_overrides_win_and_are_checked_as_kafka_does() {
     assert_eq!(both.problems().len(), 2);
     let lag = topic(&config, &[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")]).unwrap_err();
     assert!(lag.to_string().contains("min.compaction.lag.ms (5) > max.compaction.lag.ms (4)"));
+}
+
+#[test]
+fn the_brokers_options_of_groups_are_checked_together() {
+    assert_eq!(
+        error("group.consumer.session.timeout.ms=10000"),
+        "group.consumer.session.timeout.ms (10000) must be greater than or equal to group.consumer.min.session.timeout.ms (45000)"
+    );
+    assert_eq!(
+        error("group.consumer.heartbeat.interval.ms=15001"),
+        "group.consumer.heartbeat.interval.ms (15001) must be less than or equal to group.consumer.max.heartbeat.interval.ms (15000)"
+    );
+    assert!(error("group.consumer.assignment.interval.ms=15001").contains("group.consumer.max.assignment.interval.ms"));
+    assert_eq!(
+        error("group.consumer.min.session.timeout.ms=60001"),
+        "group.consumer.max.session.timeout.ms (60000) must be greater than or equal to group.consumer.min.session.timeout.ms (60001)"
+    );
+    let beats = "group.consumer.min.session.timeout.ms=5000\ngroup.consumer.session.timeout.ms=5000";
+    assert!(error(beats).contains("must be less than group.consumer.session.timeout.ms (5000)"));
+    assert!(error("group.coordinator.rebalance.protocols=consumer").contains("'classic'"));
+    assert!(error("group.coordinator.rebalance.protocols=classic,x").contains("classic, consumer, share, streams"));
+    assert!(error("offsets.topic.compression.codec=5").contains("no more than 4"));
+    assert!(error("group.consumer.regex.refresh.interval.ms=1").contains("at least 10000"));
+    let (_, unknown) = load("group.coordinator.rebalance.protocols=classic,consumer,streams\ngroup.share.max.size=5").unwrap();
+    assert_eq!(unknown, ["group.share.max.size"]);
+}
+
+const SESSION: &str = "consumer.session.timeout.ms";
+const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+const ASSIGNMENT: &str = "consumer.assignment.interval.ms";
+
+#[test]
+fn overrides_of_a_group_are_checked_as_kafka_does() {
+    let config = broker("group.consumer.heartbeat.interval.ms=6000");
+    let group = |entries: &[(&str, &str)]| GroupConfig::resolve(&config, &overrides(entries));
+    assert_eq!(group(&[]), Ok(config.group_defaults));
+    let own = group(&[(SESSION, " 50000 "), (ASSIGNMENT, "2000")]).unwrap();
+    assert_eq!(
+        own,
+        GroupConfig {
+            consumer_session_timeout_ms: 50_000,
+            consumer_heartbeat_interval_ms: 6000,
+            consumer_assignment_interval_ms: 2000
+        }
+    );
+    let error = |name, value| group(&[(name, value)]).unwrap_err().to_string();
+    assert_eq!(error("no.such", "1"), "Unknown group config name: no.such");
+    assert_eq!(
+        error(SESSION, "1"),
+        "consumer.session.timeout.ms (1) must be greater than or equal to group.consumer.min.session.timeout.ms (45000)"
+    );
+    assert_eq!(
+        error(HEARTBEAT, "55000"),
+        "consumer.heartbeat.interval.ms (55000) must be less than or equal to group.consumer.max.heartbeat.interval.ms (15000)"
+    );
+    assert_eq!(
+        error(ASSIGNMENT, "-1"),
+        "Invalid value -1 for configuration consumer.assignment.interval.ms: Value must be at least 0"
+    );
+    assert!(
+        error(SESSION, "x")
+            .starts_with("Invalid value x for configuration consumer.session.timeout.ms: Not a number of type INT")
+    );
+    assert!(error("share.session.timeout.ms", "50000").contains("share groups are not served; accepted: consumer.assignment"));
+    assert!(error("streams.num.standby.replicas", "1").contains("streams groups are not served"));
+    assert_eq!(group(&[("a", "1"), (SESSION, "1"), (HEARTBEAT, "x")]).unwrap_err().problems().len(), 3);
+    let wide = broker("group.consumer.max.heartbeat.interval.ms=60000");
+    let late = GroupConfig::resolve(&wide, &overrides(&[(HEARTBEAT, "45000")])).unwrap_err().to_string();
+    assert_eq!(late, "consumer.session.timeout.ms (45000) must be greater than consumer.heartbeat.interval.ms (45000)");
+}
+
+#[test]
+fn overrides_that_do_not_hold_any_more_are_taken_into_the_bounds() {
+    let config = broker(
+        "group.consumer.max.session.timeout.ms=46000\ngroup.consumer.min.assignment.interval.ms=500\ngroup.consumer.assignment.interval.ms=500",
+    );
+    let own = overrides(&[(SESSION, "50000"), (HEARTBEAT, "7000"), (ASSIGNMENT, "0"), ("later.option", "1")]);
+    let (effective, warnings) = GroupConfig::effective(&config, &own);
+    assert_eq!(
+        effective,
+        GroupConfig {
+            consumer_session_timeout_ms: 46_000,
+            consumer_heartbeat_interval_ms: 7000,
+            consumer_assignment_interval_ms: 500
+        }
+    );
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.ends_with("taken as 46000")), "{warnings:?}");
+    let (effective, warnings) = GroupConfig::effective(&config, &overrides(&[(SESSION, "x")]));
+    assert_eq!((effective, warnings.len()), (config.group_defaults, 1));
+
+    let shown = describe_group(&config, &own, None);
+    assert_eq!(shown.iter().map(|entry| entry.name).collect::<Vec<_>>(), [ASSIGNMENT, HEARTBEAT, SESSION]);
+    assert_eq!((shown[2].value.as_deref(), shown[2].source.code()), (Some("50000"), 8), "as it was set");
+    assert!(!shown[2].is_read_only);
+    let sources: Vec<_> = shown[2].synonyms.iter().map(|synonym| (synonym.name, synonym.source.code())).collect();
+    assert_eq!(sources, [(SESSION, 8), ("group.consumer.session.timeout.ms", 5)]);
+    let inherited = describe_group(&config, &BTreeMap::new(), Some(&[ASSIGNMENT])).remove(0);
+    assert_eq!((inherited.value.as_deref(), inherited.source), (Some("500"), ConfigSource::StaticBrokerConfig));
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl TopicConfig {
         if !problems.is_empty() {
             return Err(ConfigError::new(problems));
         }
-        let config = Self::from_values(|name| values.get(name).or_else(|| broker.topic_value(definition(name)?)));
+        let config = Self::from_values(|name| values.get(name).or_else(|| broker.inherited(definition(name)?)));
         match config.conflict() {
             Some(conflict) => Err(ConfigError::new(vec![conflict])),
             None => Ok(config),

@@ -13,8 +13,10 @@
 //! - [`consumer`]: members and epochs as ConsumerGroupHeartbeat makes them (KIP-848).
 //! - [`offsets`]: committed offsets.
 //! - [`record`]: what is written.
+//! - [`configs`]: what groups have set for themselves.
 
 mod classic;
+mod configs;
 mod consumer;
 mod offsets;
 mod record;
@@ -26,6 +28,7 @@ mod timer;
 mod topics;
 mod usage;
 
+pub use configs::GroupConfigs;
 pub use consumer::Partitions;
 pub use consumer::assignor::Assignor;
 pub use record::RawRecord;

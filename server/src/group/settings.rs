@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Assignor;
-use crate::config::BrokerOptions;
+use crate::config::{BrokerConfig, GroupConfig};
 
 /// See the module. Each field is the option of that name.
 #[derive(Clone, Debug)]
@@ -18,12 +18,12 @@ pub struct Settings {
     pub group_size_max: usize,
     /// `group.consumer.assignors`; the first is for members that name none.
     pub consumer_assignors: Vec<Assignor>,
-    /// `group.consumer.heartbeat.interval.ms`
-    pub consumer_heartbeat_interval: Duration,
-    /// `group.consumer.session.timeout.ms`
-    pub consumer_session_timeout: Duration,
+    /// `group.consumer.*.ms`: what groups of the new protocol have that set nothing else.
+    pub group_defaults: GroupConfig,
     /// `group.consumer.max.size`
     pub consumer_group_size_max: usize,
+    /// `group.coordinator.rebalance.protocols`: whether the new protocol is served.
+    pub serves_consumer_protocol: bool,
     /// `group.consumer.migration.policy`: whether a group may go from the classic protocol to the new one.
     pub allows_upgrade: bool,
     /// The same, the other way.
@@ -39,7 +39,8 @@ pub struct Settings {
 impl Settings {
     /// The settings of one of `cores` cores.
     #[must_use]
-    pub fn new(options: &BrokerOptions, cores: usize) -> Self {
+    pub fn new(broker: &BrokerConfig, cores: usize) -> Self {
+        let options = &broker.options;
         let duration = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         let count = |count: i32| usize::try_from(count).unwrap_or(0);
         let policy = options.group_consumer_migration_policy.to_ascii_lowercase();
@@ -51,9 +52,9 @@ impl Settings {
             initial_rebalance_delay: duration(options.group_initial_rebalance_delay_ms),
             group_size_max: count(options.group_max_size),
             consumer_assignors: options.group_consumer_assignors.iter().filter_map(|name| Assignor::named(name.trim())).collect(),
-            consumer_heartbeat_interval: duration(options.group_consumer_heartbeat_interval_ms),
-            consumer_session_timeout: duration(options.group_consumer_session_timeout_ms),
+            group_defaults: broker.group_defaults,
             consumer_group_size_max: count(options.group_consumer_max_size),
+            serves_consumer_protocol: options.group_coordinator_rebalance_protocols.iter().any(|name| name == "consumer"),
             allows_upgrade: allows("upgrade"),
             allows_downgrade: allows("downgrade"),
             offset_metadata_bytes_max: count(options.offset_metadata_max_bytes),

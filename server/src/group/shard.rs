@@ -11,6 +11,7 @@ use ringlog_protocol::group_records::{GroupMetadataKey, GroupRecord, OffsetCommi
 use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::classic::{Classic, Scope, State};
+use super::configs::GroupConfigs;
 use super::consumer::Consumer;
 use super::offsets::{Offsets, fetch_nothing};
 use super::request::{Answer, CallId, Commit, Described, Join, Listed, Refusal, Reply, Request};
@@ -69,6 +70,7 @@ pub struct Shard {
     pub(super) usage: Usage,
     pub(super) topics: Arc<dyn TopicView>,
     topics_version: u64,
+    configs: Arc<GroupConfigs>,
     /// The largest record that is written.
     record_bytes_max: usize,
     pub(super) groups: BTreeMap<Name, Group>,
@@ -82,7 +84,8 @@ impl Shard {
     pub fn new(settings: Rc<Settings>, usage: Usage, new_id: Box<dyn FnMut() -> u128>) -> Self {
         let topics = Arc::new(NoTopics);
         let (groups, timers) = (BTreeMap::new(), TimerQueue::default());
-        Self { settings, usage, topics, topics_version: 0, record_bytes_max: RECORD_BYTES_MAX, groups, timers, new_id }
+        let (configs, record_bytes_max) = (Arc::default(), RECORD_BYTES_MAX);
+        Self { settings, usage, topics, topics_version: 0, configs, record_bytes_max, groups, timers, new_id }
     }
 
     /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. What patterns match, and
@@ -95,6 +98,11 @@ impl Shard {
     pub fn set_topics(&mut self, topics: Arc<dyn TopicView>) {
         self.topics = topics;
         self.topics_version += 1;
+    }
+
+    /// Has what groups have set for themselves, as it is now. Members hear of it with their next heartbeat.
+    pub fn set_configs(&mut self, configs: Arc<GroupConfigs>) {
+        self.configs = configs;
     }
 
     /// Takes a request for a group. Its answer comes with this output or with a later one.
@@ -168,6 +176,7 @@ impl Shard {
         let mut scope = Scope {
             group: &id,
             settings: &self.settings,
+            config: *self.configs.of(&id).unwrap_or(&self.settings.group_defaults),
             usage: &self.usage,
             topics: &*self.topics,
             topics_version: self.topics_version,

@@ -1,5 +1,6 @@
 //! The part of a shard that has to do with groups of the new protocol: which protocol a group is of, and its records.
 
+use ringlog_engine::types::TimestampMs;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::group_records::GroupRecord;
 
@@ -73,6 +74,9 @@ impl Shard {
     }
 
     pub(super) fn describe_consumers(&self, group: &str) -> Reply {
+        if let Err(refusal) = check_served(&self.settings) {
+            return Reply::Refused(refusal);
+        }
         let refuse = |message| Reply::Refused(Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message });
         match self.groups.get(group).map(|group| &group.consumer) {
             Some(Some(consumer)) => Reply::DescribedConsumers(Box::new(consumer.describe(&self.settings, &*self.topics))),
@@ -117,8 +121,10 @@ impl Shard {
                 });
             }
             GroupRecord::ConsumerGroupTargetAssignmentMetadata(key, value) => {
-                let epoch = value.as_ref().map_or(0, |value| value.assignment_epoch);
-                self.replay_into(&key.group_id, value.is_some(), |consumer, _| consumer.replay_assignment_epoch(epoch));
+                let (epoch, at) = value.as_ref().map_or((0, 0), |value| (value.assignment_epoch, value.assignment_timestamp));
+                self.replay_into(&key.group_id, value.is_some(), |consumer, _| {
+                    consumer.replay_assignment_epoch(epoch, TimestampMs(at));
+                });
             }
             GroupRecord::ConsumerGroupTargetAssignmentMember(key, value) => {
                 self.replay_into(&key.group_id, value.is_some(), |consumer, _| consumer.replay_target(&key.member_id, value));
@@ -175,8 +181,18 @@ pub(super) fn downgrade(group: &mut Group, scope: &mut Scope<'_>) {
     group.classic = Classic::from_consumer(generation, members, scope);
 }
 
+/// Whether the new protocol is served at all.
+fn check_served(settings: &Settings) -> Result<(), Refusal> {
+    if settings.serves_consumer_protocol {
+        return Ok(());
+    }
+    let message = "The consumer protocol is not enabled (group.coordinator.rebalance.protocols).".to_owned();
+    Err(Refusal { code: ErrorCode::UNSUPPORTED_VERSION, message })
+}
+
 /// What a heartbeat has to say whatever group it is for.
 fn check(group: &str, beat: &ConsumerHeartbeat, settings: &Settings) -> Result<(), Refusal> {
+    check_served(settings)?;
     let invalid = |is_invalid: bool, message: &str| {
         if is_invalid { Err(Refusal { code: ErrorCode::INVALID_REQUEST, message: message.to_owned() }) } else { Ok(()) }
     };

@@ -122,7 +122,7 @@ pub enum ConfigCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Change the settings of a topic or of a broker
+    /// Change the settings of a topic, a consumer group or a broker
     Alter {
         /// Whose settings.
         #[command(flatten)]
@@ -195,6 +195,9 @@ pub struct ResourceArgs {
     /// A topic's
     #[arg(long)]
     pub topic: Option<String>,
+    /// A consumer group's, whether it exists or not
+    #[arg(long)]
+    pub group: Option<String>,
     /// A broker's, by its id
     #[arg(long, value_name = "ID")]
     pub broker: Option<i32>,

@@ -1,4 +1,4 @@
-//! `ringlog config`: settings of topics and brokers, shown and changed.
+//! `ringlog config`: settings of topics, groups and brokers, shown and changed.
 
 use std::net::SocketAddr;
 
@@ -16,6 +16,7 @@ use super::{ToolError, output};
 /// Resource types and operations on the wire.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
@@ -24,6 +25,8 @@ const DELETE: i8 = 1;
 pub(super) enum Resource {
     /// A topic's.
     Topic(String),
+    /// A group's.
+    Group(String),
     /// A broker's.
     Broker(i32),
 }
@@ -42,7 +45,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Whether somebody has set it for this topic or broker.
+    /// Whether somebody has set it for this topic, group or broker.
     pub(super) fn is_own(&self) -> bool {
         self.source != DEFAULT_CONFIG && self.source != STATIC_BROKER_CONFIG
     }
@@ -60,8 +63,8 @@ fn source(number: i8) -> &'static str {
         4 => STATIC_BROKER_CONFIG,
         5 => DEFAULT_CONFIG,
         6 => "DYNAMIC_BROKER_LOGGER_CONFIG",
-        7 => "CLIENT_METRICS_CONFIG",
-        8 => "GROUP_CONFIG",
+        7 => "DYNAMIC_CLIENT_METRICS_CONFIG",
+        8 => "DYNAMIC_GROUP_CONFIG",
         _ => "UNKNOWN",
     }
 }
@@ -72,7 +75,7 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), ToolError> {
             let resource = Resource::from(resource);
             let settings = show(&mut target.client()?, &resource)?;
             let is_shown = |setting: &Setting| match resource {
-                Resource::Topic(_) => all || setting.is_own(),
+                Resource::Topic(_) | Resource::Group(_) => all || setting.is_own(),
                 Resource::Broker(_) => all || setting.source != DEFAULT_CONFIG,
             };
             let settings: Vec<_> = settings.into_iter().filter(is_shown).collect();
@@ -95,9 +98,10 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), ToolError> {
 
 impl From<ResourceArgs> for Resource {
     fn from(args: ResourceArgs) -> Self {
-        match args.broker {
-            Some(id) => Self::Broker(id),
-            None => Self::Topic(args.topic.unwrap_or_default()),
+        match (args.broker, args.group) {
+            (Some(id), _) => Self::Broker(id),
+            (None, Some(name)) => Self::Group(name),
+            (None, None) => Self::Topic(args.topic.unwrap_or_default()),
         }
     }
 }
@@ -113,15 +117,16 @@ impl Resource {
     fn on_the_wire(&self) -> (i8, String) {
         match self {
             Self::Topic(name) => (TOPIC, name.clone()),
+            Self::Group(name) => (GROUP, name.clone()),
             Self::Broker(id) => (BROKER, id.to_string()),
         }
     }
 
-    /// Who is asked: the broker itself about its settings, the controller about topics.
+    /// Who is asked: the broker itself about its settings, the controller about all else.
     fn address(&self, client: &mut Client) -> Result<SocketAddr, ClientError> {
         let cluster = client.cluster(Some(&[]))?;
         match self {
-            Self::Topic(_) => cluster.controller(),
+            Self::Topic(_) | Self::Group(_) => cluster.controller(),
             Self::Broker(id) => cluster.address(*id),
         }
     }

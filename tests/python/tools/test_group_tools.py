@@ -177,3 +177,28 @@ def test_consumer_performance(broker, topic):
     )
     header, row = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if "," in line][-2:]
     assert int(float(row[header.index("data.consumed.in.nMsg")])) == 20000, text
+
+
+def test_configs_of_groups(broker, groups):
+    group, command = unique_name("configured"), "kafka.admin.ConfigCommand"
+
+    def configs(*arguments, **options):
+        return run(command, "--bootstrap-server", broker.bootstrap, "--entity-type", "groups", *arguments, **options)
+
+    assert "doesn't exist and doesn't have dynamic config" in configs("--describe", "--entity-name", group)
+    alter = ("--alter", "--entity-name", group)
+    assert "Completed updating" in configs(*alter, "--add-config", "consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=6000")
+    described = configs("--describe", "--entity-name", group)
+    assert f"Dynamic configs for group {group} are:" in described
+    assert "consumer.session.timeout.ms=50000 " in described and "consumer.heartbeat.interval.ms=6000 " in described
+    assert "DYNAMIC_GROUP_CONFIG:consumer.session.timeout.ms=50000, DEFAULT_CONFIG:group.consumer.session.timeout.ms=45000" in described
+    assert f"Dynamic configs for group {group} are:" in configs("--describe")
+    assert "consumer.assignment.interval.ms=" in configs("--describe", "--all", "--entity-name", group)
+    refused = configs(*alter, "--add-config", "consumer.heartbeat.interval.ms=1", status=1)
+    assert "InvalidConfigurationException" in refused and "group.consumer.min.heartbeat.interval.ms" in refused
+    assert "Unknown group config name: no.such" in configs(*alter, "--add-config", "no.such=1", status=1)
+    configs(*alter, "--delete-config", "consumer.session.timeout.ms")
+    left = configs("--describe", "--entity-name", group)
+    assert "consumer.session.timeout.ms" not in left and "consumer.heartbeat.interval.ms=6000 " in left
+    configs(*alter, "--delete-config", "consumer.heartbeat.interval.ms")
+    assert "doesn't exist" in configs("--describe", "--entity-name", group)

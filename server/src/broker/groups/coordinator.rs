@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ringlog_engine::batch::{BatchBuilder, BatchView};
+use ringlog_engine::compression::Codec;
 use ringlog_engine::core::{Append, Core, Partition};
 use ringlog_engine::env::LocalFuture;
 use ringlog_engine::log::append::{Acks, AppendError, Appended};
@@ -23,7 +24,7 @@ use super::load::{LoadError, load};
 use crate::broker::{Broker, Topic, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
 use crate::group::request::Listed;
-use crate::group::{Answer, CallId, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
+use crate::group::{Answer, CallId, GroupConfigs, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
 
 /// How many messages are taken before their records are appended.
 const MESSAGES_MAX: usize = 256;
@@ -45,6 +46,7 @@ type LoadDone = (i32, Result<(Shard, Output), LoadError>);
 /// Answers that wait for an append, their own or one before it.
 struct InFlight {
     sequence: u64,
+    begun: Duration,
     /// What came of the append, once that is known.
     result: Option<Result<(), String>>,
     answers: Vec<(oneshot::Sender<Answer>, Answer)>,
@@ -94,8 +96,14 @@ struct Coordinator {
     topic: Option<TopicId>,
     /// The topics that the shards know.
     topics: Arc<Topics>,
+    /// What the shards know that groups have set.
+    configs: Arc<GroupConfigs>,
     /// What a segment of the topic takes.
     segment_bytes: usize,
+    /// How what is appended is compressed.
+    codec: Codec,
+    /// How long somebody waits for an append.
+    commit_timeout: Duration,
     slots: BTreeMap<i32, Slot>,
     appends: FuturesUnordered<LocalFuture<AppendDone>>,
     loads: FuturesUnordered<LocalFuture<LoadDone>>,
@@ -108,7 +116,10 @@ struct Coordinator {
 
 /// Serves until the broker stops.
 pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc::UnboundedReceiver<Message>) {
-    let settings = Rc::new(Settings::new(&broker.config.options, broker.cores.len()));
+    let settings = Rc::new(Settings::new(&broker.config, broker.cores.len()));
+    let options = &broker.config.options;
+    let codec = u8::try_from(options.offsets_topic_compression_codec).ok().and_then(Codec::from_id).unwrap_or_default();
+    let commit_timeout = Duration::from_millis(u64::try_from(options.offsets_commit_timeout_ms).unwrap_or(u64::MAX));
     let mut coordinator = Coordinator {
         expiry_at: core.env.monotonic() + expiry_interval(&broker),
         broker,
@@ -117,7 +128,10 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
         usage: Usage::default(),
         topic: None,
         topics: Arc::default(),
+        configs: Arc::default(),
         segment_bytes: 0,
+        codec,
+        commit_timeout,
         slots: BTreeMap::new(),
         appends: FuturesUnordered::new(),
         loads: FuturesUnordered::new(),
@@ -127,6 +141,7 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
     };
     let mut messages = Vec::with_capacity(MESSAGES_MAX);
     loop {
+        coordinator.follow_configs();
         coordinator.follow_topic();
         coordinator.begin_loads();
         coordinator.set_alarm();
@@ -136,7 +151,8 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
             Some(done) = coordinator.appends.next() => coordinator.appended(done),
             Some(done) = coordinator.loads.next() => coordinator.loaded(done),
             count = receiver.recv_many(&mut messages, MESSAGES_MAX) => {
-                // A partition may be new since the last message.
+                // A partition may be new since the last message, and so may an option.
+                coordinator.follow_configs();
                 coordinator.follow_topic();
                 let mut stops = count == 0;
                 for message in messages.drain(..) {
@@ -166,6 +182,20 @@ fn expiry_interval(broker: &Broker) -> Duration {
 impl Coordinator {
     fn now(&self) -> Now {
         Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
+    }
+
+    /// Lets the shards know what groups have set.
+    fn follow_configs(&mut self) {
+        let configs = self.broker.group_configs.load();
+        if Arc::ptr_eq(&configs, &self.configs) {
+            return;
+        }
+        self.configs = configs.clone();
+        for slot in self.slots.values_mut() {
+            if let State::Active(shard) = &mut slot.state {
+                shard.set_configs(self.configs.clone());
+            }
+        }
     }
 
     /// Has a slot for each partition of this core, of the topic as it is now, and lets the shards know what topics there are.
@@ -228,6 +258,7 @@ impl Coordinator {
         let new_id = move || u128::from(env.random_u64()) << 64 | u128::from(env.random_u64());
         let mut shard = Shard::new(self.settings.clone(), self.usage.clone(), Box::new(new_id));
         shard.set_topics(self.topics.clone());
+        shard.set_configs(self.configs.clone());
         shard.set_record_bytes_max(self.record_bytes_max());
         shard
     }
@@ -249,9 +280,10 @@ impl Coordinator {
             slot.state = State::Loading;
         }
         let (core, controller) = (self.core.clone(), self.broker.controller.clone());
+        let read_bytes = u64::try_from(self.broker.config.options.offsets_load_buffer_size).unwrap_or(1);
         self.loads.push(Box::pin(async move {
             let mut out = Output::default();
-            let loaded = load(&core, &controller, &partition, &mut shard, &mut out).await;
+            let loaded = load(&core, &controller, &partition, read_bytes, &mut shard, &mut out).await;
             (index, loaded.map(|()| (shard, out)))
         }));
     }
@@ -266,6 +298,7 @@ impl Coordinator {
             Ok((mut shard, out)) => {
                 // They may have changed while it was read.
                 shard.set_topics(self.topics.clone());
+                shard.set_configs(self.configs.clone());
                 shard.set_record_bytes_max(record_bytes_max);
                 slot.out = out;
                 shard.begin(now, &mut slot.out);
@@ -339,6 +372,7 @@ impl Coordinator {
             self.expiry_at = now.monotonic + expiry_interval(&self.broker);
         }
         for slot in self.slots.values_mut() {
+            slot.refuse_late(now.monotonic, self.commit_timeout);
             if let State::Active(shard) = &mut slot.state {
                 shard.tick(now, &mut slot.out);
                 if expires {
@@ -355,7 +389,8 @@ impl Coordinator {
             _ if self.loads.is_empty() => slot.loads_at(),
             _ => None,
         });
-        let next = deadlines.min().map_or(self.expiry_at, |next| next.min(self.expiry_at));
+        let appends = self.slots.values().filter_map(|slot| Some(slot.waits_since()? + self.commit_timeout));
+        let next = deadlines.chain(appends).min().map_or(self.expiry_at, |next| next.min(self.expiry_at));
         if self.sleep.as_ref().is_none_or(|(at, _)| *at > next) {
             let duration = next.saturating_sub(self.core.env.monotonic());
             self.sleep = Some((next, self.core.env.sleep(duration)));
@@ -365,7 +400,8 @@ impl Coordinator {
     /// Appends what shards said, and lets answers go that wait for nothing.
     fn append_all(&mut self) {
         let (batch_bytes_max, record_bytes_max) = (BATCH_BYTES_MAX.min(self.segment_bytes / 2), self.record_bytes_max());
-        let Self { slots, core, appends, sequence, .. } = self;
+        let begun = self.core.env.monotonic();
+        let Self { slots, core, appends, sequence, codec, .. } = self;
         let mut too_large = Vec::new();
         for (index, slot) in slots.iter_mut() {
             let Output { records, replies } = std::mem::take(&mut slot.out);
@@ -379,9 +415,9 @@ impl Coordinator {
             }
             let answers: Vec<_> =
                 replies.into_iter().filter_map(|(call, answer)| Some((slot.calls.remove(&call)?, answer))).collect();
-            for (at, batch) in batches(core, records, batch_bytes_max).into_iter().enumerate() {
+            for (at, batch) in batches(core, records, batch_bytes_max, *codec).into_iter().enumerate() {
                 *sequence += 1;
-                slot.in_flight.push_back(InFlight { sequence: *sequence, result: None, answers: Vec::new() });
+                slot.in_flight.push_back(InFlight { sequence: *sequence, begun, result: None, answers: Vec::new() });
                 slot.unsent.push_back(Unsent { sequence: *sequence, batch, goes_on: at > 0 });
             }
             match slot.in_flight.back_mut() {
@@ -457,6 +493,21 @@ impl Slot {
         }
     }
 
+    /// Since when somebody waits for an append.
+    fn waits_since(&self) -> Option<Duration> {
+        self.in_flight.iter().find(|in_flight| !in_flight.answers.is_empty()).map(|in_flight| in_flight.begun)
+    }
+
+    /// Lets those ask again who have waited for an append for so long. What they asked for may be done all the same.
+    fn refuse_late(&mut self, now: Duration, timeout: Duration) {
+        for in_flight in self.in_flight.iter_mut().take_while(|in_flight| in_flight.begun + timeout <= now) {
+            for (reply, _) in in_flight.answers.drain(..) {
+                // Who gave up does not hear it.
+                let _ = reply.send(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+            }
+        }
+    }
+
     /// Hands over the batches whose turn it is. Those of one input go one after the other.
     fn send_batches(&mut self, index: i32, core: &Core, appends: &FuturesUnordered<LocalFuture<AppendDone>>) {
         let is_ready = |next: &Unsent, unanswered| !next.goes_on || unanswered == 0;
@@ -491,14 +542,15 @@ fn send(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
 }
 
 /// Records as batches, in order: none is larger than `bytes_max` but by one record alone.
-fn batches(core: &Core, records: Vec<RawRecord>, bytes_max: usize) -> Vec<Bytes> {
+fn batches(core: &Core, records: Vec<RawRecord>, bytes_max: usize, codec: Codec) -> Vec<Bytes> {
     let now = core.env.now();
     let mut batches = Vec::new();
-    let mut builder = BatchBuilder::new(Offset(0));
+    let begin = || BatchBuilder::new(Offset(0)).codec(codec);
+    let mut builder = begin();
     for record in records {
         let bytes = builder.size_bytes() + record.bytes() + RECORD_OVERHEAD_BYTES;
         if bytes > bytes_max && builder.record_count() > 0 {
-            batches.push(std::mem::replace(&mut builder, BatchBuilder::new(Offset(0))).build().into());
+            batches.push(std::mem::replace(&mut builder, begin()).build().into());
         }
         builder.push(now, Some(&record.key), record.value.as_deref(), &[]);
     }

@@ -15,8 +15,8 @@ use crate::broker::controller::Controller;
 use crate::broker::log_reader;
 use crate::group::{Output, Shard};
 
-/// How much is read at a time; other work of the core goes on in between.
-const READ_BYTES: u64 = 1 << 20;
+/// How much is read at a time, at most; other work of the core goes on in between.
+const READ_BYTES_MAX: u64 = 1 << 20;
 /// What the records of a batch may take.
 const RECORDS_BYTES_MAX: usize = 256 << 20;
 
@@ -34,12 +34,13 @@ pub(super) enum LoadError {
     Batch(Offset, String),
 }
 
-/// Replays a partition into a shard. What its groups have committed of topics that were deleted in the meantime is in the output as
+/// Replays a partition into a shard, reading `read_bytes` at a time. What its groups have committed of topics that were deleted in the meantime is in the output as
 /// forgotten.
 pub(super) async fn load(
     core: &Rc<Core>,
     controller: &Controller,
     partition: &Arc<Partition>,
+    read_bytes: u64,
     shard: &mut Shard,
     out: &mut Output,
 ) -> Result<(), LoadError> {
@@ -48,7 +49,7 @@ pub(super) async fn load(
     let mut next = published.log_start();
     let mut replay = Replay::default();
     while next < end {
-        let bytes = log_reader::read(core, published, next, READ_BYTES).await?;
+        let bytes = log_reader::read(core, published, next, read_bytes.min(READ_BYTES_MAX)).await?;
         let before = next;
         let mut rest = &bytes[..];
         while let Ok(Some((batch, after))) = batch::split_first(rest) {
@@ -75,7 +76,8 @@ pub(super) async fn load(
         );
     }
     if end > published.log_start() {
-        let catalogue = controller.catalogue().await;
+        // A topic that goes after this is told to the coordinator, which takes the shard before it hears of it.
+        let catalogue = controller.catalogue();
         let exists = |name: &str, id: Uuid| match id {
             _ if id == Uuid::default() => catalogue.topic(name).is_some(),
             id => catalogue.topic_by_id(TopicId(id)).is_some(),
@@ -169,8 +171,8 @@ mod tests {
     use crate::group::{CallId, Now, Request, Settings, Usage};
 
     fn shard() -> Shard {
-        let options = BrokerConfig::load(None, &[]).unwrap().0.options;
-        Shard::new(Rc::new(Settings::new(&options, 1)), Usage::default(), Box::new(|| 7))
+        let config = BrokerConfig::load(None, &[]).unwrap().0;
+        Shard::new(Rc::new(Settings::new(&config, 1)), Usage::default(), Box::new(|| 7))
     }
 
     type Record = (Vec<u8>, Option<Vec<u8>>);

@@ -1,12 +1,15 @@
 //! Groups on a whole broker: what survives a crash, a disk that fails, and the end of a topic.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringlog_engine::disk::sim::Faults;
 use ringlog_protocol::Uuid;
 
 use super::*;
 use crate::catalogue::names::CONSUMER_OFFSETS;
+use crate::catalogue::records::RESOURCE_GROUP;
 use crate::group::request::{Commit, CommitOffset, ConsumerHeartbeat, Identity, Join, Joined, Reply, Sync};
 use crate::group::{Answer, Partitions, Request, partition_of};
 
@@ -338,5 +341,115 @@ fn without_their_topic_there_are_no_groups() {
         assert_eq!(running.committed("a").await, []);
         running.commit_to("a", nobody(), "t", 2).await.unwrap();
         assert_eq!(running.committed("a").await, [("t".to_owned(), 2)]);
+    });
+}
+
+impl Running {
+    async fn set_group_config(&self, group: &str, name: &str, value: Option<&str>) -> ErrorCode {
+        let config_operation = i8::from(value.is_none());
+        let config = incremental::AlterableConfig { name: name.into(), config_operation, value: value.map(Into::into) };
+        let resource = incremental::AlterConfigsResource {
+            resource_type: RESOURCE_GROUP,
+            resource_name: group.into(),
+            configs: vec![config],
+        };
+        let request = incremental::IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        self.broker.controller.incremental_alter_configs(&request).await[0].error_code
+    }
+
+    /// The interval that a member of a group of the new protocol is told.
+    async fn interval(&self, group: &str, epoch: i32) -> Duration {
+        let beat = ConsumerHeartbeat {
+            member: "m".into(),
+            epoch,
+            rebalance_timeout_ms: if epoch == 0 { 60_000 } else { -1 },
+            topics: (epoch == 0).then(|| BTreeSet::from(["t".into()])),
+            owned: (epoch == 0).then(Partitions::new),
+            requires_member_id: true,
+            ..ConsumerHeartbeat::default()
+        };
+        let (answer, _) = self.ask_loaded(group, Request::ConsumerHeartbeat(Box::new(beat))).await;
+        let Ok(Reply::Beat(beat)) = answer else { panic!("taken: {answer:?}") };
+        beat.interval
+    }
+}
+
+#[test]
+fn what_groups_have_set_holds_for_those_who_are_in_and_after_a_loss_of_power() {
+    const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+    let machine = Machine::new(49);
+    let (running, cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        for group in GROUPS {
+            assert_eq!(running.interval(group, 0).await, Duration::from_secs(5));
+            assert_eq!(running.set_group_config(group, HEARTBEAT, Some("7000")).await, ErrorCode::NONE);
+            assert_eq!(running.interval(group, 1).await, Duration::from_secs(7));
+        }
+        assert_eq!(running.set_group_config("a", HEARTBEAT, Some("1")).await, ErrorCode::INVALID_CONFIG);
+        assert_eq!(running.set_group_config("d", HEARTBEAT, None).await, ErrorCode::NONE);
+    });
+    drop(cores);
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        for (group, seconds) in GROUPS.into_iter().zip([7, 7, 7, 5]) {
+            assert_eq!(running.interval(group, 1).await, Duration::from_secs(seconds));
+        }
+        let configs = running.broker.group_configs.load();
+        assert_eq!(configs.overrides().keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn who_waits_for_a_slow_disk_is_told_to_ask_again() {
+    let machine = Machine::new(50);
+    let (running, _cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        running.commit_to("a", nobody(), "t", 7).await.unwrap();
+        machine.disk.set_faults(Faults { slow: 1.0, slow_delay: Duration::from_secs(12), ..Faults::default() });
+        let env = &running.cores[0].env;
+        let begun = env.monotonic();
+        let late = running.commit_to("a", nobody(), "t", 8);
+        let (late, behind) = tokio::join!(late, async { running.ask_group("a", Request::Fetch(None)).await });
+        assert_eq!(late, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+        assert_eq!(behind, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE), "nobody hears of what may not last");
+        assert_eq!((env.monotonic() - begun).as_secs(), 5);
+        machine.disk.set_faults(Faults::default());
+        env.sleep(Duration::from_secs(60)).await;
+        let (fetched, has_waited) = running.ask_loaded("a", Request::Fetch(None)).await;
+        let Ok(Reply::Fetched(fetched)) = fetched else { panic!("fetched: {fetched:?}") };
+        assert_eq!((fetched[0].1[0].offset, has_waited), (8, false), "it was written after all");
+    });
+}
+
+#[test]
+fn groups_are_loaded_while_a_command_is_at_work() {
+    let machine = Machine::new(51);
+    let (running, cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        for group in GROUPS {
+            running.commit_to(group, nobody(), "t", 7).await.unwrap();
+        }
+    });
+    drop(cores);
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    let running = machine.start();
+    machine.run(async {
+        let _at_work = running.broker.controller.lock().await;
+        let _cores: Vec<_> = running.cores.iter().map(|core| BrokerCore::new(running.broker.clone(), core.clone())).collect();
+        for group in GROUPS {
+            let mut tries = 0;
+            while running.ask_group(group, Request::Fetch(None)).await.is_err() {
+                tries += 1;
+                assert!(tries < 100, "five seconds");
+                running.cores[0].env.sleep(Duration::from_millis(50)).await;
+            }
+        }
     });
 }

@@ -1,5 +1,5 @@
 //! AlterConfigs, which replaces all settings of a resource, and IncrementalAlterConfigs (KIP-339), which changes some.
-//! Topics can be configured; the broker's own settings come from its file and change with a restart.
+//! Topics and groups can be configured; the broker's own settings come from its file and change with a restart.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,13 +8,62 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::{alter_configs as legacy, incremental_alter_configs as incremental};
 
 use super::{Plan, Refusal, outcome};
-use crate::catalogue::records::{ConfigRecord, MetadataRecord, RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::catalogue::records::{ConfigRecord, MetadataRecord, RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::catalogue::state::{Catalogue, Topic};
-use crate::config::definition::{ValueType, split_list};
-use crate::config::{BrokerConfig, TopicConfig, describe_topic, topic};
+use crate::config::definition::{Definition, ValueType, split_list};
+use crate::config::{
+    BrokerConfig, ConfigEntry, ConfigError, GroupConfig, TopicConfig, describe_group, describe_topic, group, topic,
+};
 
-/// The longest value, in bytes: what a string of the log can hold.
-const VALUE_BYTES_MAX: usize = 32767;
+/// The longest value, and the longest name of a group, in bytes: what a string of the log can hold.
+const STRING_BYTES_MAX: usize = 32767;
+
+type Overrides = BTreeMap<String, String>;
+
+/// What can be configured.
+enum Target<'c> {
+    Topic(&'c Topic),
+    /// By its name, with its settings, if it has some.
+    Group(&'c str, Option<&'c Overrides>),
+}
+
+impl Target<'_> {
+    fn overrides(&self) -> Cow<'_, Overrides> {
+        match self {
+            Self::Topic(topic) => Cow::Borrowed(&topic.config_overrides),
+            Self::Group(_, overrides) => overrides.map_or_else(Cow::default, Cow::Borrowed),
+        }
+    }
+
+    fn definition(&self, option: &str) -> Option<&'static Definition> {
+        match self {
+            Self::Topic(_) => topic::definition(option),
+            Self::Group(..) => group::definition(option),
+        }
+    }
+
+    fn describe(&self, broker: &BrokerConfig, options: &[&str]) -> Vec<ConfigEntry> {
+        match self {
+            Self::Topic(topic) => describe_topic(broker, &topic.config_overrides, Some(options)),
+            Self::Group(..) => describe_group(broker, &self.overrides(), Some(options)),
+        }
+    }
+
+    fn check(&self, broker: &BrokerConfig, overrides: &Overrides) -> Result<(), ConfigError> {
+        match self {
+            Self::Topic(_) => TopicConfig::resolve(broker, overrides).map(|_| ()),
+            Self::Group(..) => GroupConfig::resolve(broker, overrides).map(|_| ()),
+        }
+    }
+
+    fn record(&self, name: &str, value: Option<String>) -> MetadataRecord {
+        let (resource_type, resource_name) = match self {
+            Self::Topic(topic) => (RESOURCE_TOPIC, topic.name.to_string()),
+            Self::Group(group, _) => (RESOURCE_GROUP, (*group).to_owned()),
+        };
+        MetadataRecord::Config(ConfigRecord { resource_type, resource_name, name: name.to_owned(), value })
+    }
+}
 
 /// What IncrementalAlterConfigs does to a setting, by its number on the wire.
 mod operation {
@@ -35,15 +84,15 @@ pub fn alter_configs<'a>(
     let repeated = repeated(resources);
     let mut plan = Plan { records: Vec::new(), answers: Vec::new() };
     for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
+        let key = (resource.resource_type, &*resource.resource_name);
         let names = resource.configs.iter().map(|config| &*config.name);
-        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|topic| {
+        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|target| {
             let mut overrides = BTreeMap::new();
             for config in &resource.configs {
                 let Some(value) = &config.value else { return Err(null_value(&config.name)) };
                 overrides.insert(config.name.to_string(), value.to_string());
             }
-            change(broker, topic, overrides)
+            change(broker, &target, overrides)
         });
         let (error_code, error_message) = add(&mut plan.records, records, request.validate_only);
         plan.answers.push(legacy::AlterConfigsResourceResponse {
@@ -68,17 +117,17 @@ pub fn incremental_alter_configs<'a>(
     let repeated = repeated(resources);
     let mut plan = Plan { records: Vec::new(), answers: Vec::new() };
     for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
+        let key = (resource.resource_type, &*resource.resource_name);
         let names = resource.configs.iter().map(|config| &*config.name);
-        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|topic| {
-            let mut overrides = topic.config_overrides.clone();
+        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|target| {
+            let mut overrides = target.overrides().into_owned();
             for config in &resource.configs {
-                match new_value(broker, topic, config)? {
+                match new_value(broker, &target, config)? {
                     Some(value) => overrides.insert(config.name.to_string(), value),
                     None => overrides.remove(&*config.name),
                 };
             }
-            change(broker, topic, overrides)
+            change(broker, &target, overrides)
         });
         let (error_code, error_message) = add(&mut plan.records, records, request.validate_only);
         plan.answers.push(incremental::AlterConfigsResourceResponse {
@@ -103,7 +152,7 @@ fn add(
     }))
 }
 
-type Resource<'r> = (i8, &'r Cow<'r, str>);
+type Resource<'r> = (i8, &'r str);
 
 /// The resources that come more than once.
 fn repeated<'r>(resources: impl Iterator<Item = (i8, &'r Cow<'r, str>)>) -> BTreeSet<(i8, &'r str)> {
@@ -111,16 +160,16 @@ fn repeated<'r>(resources: impl Iterator<Item = (i8, &'r Cow<'r, str>)>) -> BTre
     resources.map(|(resource_type, name)| (resource_type, &**name)).filter(|resource| !seen.insert(*resource)).collect()
 }
 
-/// The topic that a resource is, if it can be changed at all.
+/// What a resource is, if it can be changed at all.
 fn check_resource<'c, 'r>(
     catalogue: &'c Catalogue,
     broker: &BrokerConfig,
-    (resource_type, name): Resource<'_>,
+    (resource_type, name): Resource<'c>,
     repeated: &BTreeSet<(i8, &str)>,
     mut option_names: impl Iterator<Item = &'r str>,
-) -> Result<&'c Topic, Refusal> {
+) -> Result<Target<'c>, Refusal> {
     let invalid = |message: String| Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
-    if repeated.contains(&(resource_type, &**name)) {
+    if repeated.contains(&(resource_type, name)) {
         return invalid("Each resource must appear at most once.".to_owned());
     }
     let mut seen = BTreeSet::new();
@@ -130,14 +179,21 @@ fn check_resource<'c, 'r>(
     match resource_type {
         RESOURCE_TOPIC => catalogue
             .topic(name)
-            .map(|topic| &**topic)
+            .map(|topic| Target::Topic(topic))
             .ok_or_else(|| Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("The topic '{name}' does not exist."))),
         RESOURCE_BROKER if name.is_empty() || name.parse() == Ok(broker.node_id) => invalid(
             "Cannot update these configs dynamically: the broker's settings come from its file and change with a restart."
                 .to_owned(),
         ),
         RESOURCE_BROKER => invalid(format!("Unexpected broker id, expected {}, but received {name}", broker.node_id)),
-        other => invalid(format!("Resources of type {other} cannot be configured; accepted: topics ({RESOURCE_TOPIC})")),
+        RESOURCE_GROUP if name.is_empty() => invalid("Default group resources are not allowed.".to_owned()),
+        RESOURCE_GROUP if name.len() > STRING_BYTES_MAX => {
+            invalid(format!("The name of a group has at most {STRING_BYTES_MAX} bytes."))
+        }
+        RESOURCE_GROUP => Ok(Target::Group(name, catalogue.group_overrides().get(name).map(|overrides| &**overrides))),
+        other => invalid(format!(
+            "Resources of type {other} cannot be configured; accepted: topics ({RESOURCE_TOPIC}), groups ({RESOURCE_GROUP})"
+        )),
     }
 }
 
@@ -146,7 +202,11 @@ fn null_value(name: &str) -> Refusal {
 }
 
 /// The value of a setting after a change; `None`: it is taken back.
-fn new_value(broker: &BrokerConfig, topic: &Topic, config: &incremental::AlterableConfig<'_>) -> Result<Option<String>, Refusal> {
+fn new_value(
+    broker: &BrokerConfig,
+    target: &Target<'_>,
+    config: &incremental::AlterableConfig<'_>,
+) -> Result<Option<String>, Refusal> {
     let name = &*config.name;
     if config.config_operation == operation::DELETE {
         return Ok(None);
@@ -155,12 +215,12 @@ fn new_value(broker: &BrokerConfig, topic: &Topic, config: &incremental::Alterab
     match config.config_operation {
         operation::SET => Ok(Some(value.to_owned())),
         operation::APPEND | operation::SUBTRACT => {
-            if !topic::definition(name).is_some_and(|definition| definition.value_type == ValueType::List) {
+            if !target.definition(name).is_some_and(|definition| definition.value_type == ValueType::List) {
                 let message = format!("Can't append to or subtract from key {name} because its type is not LIST.");
                 return Err(Refusal::new(ErrorCode::INVALID_CONFIG, message));
             }
             // What is appended to is the effective value, not only what the topic itself has set.
-            let now = describe_topic(broker, &topic.config_overrides, Some(&[name])).into_iter().find_map(|entry| entry.value);
+            let now = target.describe(broker, &[name]).into_iter().find_map(|entry| entry.value);
             let mut entries = split_list(&now.unwrap_or_default());
             let given = split_list(value);
             if config.config_operation == operation::SUBTRACT {
@@ -178,26 +238,18 @@ fn new_value(broker: &BrokerConfig, topic: &Topic, config: &incremental::Alterab
     }
 }
 
-/// The records that take a topic from its settings to these, if they are valid as a whole.
-fn change(broker: &BrokerConfig, topic: &Topic, overrides: BTreeMap<String, String>) -> Result<Vec<MetadataRecord>, Refusal> {
-    if let Some((name, _)) = overrides.iter().find(|(_, value)| value.len() > VALUE_BYTES_MAX) {
-        let message = format!("The value of {name} exceeds the maximum size of {VALUE_BYTES_MAX} bytes.");
+/// The records that take a topic or group from its settings to these, if they are valid as a whole.
+fn change(broker: &BrokerConfig, target: &Target<'_>, overrides: Overrides) -> Result<Vec<MetadataRecord>, Refusal> {
+    if let Some((name, _)) = overrides.iter().find(|(_, value)| value.len() > STRING_BYTES_MAX) {
+        let message = format!("The value of {name} exceeds the maximum size of {STRING_BYTES_MAX} bytes.");
         return Err(Refusal::new(ErrorCode::INVALID_CONFIG, message));
     }
-    TopicConfig::resolve(broker, &overrides).map_err(|error| Refusal::new(ErrorCode::INVALID_CONFIG, error.to_string()))?;
-    let record = |name: &str, value: Option<String>| {
-        MetadataRecord::Config(ConfigRecord {
-            resource_type: RESOURCE_TOPIC,
-            resource_name: topic.name.to_string(),
-            name: name.to_owned(),
-            value,
-        })
-    };
-    let old = &topic.config_overrides;
-    let taken_back = old.keys().filter(|name| !overrides.contains_key(*name)).map(|name| record(name, None));
+    target.check(broker, &overrides).map_err(|error| Refusal::new(ErrorCode::INVALID_CONFIG, error.to_string()))?;
+    let old = target.overrides();
+    let taken_back = old.keys().filter(|name| !overrides.contains_key(*name)).map(|name| target.record(name, None));
     let set = overrides
         .iter()
         .filter(|(name, value)| old.get(*name) != Some(value))
-        .map(|(name, value)| record(name, Some(value.clone())));
+        .map(|(name, value)| target.record(name, Some(value.clone())));
     Ok(taken_back.chain(set).collect())
 }

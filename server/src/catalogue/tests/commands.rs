@@ -9,7 +9,7 @@ use ringlog_protocol::api::{alter_configs as legacy, incremental_alter_configs a
 
 use super::{broker, catalogue, commit, create, ids, topic};
 use crate::catalogue::commands::*;
-use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::catalogue::records::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::catalogue::state::Catalogue;
 use crate::config::TopicConfig;
 
@@ -334,6 +334,57 @@ fn single_settings_are_changed() {
     for (resource_type, name) in [(RESOURCE_BROKER, "1"), (RESOURCE_BROKER, ""), (RESOURCE_BROKER, "2"), (8, "1"), (0, "a")] {
         assert_eq!(alter(&state, resource_type, name, &[set]).0, ErrorCode::INVALID_REQUEST);
     }
+}
+
+#[test]
+fn a_group_is_configured_whether_it_exists_or_not() {
+    let state = catalogue(&[]);
+    let session = "consumer.session.timeout.ms";
+    let heartbeat = "consumer.heartbeat.interval.ms";
+    let of = |state: &Catalogue, group: &str| {
+        let overrides = state.group_overrides().get(group).map(|overrides| &**overrides).cloned().unwrap_or_default();
+        overrides.into_iter().collect::<Vec<_>>()
+    };
+    let (code, count, set) = alter(&state, RESOURCE_GROUP, "g", &[(session, 0, Some("50000")), (heartbeat, 0, Some("6000"))]);
+    assert_eq!((code, count), (ErrorCode::NONE, 2));
+    assert_eq!(of(&set, "g"), [(heartbeat.to_owned(), "6000".to_owned()), (session.to_owned(), "50000".to_owned())]);
+    assert!(of(&state, "g").is_empty(), "a clone stays what it was");
+    let (_, count, rest) = alter(&set, RESOURCE_GROUP, "g", &[(session, 1, None), ("no.such", 1, None)]);
+    assert_eq!((count, of(&rest, "g").len()), (1, 1));
+    let (_, count, none) = alter(&rest, RESOURCE_GROUP, "g", &[(heartbeat, 1, None)]);
+    assert_eq!((count, none.group_overrides().len()), (1, 0), "nothing is left of it");
+    assert_eq!(alter(&none, RESOURCE_GROUP, "g", &[(heartbeat, 1, None)]).1, 0);
+    let again = Catalogue::from_snapshot(set.applied(), set.snapshot()).unwrap();
+    assert_eq!(again.group_overrides(), set.group_overrides());
+
+    for (expected, operation) in [
+        (ErrorCode::INVALID_CONFIG, ("no.such", 0, Some("1"))),
+        (ErrorCode::INVALID_CONFIG, ("share.session.timeout.ms", 0, Some("50000"))),
+        (ErrorCode::INVALID_CONFIG, (heartbeat, 0, Some("1"))),
+        (ErrorCode::INVALID_CONFIG, (heartbeat, 0, Some("15001"))),
+        (ErrorCode::INVALID_CONFIG, (heartbeat, 2, Some("6000"))),
+        (ErrorCode::INVALID_CONFIG, (heartbeat, 3, Some("6000"))),
+        (ErrorCode::INVALID_REQUEST, (heartbeat, 0, None)),
+        (ErrorCode::INVALID_REQUEST, (heartbeat, 9, Some("1"))),
+        (ErrorCode::INVALID_REQUEST, (session, 1, None)),
+    ] {
+        let (code, count, _) = alter(&state, RESOURCE_GROUP, "g", &[(session, 0, Some("50000")), operation]);
+        assert_eq!((code, count), (expected, 0), "{operation:?}");
+    }
+    let set = [(session, 0, Some("50000"))];
+    assert_eq!(alter(&state, RESOURCE_GROUP, "", &set).0, ErrorCode::INVALID_REQUEST);
+    assert_eq!(alter(&state, RESOURCE_GROUP, &"g".repeat(32_768), &set).0, ErrorCode::INVALID_REQUEST);
+    assert_eq!(alter(&state, RESOURCE_GROUP, &"g".repeat(32_767), &set).0, ErrorCode::NONE);
+
+    // AlterConfigs replaces all of them.
+    let (_, _, both) = alter(&state, RESOURCE_GROUP, "g", &[(session, 0, Some("50000")), (heartbeat, 0, Some("6000"))]);
+    let configs = vec![legacy::AlterableConfig { name: heartbeat.into(), value: Some("7000".into()) }];
+    let resource = legacy::AlterConfigsResource { resource_type: RESOURCE_GROUP, resource_name: "g".into(), configs };
+    let request = legacy::AlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let plan = alter_configs(&both, &broker(""), &request);
+    let mut replaced = both.clone();
+    commit(&mut replaced, &plan.records);
+    assert_eq!(of(&replaced, "g"), [(heartbeat.to_owned(), "7000".to_owned())]);
 }
 
 type Setting = (&'static str, Option<&'static str>);

@@ -11,7 +11,7 @@ use ringlog_protocol::api::incremental_alter_configs::{AlterConfigsResource, Alt
 
 use super::{broker, commit, create, ids, topic};
 use crate::catalogue::commands::*;
-use crate::catalogue::records::{MetadataRecord, RESOURCE_TOPIC};
+use crate::catalogue::records::{MetadataRecord, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::catalogue::state::Catalogue;
 
 const NAMES: [&str; 5] = ["a", "b.c", "b_c", "__transaction_state", "bad name"];
@@ -25,6 +25,7 @@ enum Step {
     Delete { names: Vec<usize>, by_id: bool },
     Grow { name: usize, count: i32 },
     Configure { name: usize, option: usize, operation: i8 },
+    ConfigureGroup { group: usize, value: i32, operation: i8 },
     ProducerIds,
     Snapshot,
 }
@@ -39,6 +40,11 @@ fn step() -> impl Strategy<Value = Step> {
         (names, any::<bool>()).prop_map(|(names, by_id)| Step::Delete { names, by_id }),
         (name.clone(), 0..8).prop_map(|(name, count)| Step::Grow { name, count }),
         (name, 0..OPTIONS.len(), 0_i8..4).prop_map(|(name, option, operation)| Step::Configure { name, option, operation }),
+        (0..2_usize, 44_999..45_003, 0_i8..3).prop_map(|(group, value, operation)| Step::ConfigureGroup {
+            group,
+            value,
+            operation
+        }),
         Just(Step::ProducerIds),
         Just(Step::Snapshot),
     ]
@@ -54,6 +60,8 @@ struct ModelTopic {
 #[derive(Default)]
 struct Model {
     topics: BTreeMap<String, ModelTopic>,
+    /// The session timeout of each group that has one.
+    groups: BTreeMap<String, String>,
     ids_ever: BTreeSet<TopicId>,
     next_producer_id: i64,
 }
@@ -191,6 +199,30 @@ fn run(step: &Step, state: &mut Catalogue, model: &mut Model, new_id: NewId<'_>)
             assert_eq!(plan.answers[0].error_code, expected, "{step:?}");
             plan.records
         }
+        Step::ConfigureGroup { group, value, operation } => {
+            let (group, value, name) = (format!("group-{group}"), value.to_string(), "consumer.session.timeout.ms");
+            let change = AlterableConfig { name: name.into(), config_operation: *operation, value: Some(value.as_str().into()) };
+            let resource = AlterConfigsResource {
+                resource_type: RESOURCE_GROUP,
+                resource_name: group.as_str().into(),
+                configs: vec![change],
+            };
+            let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+            let plan = incremental_alter_configs(state, &config, &request);
+            let expected = match operation {
+                0 if value != "44999" => {
+                    model.groups.insert(group.clone(), value.clone());
+                    ErrorCode::NONE
+                }
+                1 => {
+                    model.groups.remove(&group);
+                    ErrorCode::NONE
+                }
+                _ => ErrorCode::INVALID_CONFIG,
+            };
+            assert_eq!(plan.answers[0].error_code, expected, "{step:?}");
+            plan.records
+        }
         Step::ProducerIds => {
             let (block, record) = allocate_producer_ids(state, 1).unwrap();
             assert_eq!((block.first, block.end), (model.next_producer_id, model.next_producer_id + PRODUCER_ID_BLOCK_COUNT));
@@ -211,6 +243,11 @@ fn assert_same(state: &Catalogue, model: &Model) {
         })
         .collect();
     assert_eq!(shown, model.topics);
+    let groups = state.group_overrides().iter().map(|(group, overrides)| {
+        (group.to_string(), overrides.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(","))
+    });
+    let expected = model.groups.iter().map(|(group, value)| (group.clone(), format!("consumer.session.timeout.ms={value}")));
+    assert_eq!(groups.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     assert_eq!(state.partition_count() as i32, model.topics.values().map(|topic| topic.partitions).sum::<i32>());
     assert_eq!(state.next_producer_id(), model.next_producer_id);
     for id in &model.ids_ever {

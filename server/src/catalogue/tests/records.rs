@@ -178,6 +178,9 @@ fn records_that_do_not_fit_are_refused() {
         MetadataRecord::Config(ConfigRecord { resource_type, resource_name, name, value: None })
     };
     assert!(matches!(refused(config(RESOURCE_TOPIC, "b")), ApplyError::UnknownTopic(_)));
+    let mut with_nothing = start.clone();
+    with_nothing.apply(at(next), &config(RESOURCE_GROUP, "g")).unwrap();
+    assert!(with_nothing.group_overrides().is_empty(), "what is not there can be taken back");
     assert_eq!(refused(config(RESOURCE_BROKER, "1")), ApplyError::ResourceType(RESOURCE_BROKER));
     let ids =
         |next_producer_id| MetadataRecord::ProducerIds(ProducerIdsRecord { broker_id: 1, broker_epoch: -1, next_producer_id });

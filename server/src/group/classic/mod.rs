@@ -27,6 +27,7 @@ use super::request::{Answer, CallId, Described, DescribedMember, Identity, Leave
 use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
 use super::{Name, Now, Output, RawRecord, Settings, TopicView, Usage};
+use crate::config::GroupConfig;
 
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 512;
@@ -39,6 +40,8 @@ const PENDING_BYTES: usize = 256;
 pub(super) struct Scope<'a> {
     pub(super) group: &'a Name,
     pub(super) settings: &'a Settings,
+    /// What the group has set for itself, or has from the settings.
+    pub(super) config: GroupConfig,
     pub(super) usage: &'a Usage,
     pub(super) topics: &'a dyn TopicView,
     /// Grows when the topics change.

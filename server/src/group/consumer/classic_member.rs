@@ -104,14 +104,14 @@ impl Consumer {
     /// SyncGroup: what the member holds by now, in the bytes that a leader would have made.
     pub(in crate::group) fn classic_sync(&mut self, sync: &Sync, scope: &mut Scope<'_>) -> Result<Reply, ErrorCode> {
         let id = self.check_classic(&sync.identity)?;
-        let (group_epoch, seat) = (self.epoch, self.seats.get_mut(&id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?);
+        let (due_epoch, seat) = (self.due_epoch(scope), self.seats.get_mut(&id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?);
         let classic = seat.member.classic.as_ref().ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
         let Some((protocol, metadata)) = classic.protocols.first().cloned() else { return Err(ErrorCode::UNKNOWN_MEMBER_ID) };
         let is_other_type = sync.protocol_type.as_deref().is_some_and(|name| name != PROTOCOL_TYPE);
         if is_other_type || sync.protocol.as_ref().is_some_and(|name| *name != protocol) {
             return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
         }
-        if group_epoch > seat.member.place.epoch && seat.member.place.progress != Progress::Revoking {
+        if due_epoch > seat.member.place.epoch && seat.member.place.progress != Progress::Revoking {
             self.await_join(&id, scope);
             return Err(ErrorCode::REBALANCE_IN_PROGRESS);
         }
@@ -126,16 +126,22 @@ impl Consumer {
         let id = self.check_classic(identity)?;
         self.touch(&id, scope);
         let place = &self.seats.get(&id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?.member.place;
+        let due_epoch = self.due_epoch(scope);
         let is_behind = match place.progress {
             Progress::Revoking => true,
-            Progress::Waiting => place.epoch < self.epoch || !self.waits_for_others(&id, &place.assigned),
-            Progress::Stable => place.epoch < self.epoch,
+            Progress::Waiting => place.epoch < due_epoch || !self.waits_for_others(&id, &place.assigned),
+            Progress::Stable => place.epoch < due_epoch,
         };
         if is_behind {
             self.await_join(&id, scope);
             return Err(ErrorCode::REBALANCE_IN_PROGRESS);
         }
         Ok(Reply::Alive)
+    }
+
+    /// The epoch to which a member comes by joining again: the group's, unless its assignment is to wait.
+    fn due_epoch(&self, scope: &Scope<'_>) -> i32 {
+        if self.is_to_wait(scope) { self.assignment_epoch } else { self.epoch }
     }
 
     /// Whether any of what a member is to get is still somebody else's: joining again costs it more than waiting for all.

@@ -3,7 +3,7 @@
 use ringlog_protocol::ErrorCode;
 
 use super::reconcile::Held;
-use super::{Consumer, JOINS, LEAVES_FOR_NOW, records, refuse, release};
+use super::{Consumer, JOINS, LEAVES_FOR_NOW, ms, records, refuse, release};
 use crate::group::Name;
 use crate::group::classic::Scope;
 use crate::group::request::{Beat, ConsumerHeartbeat, Refusal};
@@ -37,7 +37,7 @@ impl Consumer {
         } else {
             self.remove(&[id], scope);
         }
-        let interval = scope.settings.consumer_heartbeat_interval;
+        let interval = ms(scope.config.consumer_heartbeat_interval_ms);
         Ok(Beat { member: beat.member.clone(), epoch: beat.epoch, interval, assignment: None })
     }
 

@@ -132,6 +132,8 @@ pub(super) struct Consumer {
     /// A hash over the topics that the group wants, as they were at its epoch.
     metadata_hash: i64,
     assignment_epoch: i32,
+    /// When partitions were last assigned, by the clock of the wall; 0: not yet, or not known.
+    assigned_at: TimestampMs,
     seats: BTreeMap<Name, Seat>,
     /// The members that have an instance id, by that.
     statics: BTreeMap<Name, Name>,
@@ -158,6 +160,7 @@ impl Consumer {
             epoch: 0,
             metadata_hash: 0,
             assignment_epoch: 0,
+            assigned_at: TimestampMs(0),
             seats: BTreeMap::new(),
             statics: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -218,7 +221,7 @@ impl Consumer {
         Ok(Beat {
             member: id,
             epoch: place.epoch,
-            interval: scope.settings.consumer_heartbeat_interval,
+            interval: ms(scope.config.consumer_heartbeat_interval_ms),
             assignment: (is_join || is_full || is_new).then(|| partitions_of(&place.assigned)),
         })
     }
@@ -356,9 +359,9 @@ impl Consumer {
         scope.out.records.push(records::group(scope.group, Some((self.epoch, metadata_hash))));
     }
 
-    /// Says who is to hold what at the group's epoch, if that was not done yet.
+    /// Says who is to hold what at the group's epoch, if that was not done yet and is not to wait (KIP-1263).
     fn assign(&mut self, scope: &mut Scope<'_>) {
-        if self.epoch <= self.assignment_epoch {
+        if self.epoch <= self.assignment_epoch || self.is_to_wait(scope) {
             return;
         }
         let assignor = self.assignor(scope.settings);
@@ -389,9 +392,18 @@ impl Consumer {
             self.targets.insert(id, target);
         }
         self.assignment_epoch = self.epoch;
+        self.assigned_at = scope.now.wall;
         self.charge_patterns();
-        scope.out.records.push(records::assignment_epoch(scope.group, Some((self.epoch, scope.now))));
+        scope.out.records.push(records::assignment_epoch(scope.group, Some((self.epoch, self.assigned_at))));
         tracing::debug!(group = %scope.group, epoch = self.epoch, members = self.seats.len(), assignor = assignor.name(), "assigned");
+    }
+
+    /// Whether the last assignment is so recent that the next one waits, for more changes to go with it. Not where the clock went
+    /// back behind it: that could be long.
+    fn is_to_wait(&self, scope: &Scope<'_>) -> bool {
+        let interval = i64::from(scope.config.consumer_assignment_interval_ms);
+        let since = scope.now.wall.0.saturating_sub(self.assigned_at.0);
+        self.assigned_at.0 != 0 && (0..interval).contains(&since)
     }
 
     /// The assignor that most members want; of two, the first by name; without a wish, the first that the broker has.
@@ -444,8 +456,8 @@ impl Consumer {
     /// Begins a member's session anew.
     fn touch(&mut self, id: &Name, scope: &mut Scope<'_>) {
         if let Some(seat) = self.seats.get_mut(id) {
-            let timeout =
-                seat.member.classic.as_ref().map_or(scope.settings.consumer_session_timeout, |classic| classic.session_timeout);
+            let classic = seat.member.classic.as_ref();
+            let timeout = classic.map_or(ms(scope.config.consumer_session_timeout_ms), |classic| classic.session_timeout);
             seat.session.set(scope.now.monotonic + timeout, scope.timers, scope.group, || Alarm::ConsumerSession(id.clone()));
         }
     }
@@ -539,6 +551,10 @@ fn partitions_of(held: &Held) -> Partitions {
 fn same_partitions(one: &Held, other: &Held) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|((topic, one), (other_topic, other))| topic == other_topic && one.keys().eq(other.keys()))
+}
+
+fn ms(ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 fn new_member_id(scope: &mut Scope<'_>) -> Name {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringlog_engine::types::TimestampMs;
 use ringlog_protocol::group_records::{
     ClassicMemberMetadata, ClassicProtocol, ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue,
     ConsumerGroupMemberMetadataKey, ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataKey, ConsumerGroupMetadataValue,
@@ -15,7 +16,7 @@ use ringlog_protocol::group_records::{
 
 use super::reconcile::{Held, Place, Progress};
 use super::{ClassicClient, Member, Partitions, Resolved};
-use crate::group::{Name, Now, RawRecord};
+use crate::group::{Name, RawRecord};
 
 pub(super) fn group(group: &str, value: Option<(i32, i64)>) -> RawRecord {
     RawRecord::of(&GroupRecord::ConsumerGroupMetadata(
@@ -24,12 +25,12 @@ pub(super) fn group(group: &str, value: Option<(i32, i64)>) -> RawRecord {
     ))
 }
 
-pub(super) fn assignment_epoch(group: &str, value: Option<(i32, Now)>) -> RawRecord {
+pub(super) fn assignment_epoch(group: &str, value: Option<(i32, TimestampMs)>) -> RawRecord {
     RawRecord::of(&GroupRecord::ConsumerGroupTargetAssignmentMetadata(
         ConsumerGroupTargetAssignmentMetadataKey { group_id: Cow::Borrowed(group) },
-        value.map(|(assignment_epoch, now)| ConsumerGroupTargetAssignmentMetadataValue {
+        value.map(|(assignment_epoch, at)| ConsumerGroupTargetAssignmentMetadataValue {
             assignment_epoch,
-            assignment_timestamp: now.wall.0,
+            assignment_timestamp: at.0,
         }),
     ))
 }

@@ -20,8 +20,8 @@ impl Consumer {
         (self.epoch, self.metadata_hash) = (value.epoch, value.metadata_hash);
     }
 
-    pub(in crate::group) fn replay_assignment_epoch(&mut self, epoch: i32) {
-        self.assignment_epoch = epoch;
+    pub(in crate::group) fn replay_assignment_epoch(&mut self, epoch: i32, at: TimestampMs) {
+        (self.assignment_epoch, self.assigned_at) = (epoch, at);
     }
 
     pub(in crate::group) fn replay_member(

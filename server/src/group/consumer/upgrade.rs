@@ -97,7 +97,7 @@ impl Consumer {
             ];
             scope.out.records.extend(records);
         }
-        scope.out.records.push(records::assignment_epoch(group, Some((self.assignment_epoch, scope.now))));
+        scope.out.records.push(records::assignment_epoch(group, Some((self.assignment_epoch, self.assigned_at))));
         let ids: Vec<Name> = self.seats.keys().cloned().collect();
         for id in &ids {
             self.touch(id, scope);

@@ -412,3 +412,69 @@ fn what_does_not_fit_into_a_record_is_refused_before_anything_changes() {
     driver.beat(join_to("b", &["t"]));
     assert!(driver.log.iter().all(|record| record.bytes() <= 2000));
 }
+
+#[test]
+fn a_group_has_its_own_times_from_the_next_heartbeat_on() {
+    let mut driver = with_topics(&[("t", 1, 1)]);
+    assert_eq!(driver.beat(join_to("a", &["t"])).interval, Duration::from_secs(5));
+    driver.set_config(&[("consumer.heartbeat.interval.ms", "7000"), ("consumer.session.timeout.ms", "60000")]);
+    driver.restart();
+    driver.seconds(44);
+    assert_eq!(driver.beat(beat("a", 1)).interval, Duration::from_secs(7));
+    driver.seconds(59);
+    assert_eq!(driver.beat(beat("a", 1)).epoch, 1);
+    driver.seconds(60);
+    assert_eq!(driver.refused(beat("a", 1)), ErrorCode::UNKNOWN_MEMBER_ID);
+
+    driver.beat(join_to("a", &["t"]));
+    driver.set_config(&[]);
+    let told = driver.beat(beat("a", 3));
+    assert_eq!(told.interval, Duration::from_secs(5));
+    driver.seconds(45);
+    assert_eq!(driver.refused(beat("a", 3)), ErrorCode::UNKNOWN_MEMBER_ID);
+    let call = driver.start_in("other", Request::ConsumerHeartbeat(Box::new(join_to("a", &["t"]))));
+    driver.set_config(&[("consumer.heartbeat.interval.ms", "7000")]);
+    let Ok(Reply::Beat(told)) = driver.answer(call) else { panic!("taken") };
+    assert_eq!(told.interval, Duration::from_secs(5), "it is another group's");
+}
+
+#[test]
+fn assignments_of_a_group_keep_their_distance() {
+    let mut driver = with_topics(&[("t", 1, 4)]);
+    driver.set_config(&[("consumer.assignment.interval.ms", "3000")]);
+    let all = driver.beat(join_to("a", &["t"])).assignment.unwrap();
+    assert_eq!(all, partitions(&[(1, &[0, 1, 2, 3])]), "the first one waits for nothing");
+    driver.seconds(1);
+    let joined = driver.beat(join_to("b", &["t"]));
+    assert_eq!((joined.epoch, joined.assignment), (1, Some(Partitions::new())), "it is in, at the epoch of the last assignment");
+    assert_eq!((driver.beat(beat("a", 1)).assignment, driver.state()), (None, "Assigning"));
+    driver.restart();
+    driver.seconds(1);
+    assert_eq!(driver.beat(holding("a", 1, &all)).assignment, None);
+    let joined = driver.beat(join_to("c", &["t"]));
+    assert_eq!((joined.epoch, driver.described().assignment_epoch), (1, 1));
+    driver.seconds(1);
+    // Both are in the next one.
+    let kept = driver.beat(holding("a", 1, &all)).assignment.unwrap();
+    assert_eq!((kept[&[1; 16]].len(), driver.described().assignment_epoch), (2, 3));
+    driver.beat(holding("a", 1, &kept));
+    assert_eq!(driver.beat(beat("b", 1)).assignment.unwrap()[&[1; 16]].len(), 1);
+    assert_eq!(driver.beat(beat("c", 1)).assignment.unwrap()[&[1; 16]].len(), 1);
+    // Nothing waits where the time is not known: the clock may have been set back.
+    driver.beat(beat("b", -1));
+    assert_eq!(driver.beat(beat("a", 3)).assignment, None);
+    driver.time -= Duration::from_secs(2);
+    driver.beat(beat("a", 3));
+    assert_eq!(driver.described().assignment_epoch, 4);
+}
+
+#[test]
+fn the_protocol_is_served_where_it_is_enabled() {
+    let mut driver = Driver::new(Settings { serves_consumer_protocol: false, ..settings() });
+    driver.set_topics(&[("t", 1, 1)]);
+    assert_eq!(driver.refused(join_to("a", &["t"])), ErrorCode::UNSUPPORTED_VERSION);
+    let Ok(Reply::Refused(refusal)) = driver.ask(Request::DescribeConsumers) else { panic!("refused") };
+    assert_eq!(refusal.code, ErrorCode::UNSUPPORTED_VERSION);
+    driver.stable(1);
+    assert_eq!(driver.refused(join_to("a", &["t"])), ErrorCode::UNSUPPORTED_VERSION);
+}

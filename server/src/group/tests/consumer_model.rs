@@ -134,9 +134,11 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(assignment_interval_ms: i32) -> Self {
+        let mut settings = settings();
+        settings.group_defaults.consumer_assignment_interval_ms = assignment_interval_ms;
         let mut world = Self {
-            driver: Driver::new(settings()),
+            driver: Driver::new(settings),
             clients: (0..CLIENTS).map(|id| Client { id, ..Client::default() }).collect(),
             queue: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -369,8 +371,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_comes_the_invariants_hold(steps in prop::collection::vec(step(), 1..150), leavers in 0..CLIENTS) {
-        let mut world = World::new();
+    fn whatever_comes_the_invariants_hold(steps in prop::collection::vec(step(), 1..150), leavers in 0..CLIENTS,
+        assignment_interval_ms in prop_oneof![2 => Just(0), 1 => 1..12_000]) {
+        let mut world = World::new(assignment_interval_ms);
         for step in &steps {
             world.take(step);
         }

@@ -178,3 +178,25 @@ fn a_classic_member_stays_in_though_memory_is_full() {
     assert_eq!(driver.ask(Request::Join(Box::new(wordy("")))), Err(ErrorCode::GROUP_MAX_SIZE_REACHED));
     rejoin(&mut driver, &id);
 }
+
+#[test]
+fn classic_members_are_not_told_to_join_for_an_assignment_that_waits() {
+    let (mut driver, members) = classic_group(settings());
+    driver.set_config(&[("consumer.assignment.interval.ms", "15000")]);
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    let generations: Vec<Joined> = members.iter().map(|member| rejoin(&mut driver, &member.member).0).collect();
+    assert!(generations.iter().all(|joined| joined.generation == 2), "the first one waits for nothing");
+    driver.seconds(5);
+    told(&mut driver, join_to("another", &["t"])).unwrap();
+    for joined in &generations {
+        assert_eq!(driver.ask(heartbeat(joined)), Ok(Reply::Alive));
+        assert!(driver.ask(sync(joined, Vec::new())).is_ok(), "its part is what it was");
+    }
+    driver.seconds(5);
+    for joined in &generations {
+        assert_eq!(driver.ask(heartbeat(joined)), Ok(Reply::Alive));
+    }
+    driver.seconds(5);
+    assert_eq!(driver.ask(heartbeat(&generations[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+    assert_eq!(rejoin(&mut driver, &members[0].member).0.generation, 3);
+}

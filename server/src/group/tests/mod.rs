@@ -20,6 +20,7 @@ use ringlog_protocol::{ErrorCode, Uuid};
 
 use super::request::{Commit, CommitOffset, Identity, Join, Joined, Leaver, Listed, Reply, Sync, Synced};
 use super::*;
+use crate::config::{BrokerConfig, GroupConfig};
 
 const GROUP: &str = "group";
 
@@ -30,9 +31,13 @@ fn settings() -> Settings {
         initial_rebalance_delay: Duration::from_secs(3),
         group_size_max: 100,
         consumer_assignors: vec![Assignor::Uniform, Assignor::Range],
-        consumer_heartbeat_interval: Duration::from_secs(5),
-        consumer_session_timeout: Duration::from_secs(45),
+        group_defaults: GroupConfig {
+            consumer_assignment_interval_ms: 0,
+            consumer_heartbeat_interval_ms: 5000,
+            consumer_session_timeout_ms: 45_000,
+        },
         consumer_group_size_max: 100,
+        serves_consumer_protocol: true,
         allows_upgrade: true,
         allows_downgrade: true,
         offset_metadata_bytes_max: 20,
@@ -68,6 +73,7 @@ struct Driver {
     next_call: u64,
     log: Vec<RawRecord>,
     topics: Arc<TestTopics>,
+    configs: Arc<GroupConfigs>,
     answers: BTreeMap<CallId, Answer>,
 }
 
@@ -83,7 +89,17 @@ impl Driver {
         let (settings, usage) = (Rc::new(settings), Usage::default());
         let shard = Shard::new(settings.clone(), usage.clone(), numbers(0));
         let time = Duration::from_secs(1_000_000);
-        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics: Arc::default(), answers: BTreeMap::new() }
+        let (topics, configs, answers) = (Arc::default(), Arc::default(), BTreeMap::new());
+        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics, configs, answers }
+    }
+
+    /// The group has set this for itself, and nothing else.
+    fn set_config(&mut self, settings: &[(&str, &str)]) {
+        let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let overrides = Arc::new(BTreeMap::from([(Name::from(GROUP), Arc::new(own))]));
+        let broker = BrokerConfig::load(None, &[]).unwrap().0;
+        self.configs = Arc::new(self.configs.next(&broker, &overrides));
+        self.shard.set_configs(self.configs.clone());
     }
 
     /// There are these topics now.
@@ -150,6 +166,7 @@ impl Driver {
     fn restart(&mut self) {
         self.shard = Shard::new(self.settings.clone(), self.usage.clone(), numbers(self.next_call.into()));
         self.shard.set_topics(self.topics.clone());
+        self.shard.set_configs(self.configs.clone());
         for record in &self.log {
             self.shard.replay(GroupRecord::decode(&record.key, record.value.as_deref()).expect("a record of our own"));
         }

@@ -68,6 +68,18 @@ class AdminTest {
         }
     }
 
+    private static void awaitGroupConfig(ConfigResource group, String name, String value, ConfigSource source) throws Exception {
+        long end = System.nanoTime() + Cluster.TIMEOUT.toNanos();
+        while (true) {
+            ConfigEntry entry = admin.describeConfigs(List.of(group)).all().get().get(group).get(name);
+            if (entry.value().equals(value) && entry.source() == source) {
+                return;
+            }
+            assertTrue(System.nanoTime() < end, () -> name + " is " + entry);
+            Thread.sleep(50);
+        }
+    }
+
     private static AlterConfigOp set(String name, String value) {
         return new AlterConfigOp(new ConfigEntry(name, value), OpType.SET);
     }
@@ -151,6 +163,20 @@ class AdminTest {
                 Cluster.failure(admin.incrementalAlterConfigs(Map.of(resource(Cluster.name()), List.of(set("segment.bytes", "3000000")))).all()));
         assertTrue(admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC), new org.apache.kafka.clients.admin.ListConfigResourcesOptions())
                 .all().get().contains(resource(topic)));
+    }
+
+    @Test
+    void groupConfigs() throws Exception {
+        var group = new ConfigResource(ConfigResource.Type.GROUP, Cluster.name());
+        String session = "consumer.session.timeout.ms";
+        admin.incrementalAlterConfigs(Map.of(group, List.of(set(session, "50000")))).all().get();
+        awaitGroupConfig(group, session, "50000", ConfigSource.DYNAMIC_GROUP_CONFIG);
+        var options = new org.apache.kafka.clients.admin.ListConfigResourcesOptions();
+        assertTrue(admin.listConfigResources(Set.of(ConfigResource.Type.GROUP), options).all().get().contains(group));
+        assertInstanceOf(InvalidConfigurationException.class,
+                Cluster.failure(admin.incrementalAlterConfigs(Map.of(group, List.of(set(session, "1")))).all()));
+        admin.incrementalAlterConfigs(Map.of(group, List.of(new AlterConfigOp(new ConfigEntry(session, ""), OpType.DELETE)))).all().get();
+        awaitGroupConfig(group, session, "45000", ConfigSource.DEFAULT_CONFIG);
     }
 
     @Test

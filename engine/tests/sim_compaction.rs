@@ -10,6 +10,7 @@
 //! - NothingInvented: every record that is read was sent, and is there once.
 //! - EndHolds: the log ends where it ended.
 //! - DuplicatesGetTheFirstOffset, RetriesAreTaken: producers do not notice.
+//! - SoundIsNeverReported: a scrub that goes on all the while, in every other seed, finds nothing.
 //! - TimestampsAreFound: a search by timestamp gives the first record that is as new.
 //! - EverythingEnds: nothing waits for ever.
 //!
@@ -37,7 +38,7 @@ use ringlog_engine::log::read::ReadError;
 use ringlog_engine::record::Header;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine, bytes_of};
+use sim_support::{Boot, Dice, Machine, bytes_of, scrub_settings};
 
 const PARTITIONS: usize = 3;
 const KEYS: u64 = 12;
@@ -563,6 +564,7 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
                 }
             }
         }
+        boot.assert_nothing_rots();
         world.machine.disk.set_capacity(None);
         world.machine.disk.clear_injections();
         world.note_visible(&boot);

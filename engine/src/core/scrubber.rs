@@ -208,6 +208,18 @@ impl Core {
         self.scrub_passes.get()
     }
 
+    /// The files of the segments that a whole pass goes through to their end.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<PathBuf> {
+        let slots = self.slots.borrow();
+        let views = slots.values().map(|slot| (slot, slot.log.borrow().published().view.load_full()));
+        let sealed = views.flat_map(|(slot, view)| {
+            let is_sealed = |segment: &&Arc<Segment>| self.scrub_extent(slot, segment).is_ok_and(|extent| extent.is_sealed);
+            view.segments.iter().filter(is_sealed).map(|segment| segment.path.clone()).collect::<Vec<_>>()
+        });
+        sealed.collect()
+    }
+
     /// Goes through everything once.
     async fn scrub_all(&self, scrubber: &Scrubber) -> Pass {
         let mut slots: Vec<_> = self.slots.borrow().values().cloned().collect();

@@ -35,8 +35,8 @@ const STEPS_PER_SECOND: u64 = 4;
 const FIRST_DELAY: Duration = Duration::from_secs(30);
 /// Waits are in steps of this, so that a stop does not wait for them.
 const WAIT_STEP: Duration = Duration::from_millis(100);
-/// How long to wait where there is no memory for a block.
-const NO_MEMORY_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait where there is no memory, or no descriptor.
+const SHORTAGE_WAIT: Duration = Duration::from_secs(1);
 /// How many places are remembered, so that each is told once.
 const FINDINGS_MAX: usize = 1_000;
 
@@ -172,6 +172,11 @@ fn advice(finding: &Finding) -> &'static str {
     }
 }
 
+/// Whether it is the process or the machine that is short of something, which says nothing of the file.
+fn is_shortage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// What a pass has been through.
 #[derive(Default)]
 struct Pass {
@@ -222,15 +227,18 @@ impl Core {
 
     /// Goes through everything once.
     async fn scrub_all(&self, scrubber: &Scrubber) -> Pass {
-        let mut slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         if !scrubber.findings().is_empty() {
-            let views = slots.iter().map(|slot| slot.log.borrow().published().view.load_full());
-            let ids: HashSet<u64> = views.flat_map(|view| view.segments.iter().map(|s| s.id).collect::<Vec<_>>()).collect();
-            scrubber.forget(self.index, |segment| ids.contains(&segment));
+            let slots = self.slots.borrow();
+            let views = slots.values().map(|slot| slot.log.borrow().published().view.load_full());
+            let there: HashSet<u64> = views.flat_map(|view| view.segments.iter().map(|s| s.id).collect::<Vec<_>>()).collect();
+            scrubber.forget(self.index, |segment| there.contains(&segment));
         }
         let mut pass = Pass::default();
-        while !slots.is_empty() {
-            let slot = slots.swap_remove(self.random_below(slots.len()));
+        // A pass may take days: a partition that is deleted meanwhile is not kept for it.
+        let mut ids: Vec<_> = self.slots.borrow().keys().copied().collect();
+        while !ids.is_empty() {
+            let id = ids.swap_remove(self.random_below(ids.len()));
+            let Some(slot) = self.slot(id) else { continue };
             let segments = slot.log.borrow().published().view.load().segments.clone();
             let first = self.random_below(segments.len().max(1));
             for at in 0..segments.len() {
@@ -274,7 +282,13 @@ impl Core {
         if extent.is_sealed {
             for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
                 let path = segment.path.with_extension(&kind.suffix()[1..]);
-                match self.scrub_index(scrubber, slot, segment, &path).await {
+                let read = loop {
+                    match self.scrub_index(scrubber, slot, segment, &path).await {
+                        Err(Left::Failed(error)) if is_shortage(&error) => self.env.sleep(SHORTAGE_WAIT).await,
+                        read => break read,
+                    }
+                };
+                match read {
                     Ok(bytes) => {
                         pass.bytes += bytes.len() as u64;
                         checker = self
@@ -287,7 +301,7 @@ impl Core {
                             })
                             .await?;
                     }
-                    // The next start makes one that is missing.
+                    // Reads go without it.
                     Err(Left::Failed(error)) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(Left::Failed(error)) => {
                         scrubber.tell(self.finding(segment, FindingKind::Unreadable, &path, error.to_string()));
@@ -311,6 +325,10 @@ impl Core {
                 Ok(back) => checker = back,
                 Err((_, Left::Gone)) => return Err(Left::Gone),
                 Err((None, left)) => return Err(left),
+                Err((Some(back), Left::Failed(error))) if is_shortage(&error) => {
+                    self.env.sleep(SHORTAGE_WAIT).await;
+                    checker = back;
+                }
                 Err((Some(back), Left::Failed(error))) => {
                     self.scrub_extent(slot, segment)?;
                     let mut finding = self.finding(segment, FindingKind::Unreadable, &segment.path, error.to_string());
@@ -426,7 +444,7 @@ impl Core {
             match self.scratch.buffer_up_to(len) {
                 Ok(buffer) => break buffer,
                 Err(_) if self.stopping.get() => return Err(Left::Gone),
-                Err(_) => self.env.sleep(NO_MEMORY_WAIT).await,
+                Err(_) => self.env.sleep(SHORTAGE_WAIT).await,
             }
         };
         let len = len.min(buffer.len() / BLOCK_BYTES * BLOCK_BYTES);

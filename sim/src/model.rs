@@ -138,8 +138,8 @@ pub struct Model {
     pub topics: Vec<Topic>,
     /// Whether a disk failed, or was full, since the last start that was checked.
     pub is_dirty: bool,
-    /// Where batches rotted: the segment, and where in it they begin.
-    pub rot: BTreeSet<(PathBuf, u64)>,
+    /// What batches were that have rotted, by segment and where in it they begin.
+    pub rot: BTreeMap<(PathBuf, u64), Vec<u8>>,
     /// Whether reads may fail now.
     pub reads_fail: bool,
     /// Acknowledged batches, all lives.

@@ -198,7 +198,7 @@ impl Weather {
         self.disk.rot_at(&path, (at + inside) as u64, self.random.below(8) as u8);
         let mut model = self.life.model.borrow_mut();
         model.partition(topic, partition).damage.push((base, end));
-        model.rot.insert((path, at as u64));
+        model.rot.entry((path, at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
     }
 
     async fn some_segment(&mut self) -> Option<(PathBuf, usize, i32)> {

@@ -244,8 +244,7 @@ impl Core {
             for at in 0..segments.len() {
                 let segment = &segments[(first + at) % segments.len()];
                 match self.scrub_segment(scrubber, &slot, segment, &mut pass).await {
-                    Ok(()) => pass.segments += 1,
-                    Err(Left::Gone) => {}
+                    Ok(()) | Err(Left::Gone) => {}
                     Err(Left::Failed(error)) => {
                         let finding = self.finding(segment, FindingKind::Unreadable, &segment.path, error.to_string());
                         scrubber.tell(finding);
@@ -318,6 +317,7 @@ impl Core {
                 scrubber.tell(self.damaged(segment, damage));
             }
             if checker.is_done() {
+                pass.segments += 1;
                 return Ok(());
             }
             let position = checker.position();

@@ -129,13 +129,16 @@ impl World {
         sealed.collect()
     }
 
-    /// Lets a batch rot. Where it begins, and what it was.
-    fn rot(&mut self, path: &Path) -> (u64, Vec<u8>) {
+    /// Lets a batch rot. Where it begins, and what it was; `None` where the first one is no batch any more.
+    fn rot(&mut self, path: &Path) -> Option<(u64, Vec<u8>)> {
         let bytes = self.machine.disk.durable_bytes(path).unwrap();
         let mut places = Vec::new();
         for batch in batches(&bytes).map_while(Result::ok) {
             let at = batch.bytes().as_ptr() as usize - bytes.as_ptr() as usize;
             places.push((at, batch.bytes().len()));
+        }
+        if places.is_empty() {
+            return None;
         }
         let (start, len) = places[self.dice.below(places.len() as u64) as usize];
         // No CRC covers the base offset, nor the leader epoch.
@@ -147,7 +150,7 @@ impl World {
         };
         self.machine.say(&format!("{} rots at {}, in the batch at {start}", path.display(), start + inside));
         self.machine.disk.rot_at(path, (start + inside) as u64, self.dice.below(8) as u8);
-        (start as u64, bytes[start..start + len].to_vec())
+        Some((start as u64, bytes[start..start + len].to_vec()))
     }
 
     /// Until everything was gone through that there is now.
@@ -207,7 +210,7 @@ fn run(seed: u64, loud: bool) -> usize {
             let sealed = World::sealed(&boot);
             for _ in 0..world.dice.below(4).min(sealed.len() as u64) {
                 let path = &sealed[world.dice.below(sealed.len() as u64) as usize];
-                let (start, batch) = world.rot(path);
+                let Some((start, batch)) = world.rot(path) else { continue };
                 rotted.entry(path.clone()).or_default().entry(start).or_insert(batch);
             }
             if world.dice.below(4) == 0 && !sealed.is_empty() {

@@ -10,6 +10,7 @@
 //! - NothingInvented: every record that is read was sent, and is there once.
 //! - EndHolds: the log ends where it ended.
 //! - DuplicatesGetTheFirstOffset, RetriesAreTaken: producers do not notice.
+//! - SoundIsNeverReported: a scrub that goes on all the while, in every other seed, finds nothing.
 //! - TimestampsAreFound: a search by timestamp gives the first record that is as new.
 //! - EverythingEnds: nothing waits for ever.
 //!
@@ -27,6 +28,7 @@ use std::time::Duration;
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, BatchView, batches};
 use ringlog_engine::compression::Codec;
 use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
 use ringlog_engine::core::{Core, CoreSettings, NewPartition, recover};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{Faults, Injection, Operation};
@@ -36,7 +38,7 @@ use ringlog_engine::log::read::ReadError;
 use ringlog_engine::record::Header;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine, bytes_of};
+use sim_support::{Boot, Dice, Machine, bytes_of, scrub_settings};
 
 const PARTITIONS: usize = 3;
 const KEYS: u64 = 12;
@@ -103,6 +105,7 @@ struct World {
     dice: Dice,
     next_id: u64,
     settings: CleanerSettings,
+    scrub: ScrubSettings,
     ratio: f64,
     faults: bool,
 }
@@ -128,7 +131,7 @@ impl World {
         };
         let ratio = [0.0, 0.3, 0.5][dice.below(3) as usize];
         let models = (0..PARTITIONS).map(|_| Rc::default()).collect();
-        Self { machine: Machine::new(seed, loud), models, dice, next_id: 1, settings, ratio, faults }
+        Self { machine: Machine::new(seed, loud), models, dice, next_id: 1, settings, scrub: scrub_settings(seed), ratio, faults }
     }
 
     /// Partition 0 is durable, 1 is not, 2 is durable and loses old segments by size too.
@@ -157,6 +160,7 @@ impl World {
         let data = self.machine.data.clone();
         let configs: Vec<_> = (0..PARTITIONS).map(|index| self.config(index)).collect();
         let cleaner = Cleaner::new(self.settings.clone(), &data);
+        let scrubber = Scrubber::new(self.scrub.clone());
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
             let settings =
@@ -164,6 +168,7 @@ impl World {
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             core.start_cleaner(cleaner);
+            core.start_scrubber(scrubber.clone());
             let mut partitions = Vec::new();
             for (index, config) in configs.into_iter().enumerate() {
                 let known = found.partitions.iter().find(|partition| partition.id == id(index));
@@ -181,7 +186,7 @@ impl World {
             core.env.sleep(pause).await;
             core.begin().await.unwrap();
             recover::finish(&disk, &data, 1).await.unwrap();
-            Boot { core, partitions }
+            Boot { core, partitions, scrubber }
         };
         match until {
             Some(until) => self.machine.simulation.block_on_until(work, until),
@@ -559,6 +564,7 @@ fn run(seed: u64, faults: bool, loud: bool) -> usize {
                 }
             }
         }
+        boot.assert_nothing_rots();
         world.machine.disk.set_capacity(None);
         world.machine.disk.clear_injections();
         world.note_visible(&boot);

@@ -11,6 +11,7 @@
 //! - TimestampsAreFound: a search by timestamp gives the first record that is as new.
 //! - EverythingEnds: nothing waits for ever.
 //! - CrcIsCheckedAtRecovery: no damaged batch is taken for a sound one at start.
+//! - SoundIsNeverReported: a scrub that goes on all the while, in every other seed, finds nothing.
 //! - VisibleStays: what a consumer of a durable topic could see is still there after a crash.
 //!
 //! That they hold because the engine makes them hold was tried by breaking it. Seeds of `acknowledged_survives_crashes` that were
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
 use ringlog_engine::batch::{BatchHeader, BatchView, batches};
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
 use ringlog_engine::core::{Core, CoreSettings, NewPartition, recover};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{CrashOutcome, Faults, Injection, Operation};
@@ -46,7 +48,7 @@ use ringlog_engine::log::append::AppendError;
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine, PATIENCE, bytes_of};
+use sim_support::{Boot, Dice, Machine, PATIENCE, bytes_of, scrub_settings};
 
 const PARTITIONS: i32 = 4;
 
@@ -97,6 +99,7 @@ struct World {
     next_batch: u64,
     /// Whether the disk fails at times, beyond crashes.
     faults: bool,
+    scrub: ScrubSettings,
 }
 
 fn id(index: i32, generation: u8) -> PartitionId {
@@ -118,7 +121,8 @@ fn config(index: i32) -> Arc<LogConfig> {
 impl World {
     fn new(seed: u64, faults: bool, loud: bool) -> Self {
         let models = (0..PARTITIONS).map(|_| Rc::default()).collect();
-        Self { machine: Machine::new(seed, loud), models, dice: Dice(seed), next_batch: 1, faults }
+        let scrub = scrub_settings(seed);
+        Self { machine: Machine::new(seed, loud), models, dice: Dice(seed), next_batch: 1, faults, scrub }
     }
 
     fn id(&self, index: usize) -> PartitionId {
@@ -132,6 +136,7 @@ impl World {
         let data = self.machine.data.clone();
         let loud = self.machine.loud;
         let ids: Vec<_> = (0..PARTITIONS as usize).map(|index| self.id(index)).collect();
+        let scrubber = Scrubber::new(self.scrub.clone());
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
             // A topic whose deletion a crash interrupted.
@@ -153,6 +158,7 @@ impl World {
                 CoreSettings { data_directory: data.clone(), journal_bytes: 128 << 10, tail_bytes: 2 << 20, open_files_max: 8 };
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
+            core.start_scrubber(scrubber.clone());
             let mut partitions = Vec::new();
             for (index, &id) in (0..PARTITIONS).zip(&ids) {
                 let known = found.partitions.iter().find(|partition| partition.id == id);
@@ -169,7 +175,7 @@ impl World {
             }
             core.begin().await.unwrap();
             recover::finish(&disk, &data, 1).await.unwrap();
-            Boot { core, partitions }
+            Boot { core, partitions, scrubber }
         };
         match until {
             Some(until) => self.machine.simulation.block_on_until(work, until),
@@ -515,6 +521,7 @@ fn run(seed: u64, faults: bool, loud: bool) {
                 }
             }
         }
+        boot.assert_nothing_rots();
         world.machine.disk.set_capacity(None);
         world.machine.disk.clear_injections();
         if !cut_short {

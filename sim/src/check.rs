@@ -2,7 +2,10 @@
 //! of every partition. What the crash was allowed to take, the model forgets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use ringlog_engine::core::scrubber::FindingKind;
+use ringlog_engine::disk::sim::SimDisk;
 use ringlog_engine::env::random::Random;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse};
@@ -12,8 +15,38 @@ use ringlog_protocol::api::metadata::{MetadataRequest, MetadataResponse};
 use crate::client::admin::listed;
 use crate::client::consumer::{Fetched, Wanted, fetch};
 use crate::life::{Client, Life};
+use crate::machine::Running;
 use crate::model::{Existence, Model, Read, sequence_of};
 use crate::wire;
+
+/// ScrubTellsOnlyRot: whatever the scrub has found in this life has rotted.
+///
+/// # Panics
+/// It has not.
+pub fn scrub_tells_only_rot(running: &Running, model: &Model) {
+    for finding in running.scrubber.findings().iter().filter(|finding| finding.kind == FindingKind::Damaged) {
+        let has_rotted = model.rot.keys().any(|(path, _)| *path == finding.path);
+        assert!(has_rotted, "ScrubTellsOnlyRot: {finding:?}");
+    }
+}
+
+/// ScrubTellsRot: after a whole pass, what is rotten in sealed segments was told, there or before it in the same segment.
+///
+/// # Panics
+/// It was not.
+pub fn scrub_tells_rot(running: &Running, disk: &SimDisk, model: &Model) {
+    let findings = running.scrubber.findings();
+    let segments: BTreeSet<PathBuf> = running.cores.iter().flat_map(|core| core.sealed_segments()).collect();
+    for ((path, position), batch) in model.rot.iter().filter(|((path, _), _)| segments.contains(path)) {
+        let bytes = disk.durable_bytes(path).unwrap_or_default();
+        let now = bytes.get(*position as usize..*position as usize + batch.len()).unwrap_or_default();
+        // It may have been cut off since, and be there anew with another leader epoch, or the file may be another topic's.
+        let wrong = now.iter().zip(batch).skip(16).filter(|(now, before)| now != before).count();
+        let is_there = now.len() == batch.len() && (1..8).contains(&wrong);
+        let is_told = findings.iter().any(|finding| finding.path == *path && finding.position <= *position);
+        assert!(is_told || !is_there, "ScrubTellsRot: {} at {position}: {findings:?}", path.display());
+    }
+}
 
 /// How the lives since the last check ended, the worst of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
 use ringlog_engine::core::{Core, CoreHandle, CoreSettings, recover, run_mailbox};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::SimDisk;
@@ -45,6 +46,7 @@ pub struct Machine {
     pub disk: SimDisk,
     topic_ids: Arc<Mutex<Random>>,
     config: Arc<BrokerConfig>,
+    scrub: ScrubSettings,
 }
 
 /// A broker that runs.
@@ -57,6 +59,8 @@ pub struct Running {
     pub handlers: Vec<Rc<dyn Handler>>,
     /// Its disk, in this life.
     pub disk: Rc<dyn Disk>,
+    /// Looks for rot, in some seeds.
+    pub scrubber: Arc<Scrubber>,
     /// Ends retention.
     stop: StopSender,
 }
@@ -105,7 +109,7 @@ impl Machine {
             Err(error) => panic!("the options are valid: {error:?}"),
         };
         let topic_ids = Arc::new(Mutex::new(Random::new(seed ^ 0x70_91c5)));
-        Self { simulation, disk, topic_ids, config }
+        Self { simulation, disk, topic_ids, config, scrub: scrub_settings(seed) }
     }
 
     /// Brings a broker up: recovery, cores, boot. All of it is dropped where the machine crashes in the middle.
@@ -115,7 +119,13 @@ impl Machine {
     pub fn start(&self, setup: &Setup) -> impl Future<Output = Result<Running, StartError>> + 'static {
         let (env, disk) = (self.simulation.env(), self.disk.mount());
         let (setup, config, topic_ids) = (setup.clone(), self.config.clone(), self.topic_ids.clone());
-        start(env, disk, setup, config, topic_ids)
+        start(env, disk, setup, config, topic_ids, Scrubber::new(self.scrub.clone()))
+    }
+
+    /// Whether this seed's broker scrubs.
+    #[must_use]
+    pub fn scrubs(&self) -> bool {
+        self.scrub.enabled
     }
 
     /// The process ends, with or without the power; what the disk keeps is decided apart.
@@ -125,12 +135,23 @@ impl Machine {
     }
 }
 
+/// A scrub that never rests long, for every other seed.
+fn scrub_settings(seed: u64) -> ScrubSettings {
+    let mut random = Random::new(seed ^ 0x5c7b);
+    ScrubSettings {
+        enabled: random.chance(0.5),
+        bytes_per_second_max: [1 << 20, 20 << 20, u64::MAX][random.below(3) as usize],
+        interval: Duration::from_millis([5, 100, 2_000][random.below(3) as usize]),
+    }
+}
+
 async fn start(
     env: Rc<dyn Env>,
     disk: Rc<dyn Disk>,
     setup: Setup,
     config: Arc<BrokerConfig>,
     topic_ids: Arc<Mutex<Random>>,
+    scrubber: Arc<Scrubber>,
 ) -> Result<Running, StartError> {
     let data: Arc<Path> = Path::new(DATA).into();
     let recovered = recover::recover(&disk, &data).await.map_err(StartError::Recover)?;
@@ -146,6 +167,7 @@ async fn start(
         let core = Core::new(index, settings.clone(), disk.clone(), env.clone(), Box::new(|_, _, _| false)).await;
         let core = core.map_err(StartError::Core)?;
         core.start();
+        core.start_scrubber(scrubber.clone());
         env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
         cores.push(core);
     }
@@ -169,7 +191,7 @@ async fn start(
         env.spawn(Box::pin(serve::retain(core.clone(), broker.reserve.clone(), interval, stopped.clone())));
         handlers.push(Api::new(BrokerCore::new(broker.clone(), core.clone())));
     }
-    Ok(Running { broker, cores, handlers, disk, stop })
+    Ok(Running { broker, cores, handlers, disk, scrubber, stop })
 }
 
 impl Running {

@@ -18,9 +18,11 @@
 //! - **HighWatermarkNeverRetreats**, **LogStartNeverRetreats**, **LogStartMovesWhenAsked**.
 //! - **TopicStays**, **TopicStaysDeleted**, **PartitionsStay**, **ConfigStays**: what was answered is so from then on.
 //! - **DamageIsNotServed**, **DamageIsTold**: rot is answered with an error, and only rot is.
+//! - **ScrubTellsRot**, **ScrubTellsOnlyRot**: a whole pass of the scrub tells the rot of sealed segments, and nothing that is sound.
 //! - **BrokerStarts**, **EverythingEnds**.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ringlog_engine::batch::{BatchHeader, BatchView};
@@ -136,6 +138,8 @@ pub struct Model {
     pub topics: Vec<Topic>,
     /// Whether a disk failed, or was full, since the last start that was checked.
     pub is_dirty: bool,
+    /// What batches were that have rotted, by segment and where in it they begin.
+    pub rot: BTreeMap<(PathBuf, u64), Vec<u8>>,
     /// Whether reads may fail now.
     pub reads_fail: bool,
     /// Acknowledged batches, all lives.

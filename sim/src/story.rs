@@ -238,6 +238,7 @@ impl Story {
         let for_ms = 1 + self.random.below(for_ms_max);
         let until = self.machine.simulation.now() + Duration::from_millis(for_ms);
         let _ = self.machine.simulation.block_on_until(crash, until);
+        check::scrub_tells_only_rot(running, &self.model.borrow());
         life
     }
 
@@ -343,7 +344,23 @@ impl Story {
         self.end = End::Stopped;
         let running = self.boot();
         self.check(&running);
+        if self.machine.scrubs() {
+            self.scrub(&running);
+        }
         self.machine.crash(Some(running));
+    }
+
+    /// Waits until everything was scrubbed, and looks at what was found.
+    fn scrub(&self, running: &Running) {
+        let from: Vec<_> = running.cores.iter().map(|core| core.scrub_passes()).collect();
+        let until = self.machine.simulation.now() + PATIENCE;
+        // A pass that has begun already may have been there too early.
+        while running.cores.iter().zip(&from).any(|(core, from)| core.scrub_passes() < from + 2) {
+            assert!(self.machine.simulation.now() < until, "EverythingEnds: a scrub takes more than {PATIENCE:?}");
+            self.machine.simulation.run_for(Duration::from_millis(100));
+        }
+        check::scrub_tells_only_rot(running, &self.model.borrow());
+        check::scrub_tells_rot(running, &self.machine.disk, &self.model.borrow());
     }
 }
 

@@ -196,7 +196,9 @@ impl Weather {
         };
         self.life.say(|| format!("{} rots at {}, in the batch at offset {base}", path.display(), at + inside));
         self.disk.rot_at(&path, (at + inside) as u64, self.random.below(8) as u8);
-        self.life.model.borrow_mut().partition(topic, partition).damage.push((base, end));
+        let mut model = self.life.model.borrow_mut();
+        model.partition(topic, partition).damage.push((base, end));
+        model.rot.entry((path, at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
     }
 
     async fn some_segment(&mut self) -> Option<(PathBuf, usize, i32)> {

@@ -3,7 +3,7 @@
 //!
 //! - [`rounds`]: the journal's rounds, and what follows when they are written and synced.
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
-//! - [`cleaner`]: which log is compacted next.
+//! - [`cleaner`]: which log is compacted next. [`scrubber`]: looks for what has rotted.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
@@ -14,6 +14,7 @@ mod reclaim;
 pub mod recover;
 mod rounds;
 pub mod runtime;
+pub mod scrubber;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -193,6 +194,10 @@ pub struct Core {
     cleaner: OnceCell<Arc<cleaner::Cleaner>>,
     /// Held while a log is cleaned.
     cleaning_lock: tokio::sync::Mutex<()>,
+    /// Held while a step of the scrub reads and judges.
+    scrub_lock: tokio::sync::Mutex<()>,
+    /// How often all partitions were gone through since the start.
+    scrub_passes: Cell<u64>,
     /// Whether all partitions of the last run are here: until then the last run's checkpoint is the one that counts.
     begun: Cell<bool>,
     /// Partitions of the last run that are other cores' now: while not all cores have begun, this one's checkpoint takes the place
@@ -253,6 +258,8 @@ impl Core {
             checkpoint_lock: tokio::sync::Mutex::new(()),
             cleaner: OnceCell::new(),
             cleaning_lock: tokio::sync::Mutex::new(()),
+            scrub_lock: tokio::sync::Mutex::new(()),
+            scrub_passes: Cell::new(0),
             begun: Cell::new(false),
             carried: RefCell::default(),
             journal_lost: RefCell::default(),

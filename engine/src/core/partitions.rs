@@ -239,6 +239,8 @@ impl Core {
         self.retry_waiting();
         // A cleaning ends at its next step, and none begins.
         drop(self.cleaning_lock.lock().await);
+        // So does a scrub.
+        drop(self.scrub_lock.lock().await);
         self.rounds_drained().await;
         // Retention that is at work ends first, and none begins.
         let _starts = self.log_start_lock.lock().await;

@@ -100,7 +100,7 @@ fn background() -> Option<&'static mpsc::Sender<Job>> {
         match thread::Builder::new().name("background".to_owned()).spawn(run) {
             Ok(_) => Some(sender),
             Err(error) => {
-                tracing::error!(%error, "the background thread could not be started: logs are not compacted");
+                tracing::error!(%error, "the background thread could not be started: logs are neither compacted nor scrubbed");
                 None
             }
         }

@@ -30,6 +30,7 @@ pub mod published;
 pub mod read;
 pub mod retention;
 pub mod scan;
+pub(crate) mod scrub;
 pub(crate) mod side_files;
 pub(crate) mod tail;
 

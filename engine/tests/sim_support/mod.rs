@@ -4,10 +4,12 @@
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::batch::BatchHeader;
+use ringlog_engine::core::scrubber::{FindingKind, ScrubSettings, Scrubber};
 use ringlog_engine::core::{Append, Core, Partition, recover};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{CrashOutcome, SimDisk};
@@ -116,9 +118,27 @@ impl Machine {
 pub(crate) struct Boot {
     pub(crate) core: Rc<Core>,
     pub(crate) partitions: Vec<Partition>,
+    pub(crate) scrubber: Arc<Scrubber>,
+}
+
+/// A scrub that never rests, for every other seed: at any rate.
+pub(crate) fn scrub_settings(seed: u64) -> ScrubSettings {
+    let mut dice = Dice(seed ^ 0x5c7b);
+    ScrubSettings {
+        enabled: dice.below(2) == 0,
+        bytes_per_second_max: [64 << 10, 10 << 20, u64::MAX][dice.below(3) as usize],
+        interval: Duration::from_millis([1, 50, 1_000][dice.below(3) as usize]),
+    }
 }
 
 impl Boot {
+    /// SoundIsNeverReported: nothing has rotted here, and the scrub finds nothing.
+    pub(crate) fn assert_nothing_rots(&self) {
+        let mut findings = self.scrubber.findings();
+        findings.retain(|finding| finding.kind == FindingKind::Damaged);
+        assert!(findings.is_empty(), "SoundIsNeverReported: {findings:?}");
+    }
+
     pub(crate) fn send(&self, index: usize, batch: &[u8]) -> oneshot::Receiver<Result<Appended, AppendError>> {
         let header = BatchHeader::parse(batch).unwrap();
         let (reply, answer) = oneshot::channel();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::recover::{self, Recovered};
 use ringlog_engine::core::runtime::{self, RuntimeError};
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
 use ringlog_engine::core::{ClosedPartition, Core, CoreHandle, CoreSettings};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::ring::{RingDisk, RingError, Runtime};
@@ -89,6 +90,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
     let recovered = recover(&path)?;
     let settings = settings(&config, &path, cores);
     let cleaner = Cleaner::new(cleaner_settings(&config.options), &path);
+    let scrubber = Scrubber::new(scrub_settings(&config.options));
     let (dealer, incoming) = Dealer::new(cores, connection_limits(&config));
     let (end, ended) = watch::channel(false);
     let main = Main {
@@ -115,6 +117,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
         || Box::new(net::sendfile::is_cached),
         move |core, handles| {
             core.start_cleaner(cleaner.clone());
+            core.start_scrubber(scrubber.clone());
             let (main, mut ended) = (main.clone(), ended.clone());
             Box::pin(async move {
                 if core.index > 0 {
@@ -171,6 +174,14 @@ fn cleaner_settings(options: &BrokerOptions) -> CleanerSettings {
         load_factor: options.log_cleaner_io_buffer_load_factor,
         step_bytes: size(options.log_cleaner_io_buffer_size.into()),
         bytes_per_second_max: options.log_cleaner_io_max_bytes_per_second,
+    }
+}
+
+fn scrub_settings(options: &BrokerOptions) -> ScrubSettings {
+    ScrubSettings {
+        enabled: options.ringlog_scrub_enable,
+        bytes_per_second_max: options.ringlog_scrub_io_max_bytes_per_second.unsigned_abs(),
+        interval: Duration::from_millis(options.ringlog_scrub_interval_ms.unsigned_abs()),
     }
 }
 

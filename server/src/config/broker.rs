@@ -336,6 +336,17 @@ options! {
     /// The bytes of memory for records that are not in their segments yet, over all cores; 0: worked out from the machine's.
     ringlog_memory_bytes: i64 = "ringlog.memory.bytes", default Some("0"), valid Check(memory);
 
+    /// Whether the broker looks in the background for what has rotted on the disk: every batch and index of every segment. What it
+    /// finds is logged.
+    ringlog_scrub_enable: bool = "ringlog.scrub.enable", default Some("true"), valid Any;
+
+    /// Milliseconds from the beginning of one search for rot through all segments to that of the next; a search that takes longer is
+    /// followed by the next at once. The first begins 30 seconds after the start, or after this time if that is shorter.
+    ringlog_scrub_interval_ms: i64 = "ringlog.scrub.interval.ms", default Some("604800000"), valid AtLeast(1000);
+
+    /// How many bytes a second the search for rot reads, over all cores. A read counts as 64 KiB at the least.
+    ringlog_scrub_io_max_bytes_per_second: i64 = "ringlog.scrub.io.max.bytes.per.second", default Some("4194304"), valid AtLeast(65536);
+
     /// How many connections the kernel holds before the broker accepts them, per listener.
     socket_listen_backlog_size: i32 = "socket.listen.backlog.size", default Some("50"), valid AtLeast(1);
 

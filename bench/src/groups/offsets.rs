@@ -28,6 +28,9 @@ pub(super) const SHAPES: [(usize, usize); 2] = [(16, 1), (32, 16)];
 
 /// Between two questions whether a broker is there, or has loaded.
 const POLL: Duration = Duration::from_millis(1);
+/// Between two commits that a coordinator does not take yet, and how long it may not.
+const COMMIT_PAUSE: Duration = Duration::from_millis(20);
+const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a broker may take to come back and to load.
 const LOAD_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -113,6 +116,28 @@ fn fetched(decoder: &mut Decoder<'_>, version: i16) -> Result<(ErrorCode, u64), 
     Ok((code, partitions.iter().filter(|(_, offset)| *offset >= 0).count() as u64))
 }
 
+/// Commits; a coordinator that was just made may not know yet that it is one.
+///
+/// # Errors
+/// The broker fails, or says no for too long; or the user stops.
+async fn commit_patiently(
+    connection: &mut Connection,
+    group: &str,
+    request: &OffsetCommitRequest<'_>,
+) -> Result<(), ClientError> {
+    let started = Instant::now();
+    loop {
+        let code = connection.call(request, committed).await?;
+        if stop::requested() {
+            return Err(stopped());
+        }
+        if !code.is_retriable() || started.elapsed() > COMMIT_PATIENCE {
+            return check_group(ApiKey::OffsetCommit, group, code, None);
+        }
+        tokio::time::sleep(COMMIT_PAUSE).await;
+    }
+}
+
 /// Commits or fetches as fast as it goes, over so many connections with so many requests under way each.
 ///
 /// # Errors
@@ -128,10 +153,7 @@ pub(super) fn rate(scene: &mut Scene<'_>, call: OffsetCall, connections: usize, 
         for group in &groups {
             let address = scene.coordinator(group).await?.address;
             let mut connection = Connection::open(address, plan.timeout).await?;
-            if call == OffsetCall::Fetch {
-                let code = connection.call(&of.commit(group, 0..1, 1), committed).await?;
-                check_group(ApiKey::OffsetCommit, group, code, None)?;
-            }
+            commit_patiently(&mut connection, group, &of.commit(group, 0..1, 1)).await?;
             lanes.push((address, group.as_str()));
         }
         Ok::<_, ClientError>(lanes)
@@ -266,8 +288,7 @@ pub(super) fn store(scene: &mut Scene<'_>) -> Result<OffsetsStored, Error> {
                 return Err(stopped());
             }
             let connection = to_coordinator(&mut connections, scene.connect_any().await?, group, plan).await?;
-            let code = connection.call(&of.commit(group, 0..*partitions, 1), committed).await?;
-            check_group(ApiKey::OffsetCommit, group, code, None)?;
+            commit_patiently(connection, group, &of.commit(group, 0..*partitions, 1)).await?;
         }
         Ok(())
     });

@@ -126,9 +126,6 @@ fn nonsense_and_nobody_are_told() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     run(nobody, "--only leave").failed(1, "no broker at");
     run(nobody, "--pid 4294967295").failed(2, "--pid");
-    let broker = Broker::start(&[]);
-    run(broker.address, "--only heartbeats --heartbeat-members 3 --members 2 --partitions 2")
-        .failed(1, "cannot share 2 partitions");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     run(listener.local_addr().unwrap(), "--only commits --timeout 300ms").failed(1, "says nothing");
 }
@@ -162,9 +159,7 @@ impl Real {
         let settings = [
             "group.initial.rebalance.delay.ms=0",
             "group.min.session.timeout.ms=100",
-            "group.consumer.min.heartbeat.interval.ms=100",
             "group.consumer.heartbeat.interval.ms=200",
-            "group.consumer.min.session.timeout.ms=1000",
             "group.consumer.session.timeout.ms=2000",
         ];
         let child = Command::new(binary)

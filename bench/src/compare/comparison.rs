@@ -257,7 +257,7 @@ impl Comparison<'_> {
         let called = self.generator.call::<Groups>(&self.guard, instance, &arguments, &self.out.join(raw))?;
         let Called { command_line, stored, measured: mut groups } = called;
         if action == GroupsAction::Restart {
-            groups.loaded = Some(restart::measure(instance, &command_line[1..])?);
+            groups.loaded = Some(restart::measure(instance, &arguments)?);
         }
         let raw = stored.strip_prefix(&self.out).unwrap_or(&stored).display().to_string();
         Ok(StepRun { name: step.name.clone(), command_line, raw: Some(raw), outcome: StepOutcome::Groups(Box::new(groups)) })

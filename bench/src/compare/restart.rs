@@ -3,27 +3,22 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
-
 use super::instance::Instance;
-use crate::cli::{Cli, Command};
 use crate::error::Error;
 use crate::groups::offsets::served_at;
+use crate::groups::plan_of;
 use crate::results::OffsetsLoaded;
 
 /// Between two attempts to get an answer.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Stops the broker, starts it again, and asks for all that was stored. `stored_by` is how `groups` was called to store it.
+/// Stops the broker, starts it again, and asks for all that was stored. `stored_by` are the arguments of the `groups` that
+/// stored it.
 ///
 /// # Errors
 /// The broker fails or has lost offsets, or the user stops.
 pub(super) fn measure(instance: &mut Instance<'_>, stored_by: &[String]) -> Result<OffsetsLoaded, Error> {
-    let command_line = std::iter::once("ringlog-bench").chain(stored_by.iter().map(String::as_str));
-    let plan = match Cli::try_parse_from(command_line).map(|cli| cli.command) {
-        Ok(Command::Groups(command)) => command.plan()?,
-        _ => return Err(Error::Usage(format!("{} is no call of groups", stored_by.join(" ")))),
-    };
+    let plan = plan_of(stored_by)?;
     instance.stop()?;
     let start = Instant::now();
     instance.launch()?;

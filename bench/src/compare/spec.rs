@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::broker::{Broker, in_one_line};
 use crate::error::Error;
-use crate::units;
+use crate::{groups, units};
 
 /// The specs that come with the binary: name and text.
 pub(super) const READY_MADE: [(&str, &str); 7] = [
@@ -320,6 +320,10 @@ impl Spec {
         }
         self.broker.iter().try_for_each(Broker::check)?;
         check_brokers(&self.brokers)?;
+        let takes_part = |name: &String| self.brokers.contains(name);
+        if let Some(name) = self.setting.keys().find(|name| !takes_part(name)) {
+            return Err(format!("setting: there is no broker {name:?} in it"));
+        }
         let mut names = BTreeSet::new();
         for workload in &self.workload {
             if !names.insert(&workload.name) {
@@ -559,6 +563,7 @@ pub(super) fn groups_arguments(step: &Step, action: GroupsAction) -> Result<Vec<
     if action == GroupsAction::Restart {
         arguments.push("--only=store".to_owned());
     }
+    groups::plan_of(&arguments).map_err(|error| error.to_string())?;
     Ok(arguments)
 }
 
@@ -658,11 +663,7 @@ mod tests {
                 assert_eq!(verify.is_some(), !["start-stop", "groups"].contains(&name));
                 for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
                     if let Some(action) = step.groups {
-                        let mut line = vec!["ringlog-bench".to_owned(), "groups".to_owned()];
-                        line.extend(groups_arguments(step, action).unwrap());
-                        let cli = crate::cli::Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{name}: {error}"));
-                        let crate::cli::Command::Groups(command) = cli.command else { panic!("{line:?}") };
-                        command.plan().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
+                        groups_arguments(step, action).unwrap_or_else(|error| panic!("{name}: {error}"));
                         continue;
                     }
                     let (action, options) = match &step.start_stop {
@@ -724,6 +725,7 @@ mod tests {
         assert!(refusal(&format!("rouds = 1\n{LEAST}")).contains("unknown field `rouds`"));
         assert!(refusal(&format!("brokers = []\n{LEAST}")).contains("at least one"));
         assert!(refusal(&format!("brokers = ['a', 'a']\n{LEAST}")).contains("none twice"));
+        assert!(refusal(&format!("{LEAST}[setting.rabbit]\na = 'b'\n")).contains("no broker \"rabbit\""));
         assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("one of load, start_stop and groups"));
         assert!(refusal(&LEAST.replace("'produce'", "'juggle'")).contains("unknown variant"));
         assert!(refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("bytes: \"many\" is not a number"));
@@ -736,6 +738,8 @@ mod tests {
         assert!(groups("'sing'").contains("unknown variant"));
         assert!(groups("'measure'\noptions = { acks = 1 }").contains("\"acks\" is no option of groups"));
         assert!(groups("'measure'\noptions = { only = 'leave,store' }").contains("groups = \"restart\""));
+        assert!(groups("'measure'\noptions = { members = 'few' }").contains("--members"));
+        assert!(groups("'measure'\noptions = { members = 5, partitions = 4 }").contains("cannot share 4 partitions"));
         assert!(groups("'restart'\noptions = { only = 'leave' }").contains("a restart stores"));
         assert!(groups("'measure'\nload = 'produce'").contains("one of load, start_stop and groups"));
         assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));

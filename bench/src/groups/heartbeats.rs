@@ -7,6 +7,7 @@ use ringlog_protocol::ApiKey;
 
 use super::board::Board;
 use super::member::{Member, settle_all};
+use super::options::GROUP_MEMBERS;
 use super::scene::Scene;
 use super::{check_group, stopped};
 use crate::error::Error;
@@ -16,8 +17,6 @@ use crate::process::Reading;
 use crate::results::{GroupProtocol, Heartbeats};
 use crate::stop;
 
-/// Members of one group.
-const GROUP_MEMBERS: usize = 100;
 /// How often members ask while thousands of them settle.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long that may take.
@@ -42,9 +41,6 @@ pub(super) fn measure(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Result<
     }
     let sizes: Vec<usize> = (0..count).step_by(GROUP_MEMBERS).map(|first| GROUP_MEMBERS.min(count - first)).collect();
     let groups: Vec<String> = (0..sizes.len()).map(|at| scene.group(protocol, &format!("heartbeats-{at}"))).collect();
-    if let Some(most) = sizes.iter().max().filter(|most| **most > plan.partitions as usize) {
-        return Err(Error::Usage(format!("{most} members of a group cannot share {} partitions", plan.partitions)));
-    }
     let heartbeats = scene.runtime.block_on(async {
         let mut members = Vec::new();
         for (group, size) in groups.iter().zip(&sizes) {

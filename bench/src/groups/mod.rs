@@ -17,7 +17,9 @@ mod table;
 
 use std::time::Instant;
 
-use crate::cli::Shared;
+use clap::Parser;
+
+use crate::cli::{Cli, Command, Shared};
 use crate::error::Error;
 use crate::load::client::ClientError;
 use crate::load::raise_file_limit;
@@ -32,6 +34,22 @@ pub(crate) use options::{Part, Plan};
 pub use table::{print, tables};
 
 use scene::Scene;
+
+/// What a call of `groups` with these arguments comes to, for `compare`.
+///
+/// # Errors
+/// They make no sense.
+pub(crate) fn plan_of(arguments: &[String]) -> Result<Plan, Error> {
+    let command_line = ["ringlog-bench", "groups"].into_iter().chain(arguments.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(command_line).map_err(|error| {
+        let text = error.to_string();
+        Error::Usage(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    })?;
+    match cli.command {
+        Command::Groups(command) => command.plan(),
+        _ => Err(Error::Usage("it is no call of groups".to_owned())),
+    }
+}
 
 /// Checks the arguments.
 ///

@@ -13,6 +13,9 @@ use crate::units;
 /// Where nothing else is said: nobody but us has a topic of this name.
 pub(super) const TOPIC: &str = "ringlog-bench-groups";
 
+/// Members of a group of idle ones.
+pub(super) const GROUP_MEMBERS: usize = 100;
+
 /// The arguments of `groups`.
 #[derive(Clone, Debug, Args)]
 pub struct GroupsCommand {
@@ -166,6 +169,11 @@ impl GroupsCommand {
                 "{members} members cannot share {partitions} partitions: some would never get one"
             )));
         }
+        let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only.clone() };
+        let idle = self.heartbeat_members.min(GROUP_MEMBERS as u64);
+        if parts.contains(&Part::Heartbeats) && idle > u64::from(partitions) {
+            return Err(Error::Usage(format!("groups of {idle} idle members cannot share {partitions} partitions")));
+        }
         for (name, duration) in
             [("beat", self.beat), ("session", self.session), ("duration", self.duration), ("timeout", self.timeout)]
         {
@@ -180,7 +188,7 @@ impl GroupsCommand {
             addresses: resolve(&self.bootstrap, self.allow_remote)?,
             allow_remote: self.allow_remote,
             pid: self.pid,
-            parts: if self.only.is_empty() { Part::ALL.to_vec() } else { self.only.clone() },
+            parts,
             protocols: match self.protocol {
                 Protocols::Classic => vec![GroupProtocol::Classic],
                 Protocols::Consumer => vec![GroupProtocol::Consumer],
@@ -248,6 +256,7 @@ mod tests {
         for (line, words) in [
             ("--members 0", "--members: more than 0"),
             ("--members 5 --partitions 4", "cannot share 4 partitions"),
+            ("--members 2 --partitions 99", "groups of 100 idle members"),
             ("--partitions 1M", "at most 100000"),
             ("--rounds 0", "--rounds"),
             ("--beat 0s", "--beat"),
@@ -260,6 +269,6 @@ mod tests {
             let error = plan(line).unwrap_err();
             assert!(error.to_string().contains(words) && error.exit_status() == 2, "{line}: {error}");
         }
-        assert!(plan("--bootstrap 192.0.2.1:9092 --allow-remote --only leave,load").is_ok());
+        assert!(plan("--bootstrap 192.0.2.1:9092 --allow-remote --only leave,load --members 2 --partitions 2").is_ok());
     }
 }

@@ -23,7 +23,7 @@ use crate::results::GroupProtocol;
 use crate::stop;
 
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 /// How long a coordinator may take to be there, and a group to be empty.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that are opened at once: Kafka's `socket.listen.backlog.size` is 50.

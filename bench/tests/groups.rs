@@ -187,7 +187,7 @@ impl Drop for Real {
 }
 
 const SMALL: &str =
-    "--partitions 20 --members 7 --rounds 2 --heartbeat-members 30 --duration 1s --warm-up 200ms --session 2s --offsets 50";
+    "--partitions 40 --members 7 --rounds 2 --heartbeat-members 30 --duration 1s --warm-up 200ms --session 2s --offsets 50";
 
 /// Whether `ringlog group list` and `ringlog topic list` name nothing of ours.
 fn assert_nothing_is_left(binary: &Path, address: &str) {

@@ -223,7 +223,7 @@ fn the_real_broker_is_measured_in_every_way() {
     assert_nothing_is_left(&binary, &broker.address);
     // What is stored is there after a restart, and goes once it was loaded.
     let stored = run(&broker.address, &format!("{SMALL} --only store")).ok().stored.unwrap();
-    assert_eq!((stored.offsets, stored.groups), (50, 3));
+    assert_eq!((stored.offsets, stored.groups), (50, 2));
     drop(broker);
     let broker = Real::start(&binary, data.path());
     assert_eq!(run(&broker.address, &format!("{SMALL} --only load")).ok().loaded.unwrap().offsets, 50);

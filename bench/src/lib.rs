@@ -9,6 +9,7 @@ pub mod compare;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod groups;
 pub mod load;
 pub mod machine;
 pub mod process;

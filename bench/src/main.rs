@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{compare, disk, engine, load, report, stop, store};
+use ringlog_bench::{compare, disk, engine, groups, load, report, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -45,6 +45,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Disk(settings) => disk::check(settings)?,
         Command::Engine(settings) => engine::check(settings)?,
         Command::Load(args) => load::check(args)?,
+        Command::Groups(command) => groups::check(command)?,
         Command::Compare(command) => compare::check(command)?,
         Command::Machine | Command::Report(_) | Command::Guard => {}
     }
@@ -54,6 +55,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
         Command::Engine(settings) => engine::run(settings, &cli.shared)?,
         Command::Load(args) => Outcome::Load(Box::new(load::run(args, &cli.shared, started_ms)?)),
+        Command::Groups(command) => Outcome::Groups(Box::new(groups::run(command, &cli.shared)?)),
         Command::Compare(command) => Outcome::Compare(Box::new(compare::run(command, &cli.shared)?)),
     };
     let run = Run {
@@ -94,6 +96,7 @@ fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
         Outcome::Disk(grid) => disk::print(grid),
         Outcome::Engine(measured) => engine::print(measured),
         Outcome::Load(load) => load::print(load),
+        Outcome::Groups(measured) => groups::print(measured),
         Outcome::Compare(compare) => print!("{}", compare::table::render(compare)),
         Outcome::Machine => {}
     }

@@ -64,6 +64,7 @@ fn command_name(outcome: &Outcome) -> &'static str {
         Outcome::Disk(_) => "disk",
         Outcome::Engine(_) => "engine",
         Outcome::Load(_) => "load",
+        Outcome::Groups(_) => "groups",
         Outcome::Compare(_) => "compare",
     }
 }

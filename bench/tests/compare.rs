@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use ringlog_bench::results::{Compare, Latency, Load, Outcome, ProcessUse, Run, Side, StepOutcome, Verified};
+use ringlog_bench::results::{Compare, Groups, Latency, Load, Outcome, ProcessUse, Rebalance, Run, Side, StepOutcome, Verified};
 use ringlog_bench::store;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -203,6 +203,54 @@ fn starts_and_stops_are_measured_without_a_generator() {
     let topics: Vec<_> = scene.calls().iter().map(|call| call.contains("--topic=before-kill")).collect();
     assert_eq!(topics, [false, true]);
     scene.assert_nothing_is_left();
+}
+
+#[test]
+fn groups_are_measured_by_the_generator_in_turns() {
+    let scene = Scene::new();
+    let brokers = [scene.broker("a", "sound", ""), scene.broker("b", "sound", "")];
+    let spec = "name = 'x'\nrounds = 2\nbrokers = ['a', 'b']\n[[workload]]\nname = 'w'\noptions = { acks = 'all' }\n\
+        step = [{ name = 's', groups = 'measure', options = { only = 'rebalance', members = 3 } }]\n";
+    let output = scene.run(&scene.spec(spec), &brokers);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (_, compare) = scene.stored().unwrap();
+    let figure = compare.workloads[0].figures.iter().find(|figure| figure.metric == "classic_rebalance_ms").unwrap();
+    // The fake's figures are the numbers of its calls, A B B A.
+    assert_eq!((figure.brokers[0].min, figure.brokers[0].max, figure.brokers[1].median), (1.0, 4.0, 2.5));
+    let step = &compare.workloads[0].runs[0].steps[0];
+    assert!(scene.out().join(step.raw.as_ref().unwrap()).is_file());
+    let calls = scene.calls();
+    assert_eq!(calls.len(), 4, "nothing is verified: {calls:?}");
+    for call in calls {
+        assert!(
+            call.starts_with("groups --bootstrap=127.0.0.1:") && call.contains(" --members=3 --only=rebalance --pid="),
+            "{call}"
+        );
+        assert!(!call.contains("--acks"), "{call}");
+    }
+    scene.assert_nothing_is_left();
+}
+
+/// The fake comes back and has no API at all.
+#[test]
+fn a_broker_that_does_not_serve_offsets_after_its_restart_is_told() {
+    let scene = Scene::new();
+    let spec = "name = 'x'\nrounds = 1\nbrokers = ['a']\n[[workload]]\nname = 'w'\n\
+        step = [{ name = 's', groups = 'restart', options = { offsets = 10 } }]\n";
+    let output = scene.run(&scene.spec(spec), &[scene.broker("a", "sound", "")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the broker has no FindCoordinator"), "{}", text(&output.stderr));
+    assert!(scene.calls()[0].contains(" --offsets=10 --only=store --pid="), "{:?}", scene.calls());
+    scene.assert_nothing_is_left();
+}
+
+#[test]
+fn settings_of_a_spec_reach_its_brokers() {
+    let scene = Scene::new();
+    let spec = SPEC.to_owned() + "[setting.a]\n'some.thing' = '1'\n";
+    let output = scene.run(&scene.spec(&spec), &[scene.broker("a", "sound", ""), scene.broker("b", "sound", "")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("has no [setting]"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -470,6 +518,11 @@ fn fake_generator() {
     let lost = u64::from(is_at("FAKE_LOSES_AT"));
     let verify = Some(Verified { acknowledged: 1, received: 1 - lost, lost, ..Verified::default() });
     let load = Load { produce: Some(side), broker: Some(ProcessUse::default()), verify, ..Load::default() };
+    let rebalances = vec![Rebalance { median_ms: number as f64, ..Rebalance::default() }];
+    let outcome = match words[0] {
+        "groups" => Outcome::Groups(Box::new(Groups { rebalances, ..Groups::default() })),
+        _ => Outcome::Load(Box::new(load)),
+    };
     let run = Run {
         format: ringlog_bench::results::FORMAT,
         version: "0".to_owned(),
@@ -478,7 +531,7 @@ fn fake_generator() {
         elapsed_s: 1.0,
         interrupted: false,
         machine: ringlog_bench::machine::Machine::default(),
-        outcome: Outcome::Load(Box::new(load)),
+        outcome,
     };
     store::save(&out, &run).unwrap();
     if lost > 0 {

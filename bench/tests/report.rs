@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{
-    Compare, ComparedBroker, ComparedRun, ComparedWorkload, FORMAT, Figure, Latency, Load, Outcome, ProcessUse, PublishedFigure,
-    Ratio, Run, Second, Side, Spread, StepOutcome, StepRun, Verified,
+    Compare, ComparedBroker, ComparedRun, ComparedWorkload, FORMAT, Figure, Groups, Latency, Load, Outcome, ProcessUse,
+    PublishedFigure, Ratio, Rebalance, Run, Second, Side, Spread, StepOutcome, StepRun, Verified,
 };
 use ringlog_bench::store;
 
@@ -139,6 +139,20 @@ fn save(directory: &Path, started_ms: u64, outcome: Outcome) -> PathBuf {
 /// Every address that a page leads to.
 fn links(page: &str) -> Vec<String> {
     page.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn groups_are_tables_of_the_page_and_of_markdown() {
+    let directory = results();
+    let rebalance = Rebalance { members: 100, partitions: 1000, median_ms: 8.86, times_ms: vec![8.86], ..Rebalance::default() };
+    let groups = Groups { rebalances: vec![rebalance], notes: vec![EVIL.to_owned()], ..Groups::default() };
+    save(directory.path(), 1_000, Outcome::Groups(Box::new(groups)));
+    let output = report(&[directory.path()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    assert!(page.contains("8.86 ms") && page.contains("the last member") && !page.contains("<script>alert"), "{page}");
+    let output = report(&[directory.path(), Path::new("--markdown")]);
+    assert!(text(&output.stdout).contains("| classic | 100 | 1,000 | 8.86 ms |"), "{}", text(&output.stdout));
 }
 
 #[test]

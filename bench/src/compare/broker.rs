@@ -215,7 +215,7 @@ impl Broker {
     /// # Errors
     /// The description does not say how.
     pub(super) fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        let wrong = |error: String| Error::Usage(format!("--set for {}: {error}", self.name));
+        let wrong = |error: String| Error::Usage(format!("settings of broker {}: {error}", self.name));
         match &self.setting {
             None => return Err(wrong("its description has no [setting]".to_owned())),
             Some(Setting::Arguments(arguments)) => {

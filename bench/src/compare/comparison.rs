@@ -12,11 +12,11 @@ use super::broker::Broker;
 use super::generator::{Called, Generator};
 use super::guard::Guard;
 use super::instance::{self, Instance, SetUp};
-use super::spec::{self, Before, Spec, Step, Workload};
+use super::spec::{self, Before, GroupsAction, Spec, Step, Workload};
 use super::steady::{Filler, drop_cached};
-use super::{metrics, start_stop, summary};
+use super::{metrics, restart, start_stop, summary};
 use crate::error::Error;
-use crate::results::{Compare, ComparedRun, ComparedWorkload, StepOutcome, StepRun, Verified};
+use crate::results::{Compare, ComparedRun, ComparedWorkload, Groups, Load, StepOutcome, StepRun, Verified};
 use crate::stop;
 
 const TOPIC: &str = "measured";
@@ -153,8 +153,9 @@ impl Comparison<'_> {
             self.before(step, title, instance)?;
             self.stage(&format!("{title}: {}", step.name));
             let name = format!("{number:03}-{}-{at}", broker.name);
-            let run = match &step.start_stop {
-                Some(wanted) => {
+            let run = match (&step.start_stop, step.groups) {
+                (_, Some(action)) => self.groups(step, action, &name, instance)?,
+                (Some(wanted), None) => {
                     if at > 0 || !starts_itself {
                         return Err(Error::Usage(format!(
                             "step {:?}: starts and stops are measured first, without a warm-up",
@@ -171,7 +172,7 @@ impl Comparison<'_> {
                     let measured = start_stop::measure(instance, wanted, broker.topic_configs(&workload.mode)?, load)?;
                     StepRun { name: step.name.clone(), outcome: StepOutcome::StartStop(measured), ..StepRun::default() }
                 }
-                None => {
+                (None, None) => {
                     let raw = Path::new(&self.raw).join(name);
                     let called = self.load(workload, step, TOPIC, &mut topics, broker, instance, &self.out.join(&raw))?;
                     self.kept(step, &raw, called)
@@ -196,7 +197,7 @@ impl Comparison<'_> {
         // The step has all that it takes of the workload's options.
         let bare = Workload { options: toml::Table::new(), ..workload.clone() };
         let called = self.load(&bare, &step, VERIFY_TOPIC, &mut BTreeSet::new(), broker, instance, &directory)?;
-        Ok(called.load.verify)
+        Ok(called.measured.verify)
     }
 
     /// What happens to the broker before a step.
@@ -222,7 +223,7 @@ impl Comparison<'_> {
         broker: &Broker,
         instance: &Instance<'_>,
         directory: &Path,
-    ) -> Result<Called, Error> {
+    ) -> Result<Called<Load>, Error> {
         let Some(action) = step.load else { return Err(Error::Usage(format!("step {:?} has no load", step.name))) };
         let mut options = workload.options_of(step);
         let topic = options.remove("topic").map_or_else(|| topic.to_owned(), |own| spec::shown(&own));
@@ -246,9 +247,25 @@ impl Comparison<'_> {
         self.generator.call(&self.guard, instance, &arguments, directory)
     }
 
+    /// Has the generator measure consumer groups, and restarts the broker where that is part of it.
+    fn groups(&self, step: &Step, action: GroupsAction, name: &str, instance: &mut Instance<'_>) -> Result<StepRun, Error> {
+        let options = spec::groups_arguments(step, action).map_err(Error::Usage)?;
+        let mut arguments = vec![format!("--bootstrap=127.0.0.1:{}", instance.port())];
+        arguments.extend(options);
+        arguments.push(format!("--pid={}", instance.pid()?));
+        let raw = Path::new(&self.raw).join(name);
+        let called = self.generator.call::<Groups>(&self.guard, instance, &arguments, &self.out.join(raw))?;
+        let Called { command_line, stored, measured: mut groups } = called;
+        if action == GroupsAction::Restart {
+            groups.loaded = Some(restart::measure(instance, &arguments)?);
+        }
+        let raw = stored.strip_prefix(&self.out).unwrap_or(&stored).display().to_string();
+        Ok(StepRun { name: step.name.clone(), command_line, raw: Some(raw), outcome: StepOutcome::Groups(Box::new(groups)) })
+    }
+
     /// What stays of a call: its result, and where its own files are.
-    fn kept(&self, step: &Step, raw: &Path, called: Called) -> StepRun {
-        let Called { command_line, stored, mut load } = called;
+    fn kept(&self, step: &Step, raw: &Path, called: Called<Load>) -> StepRun {
+        let Called { command_line, stored, measured: mut load } = called;
         for latency in load.produce.iter_mut().chain(&mut load.consume).filter_map(|side| side.latency.as_mut()) {
             latency.hlog = latency.hlog.take().map(|name| raw.join(name).display().to_string());
         }
@@ -285,9 +302,21 @@ impl Comparison<'_> {
         }
         let mut figures = Vec::new();
         for step in &run.steps {
-            for key in
-                ["produce_mb_per_s", "produce_p99_us", "consume_mb_per_s", "cpu_s_per_gb", "restart_clean_ms", "idle_cpu_percent"]
-            {
+            for key in [
+                "produce_mb_per_s",
+                "produce_p99_us",
+                "consume_mb_per_s",
+                "cpu_s_per_gb",
+                "restart_clean_ms",
+                "idle_cpu_percent",
+                "classic_rebalance_ms",
+                "consumer_rebalance_ms",
+                "classic_heartbeats_cpu_percent",
+                "consumer_heartbeats_cpu_percent",
+                "commits_per_s",
+                "fetches_per_s",
+                "offsets_load_ms",
+            ] {
                 let found = metrics::by_key(key).and_then(|metric| Some((metric, metric.find(&step.outcome)?)));
                 if let Some((metric, value)) = found {
                     figures.push(format!("{} {} {}", metric.title, metric.unit.show(value), metric.unit.name()));

@@ -13,7 +13,7 @@ use super::child::{Child, Waited};
 use super::guard::Guard;
 use super::instance::{Instance, last_line};
 use crate::error::Error;
-use crate::results::{Load, Outcome};
+use crate::results::{Groups, Load, Outcome};
 use crate::{stop, store};
 
 /// How long a generator that was asked to stop may take for it.
@@ -25,37 +25,73 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How the generator is called.
 #[derive(Debug)]
 pub(super) struct Generator {
-    /// The binary that understands `load`.
+    /// The binary that understands `load` and `groups`.
     pub executable: PathBuf,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
-/// What a call gave.
+/// What a call gave: a load's figures, or those of groups.
 #[derive(Debug)]
-pub(super) struct Called {
+pub(super) struct Called<T> {
     /// How it was called.
     pub command_line: Vec<String>,
     /// The file that it stored, in the directory that it was given.
     pub stored: PathBuf,
     /// What is in it.
-    pub load: Load,
+    pub measured: T,
+}
+
+/// What the generator measures, and as which command.
+pub(super) trait Measured: Sized {
+    /// The command.
+    const COMMAND: &'static str;
+
+    /// What a stored run is, if it is that.
+    fn of(outcome: Outcome) -> Option<Self>;
+
+    /// Whether it tells of a fault of the broker's: what a comparison is to tell, though the generator fails.
+    fn is_unsound(&self) -> bool;
+}
+
+impl Measured for Load {
+    const COMMAND: &'static str = "load";
+
+    fn of(outcome: Outcome) -> Option<Self> {
+        if let Outcome::Load(load) = outcome { Some(*load) } else { None }
+    }
+
+    fn is_unsound(&self) -> bool {
+        self.verify.as_ref().is_some_and(|verified| !verified.is_sound())
+    }
+}
+
+impl Measured for Groups {
+    const COMMAND: &'static str = "groups";
+
+    fn of(outcome: Outcome) -> Option<Self> {
+        if let Outcome::Groups(groups) = outcome { Some(*groups) } else { None }
+    }
+
+    fn is_unsound(&self) -> bool {
+        false
+    }
 }
 
 impl Generator {
-    /// Runs `load` with these arguments against a running broker; its files go to `directory`, which is made.
+    /// Runs its command with these arguments against a running broker; its files go to `directory`, which is made.
     ///
     /// # Errors
     /// It or the broker fails, takes too long, stores nothing that can be read, or the user stops.
-    pub(super) fn call(
+    pub(super) fn call<T: Measured>(
         &self,
         guard: &Rc<Guard>,
         instance: &Instance<'_>,
         arguments: &[String],
         directory: &Path,
-    ) -> Result<Called, Error> {
+    ) -> Result<Called<T>, Error> {
         fs::create_dir_all(directory).map_err(Error::io(directory))?;
-        let mut whole = vec!["load".to_owned()];
+        let mut whole = vec![T::COMMAND.to_owned()];
         whole.extend(arguments.iter().cloned());
         whole.extend(["--json", "--quiet", "--out"].map(str::to_owned));
         whole.push(directory.display().to_string());
@@ -83,37 +119,33 @@ impl Generator {
         if stop::requested() {
             return Err(Error::Failed("stopped".to_owned()));
         }
-        let read = read(directory);
-        if status != 0 && !matches!(&read, Ok((_, load)) if found_unsound(load)) {
+        let read = read::<T>(directory);
+        if status != 0 && !matches!(&read, Ok((_, measured)) if measured.is_unsound()) {
             // A broker that is gone is the cause and not the symptom.
             instance.check_running()?;
             return Err(Error::Failed(format!(
-                "load {} ended with status {status}{}",
+                "{} {} ended with status {status}{}",
+                T::COMMAND,
                 arguments.join(" "),
                 last_line(&log_path)
             )));
         }
-        let (stored, load) = read?;
+        let (stored, measured) = read?;
         let _ = fs::remove_file(log_path);
         let mut command_line = vec!["ringlog-bench".to_owned()];
         command_line.extend(whole);
-        Ok(Called { command_line, stored, load })
+        Ok(Called { command_line, stored, measured })
     }
 }
 
 /// The one result in a directory.
-fn read(directory: &Path) -> Result<(PathBuf, Load), Error> {
+fn read<T: Measured>(directory: &Path) -> Result<(PathBuf, T), Error> {
     let mut runs = store::load_all(directory)?;
     match (runs.pop(), runs.pop()) {
-        (Some((path, run)), None) => match run.outcome {
-            Outcome::Load(load) => Ok((path, *load)),
-            _ => Err(Error::Failed(format!("{} is not the load generator's", path.display()))),
+        (Some((path, run)), None) => match T::of(run.outcome) {
+            Some(measured) => Ok((path, measured)),
+            None => Err(Error::Failed(format!("{} is not the load generator's", path.display()))),
         },
         _ => Err(Error::Failed(format!("the load generator stored no single result in {}", directory.display()))),
     }
-}
-
-/// A broker that lost records makes the generator fail, and is what a comparison is to tell.
-fn found_unsound(load: &Load) -> bool {
-    load.verify.as_ref().is_some_and(|verified| !verified.is_sound())
 }

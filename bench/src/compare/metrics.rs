@@ -1,6 +1,8 @@
 //! The figures by which brokers are held beside each other, and where in a run each is found. Pure.
 
-use crate::results::{Latency, Load, ProcessUse, Side, StartStop, StepOutcome};
+use crate::results::{
+    Cause, GroupProtocol, Groups, Heartbeats, Latency, Load, OffsetCall, OffsetRate, ProcessUse, Side, StartStop, StepOutcome,
+};
 
 /// Which way a figure is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub enum Unit {
     PercentOfCore,
     /// Bytes of one kind for each of another.
     PerByte,
+    /// Microseconds of CPU time for each of something.
+    CpuUs,
 }
 
 /// A figure.
@@ -57,7 +61,7 @@ const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&Step
 }
 
 /// All of them, in the order of tables.
-pub const METRICS: [Metric; 24] = [
+pub const METRICS: [Metric; 50] = [
     more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
     more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
     less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
@@ -92,20 +96,109 @@ pub const METRICS: [Metric; 24] = [
     less("idle_cpu_percent", "idle CPU", Unit::PercentOfCore, |step| Some(start_stop(step)?.idle_cpu_percent)),
     less("idle_rss_bytes", "idle RSS", Unit::Bytes, |step| Some(start_stop(step)?.idle_rss_bytes as f64)),
     less("idle_switches_per_s", "idle wake-ups", Unit::PerS, |step| Some(start_stop(step)?.idle_switches_per_s)),
+    less("classic_rebalance_ms", "rebalance, classic", Unit::Ms, |step| rebalance(step, GroupProtocol::Classic)),
+    less("consumer_rebalance_ms", "rebalance, KIP-848", Unit::Ms, |step| rebalance(step, GroupProtocol::Consumer)),
+    less("classic_leave_ms", "takeover after a member left, classic", Unit::Ms, |step| {
+        takeover(step, GroupProtocol::Classic, Cause::Leave)
+    }),
+    less("consumer_leave_ms", "takeover after a member left, KIP-848", Unit::Ms, |step| {
+        takeover(step, GroupProtocol::Consumer, Cause::Leave)
+    }),
+    less("classic_vanish_ms", "takeover after a member vanished, beyond its session timeout, classic", Unit::Ms, |step| {
+        takeover(step, GroupProtocol::Classic, Cause::Vanish)
+    }),
+    less("consumer_vanish_ms", "takeover after a member vanished, beyond its session timeout, KIP-848", Unit::Ms, |step| {
+        takeover(step, GroupProtocol::Consumer, Cause::Vanish)
+    }),
+    less("classic_heartbeats_cpu_percent", "heartbeats, classic", Unit::PercentOfCore, |step| {
+        heartbeats(step, GroupProtocol::Classic)?.broker_cpu_percent
+    }),
+    more("classic_heartbeats_per_s", "heartbeats, classic", Unit::PerS, |step| {
+        Some(heartbeats(step, GroupProtocol::Classic)?.per_s)
+    }),
+    less("classic_heartbeats_p99_us", "heartbeats p99, classic", Unit::Us, |step| {
+        Some(heartbeats(step, GroupProtocol::Classic)?.latency.as_ref()?.p99_us as f64)
+    }),
+    less("consumer_heartbeats_cpu_percent", "heartbeats, KIP-848", Unit::PercentOfCore, |step| {
+        heartbeats(step, GroupProtocol::Consumer)?.broker_cpu_percent
+    }),
+    more("consumer_heartbeats_per_s", "heartbeats, KIP-848", Unit::PerS, |step| {
+        Some(heartbeats(step, GroupProtocol::Consumer)?.per_s)
+    }),
+    less("consumer_heartbeats_p99_us", "heartbeats p99, KIP-848", Unit::Us, |step| {
+        Some(heartbeats(step, GroupProtocol::Consumer)?.latency.as_ref()?.p99_us as f64)
+    }),
+    more("commits_per_s", "commits, one at a time", Unit::PerS, |step| Some(rate(step, OffsetCall::Commit, false)?.per_s)),
+    less("commits_p99_us", "commits, one at a time: p99", Unit::Us, |step| {
+        Some(rate(step, OffsetCall::Commit, false)?.latency.as_ref()?.p99_us as f64)
+    }),
+    less("commits_cpu_us", "commits, one at a time: broker CPU of each", Unit::CpuUs, |step| {
+        rate(step, OffsetCall::Commit, false)?.broker_cpu_us
+    }),
+    more("commits_pipelined_per_s", "commits, pipelined", Unit::PerS, |step| Some(rate(step, OffsetCall::Commit, true)?.per_s)),
+    less("commits_pipelined_p99_us", "commits, pipelined: p99", Unit::Us, |step| {
+        Some(rate(step, OffsetCall::Commit, true)?.latency.as_ref()?.p99_us as f64)
+    }),
+    less("commits_pipelined_cpu_us", "commits, pipelined: broker CPU of each", Unit::CpuUs, |step| {
+        rate(step, OffsetCall::Commit, true)?.broker_cpu_us
+    }),
+    more("fetches_per_s", "fetches, one at a time", Unit::PerS, |step| Some(rate(step, OffsetCall::Fetch, false)?.per_s)),
+    less("fetches_p99_us", "fetches, one at a time: p99", Unit::Us, |step| {
+        Some(rate(step, OffsetCall::Fetch, false)?.latency.as_ref()?.p99_us as f64)
+    }),
+    less("fetches_cpu_us", "fetches, one at a time: broker CPU of each", Unit::CpuUs, |step| {
+        rate(step, OffsetCall::Fetch, false)?.broker_cpu_us
+    }),
+    more("fetches_pipelined_per_s", "fetches, pipelined", Unit::PerS, |step| Some(rate(step, OffsetCall::Fetch, true)?.per_s)),
+    less("fetches_pipelined_p99_us", "fetches, pipelined: p99", Unit::Us, |step| {
+        Some(rate(step, OffsetCall::Fetch, true)?.latency.as_ref()?.p99_us as f64)
+    }),
+    less("fetches_pipelined_cpu_us", "fetches, pipelined: broker CPU of each", Unit::CpuUs, |step| {
+        rate(step, OffsetCall::Fetch, true)?.broker_cpu_us
+    }),
+    less("offsets_load_ms", "all offsets served after the broker's first answer", Unit::Ms, |step| {
+        Some(groups(step)?.loaded.as_ref()?.since_answer_ms)
+    }),
+    less("offsets_restart_ms", "all offsets served after the start of the process", Unit::Ms, |step| {
+        groups(step)?.loaded.as_ref()?.since_start_ms
+    }),
 ];
 
 fn load(step: &StepOutcome) -> Option<&Load> {
     match step {
         StepOutcome::Load(load) => Some(load),
-        StepOutcome::StartStop(_) => None,
+        StepOutcome::StartStop(_) | StepOutcome::Groups(_) => None,
     }
 }
 
 fn start_stop(step: &StepOutcome) -> Option<&StartStop> {
     match step {
         StepOutcome::StartStop(start_stop) => Some(start_stop),
-        StepOutcome::Load(_) => None,
+        StepOutcome::Load(_) | StepOutcome::Groups(_) => None,
     }
+}
+
+fn groups(step: &StepOutcome) -> Option<&Groups> {
+    match step {
+        StepOutcome::Groups(groups) => Some(groups),
+        StepOutcome::Load(_) | StepOutcome::StartStop(_) => None,
+    }
+}
+
+fn rebalance(step: &StepOutcome, protocol: GroupProtocol) -> Option<f64> {
+    Some(groups(step)?.rebalances.iter().find(|own| own.protocol == protocol)?.median_ms)
+}
+
+fn takeover(step: &StepOutcome, protocol: GroupProtocol, cause: Cause) -> Option<f64> {
+    Some(groups(step)?.takeovers.iter().find(|own| own.protocol == protocol && own.cause == cause)?.median_ms)
+}
+
+fn heartbeats(step: &StepOutcome, protocol: GroupProtocol) -> Option<&Heartbeats> {
+    groups(step)?.heartbeats.iter().find(|own| own.protocol == protocol)
+}
+
+fn rate(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<&OffsetRate> {
+    groups(step)?.rates.iter().find(|own| own.call == call && (own.in_flight > 1) == is_pipelined)
 }
 
 fn produce(step: &StepOutcome) -> Option<&Side> {
@@ -170,6 +263,7 @@ impl Unit {
             Self::Bytes => "MiB",
             Self::PercentOfCore => "% of a core",
             Self::PerByte => "bytes",
+            Self::CpuUs => "µs",
         }
     }
 
@@ -179,9 +273,14 @@ impl Unit {
         match self {
             Self::Us => value / 1e3,
             Self::Bytes => value / f64::from(1 << 20),
-            Self::MbPerS | Self::RecordsPerS | Self::PerS | Self::Ms | Self::SPerGb | Self::PercentOfCore | Self::PerByte => {
-                value
-            }
+            Self::MbPerS
+            | Self::RecordsPerS
+            | Self::PerS
+            | Self::Ms
+            | Self::SPerGb
+            | Self::PercentOfCore
+            | Self::PerByte
+            | Self::CpuUs => value,
         }
     }
 

@@ -9,6 +9,7 @@ mod generator;
 pub mod guard;
 mod instance;
 pub mod metrics;
+mod restart;
 mod spec;
 mod start_stop;
 mod steady;
@@ -42,7 +43,7 @@ const SPACE_RESERVE_BYTES: u64 = 1 << 30;
 /// The arguments of `compare`.
 #[derive(Clone, Debug, Args)]
 pub struct CompareCommand {
-    /// throughput, latency, small-batches, many-partitions, start-stop, linkedin-2014, or a TOML file (--show prints one to begin with).
+    /// throughput, latency, small-batches, many-partitions, start-stop, groups, linkedin-2014, or a TOML file (--show prints one to begin with).
     pub spec: String,
     /// How often each broker runs each workload; the spec says otherwise.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -83,7 +84,7 @@ pub struct CompareCommand {
     /// Print the spec and the brokers' descriptions, and run nothing.
     #[arg(long)]
     pub show: bool,
-    /// The binary that understands `load` [default: this one].
+    /// The binary that understands `load` and `groups` [default: this one].
     #[arg(long, value_name = "FILE", hide = true)]
     pub generator: Option<PathBuf>,
 }
@@ -227,6 +228,11 @@ fn chosen_brokers(command: &CompareCommand, spec: &Spec) -> Result<Vec<Broker>, 
             None => Broker::ready_made(name),
         })
         .collect::<Result<Vec<_>, _>>()?;
+    for broker in &mut brokers {
+        for (name, value) in spec.setting.get(&broker.name).into_iter().flatten() {
+            broker.set(name, value)?;
+        }
+    }
     for setting in &command.set {
         let parts = setting.split_once(':').and_then(|(broker, pair)| Some((broker, pair.split_once('=')?)));
         let Some((name, (key, value))) = parts else {

@@ -1,6 +1,6 @@
 //! What is compared: brokers, workloads, rounds, in TOML. Reads, checks and expands specs; runs nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -10,15 +10,16 @@ use toml::Value;
 
 use super::broker::{Broker, in_one_line};
 use crate::error::Error;
-use crate::units;
+use crate::{groups, units};
 
 /// The specs that come with the binary: name and text.
-pub(super) const READY_MADE: [(&str, &str); 6] = [
+pub(super) const READY_MADE: [(&str, &str); 7] = [
     ("throughput", include_str!("specs/throughput.toml")),
     ("latency", include_str!("specs/latency.toml")),
     ("small-batches", include_str!("specs/small-batches.toml")),
     ("many-partitions", include_str!("specs/many-partitions.toml")),
     ("start-stop", include_str!("specs/start-stop.toml")),
+    ("groups", include_str!("specs/groups.toml")),
     ("linkedin-2014", include_str!("specs/linkedin-2014.toml")),
 ];
 
@@ -46,6 +47,23 @@ const OF_PRODUCERS: [&str; 13] = [
 ];
 /// Options of `load` where there are consumers.
 const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
+
+/// Options of `groups`.
+const OF_GROUPS: [&str; 13] = [
+    "only",
+    "protocol",
+    "partitions",
+    "members",
+    "rounds",
+    "beat",
+    "session",
+    "heartbeat_members",
+    "duration",
+    "warm_up",
+    "offsets",
+    "threads",
+    "timeout",
+];
 
 /// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
 const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
@@ -75,6 +93,9 @@ pub(super) struct Spec {
     /// Descriptions of brokers that are not ready-made.
     #[serde(default)]
     pub broker: Vec<Broker>,
+    /// By a broker's name: settings of its own, as it names them, where it takes part.
+    #[serde(default)]
+    pub setting: BTreeMap<String, BTreeMap<String, String>>,
     /// The workloads, in their order.
     pub workload: Vec<Workload>,
 }
@@ -142,13 +163,15 @@ pub(super) struct Sweep {
 pub(super) struct Step {
     /// Its name.
     pub name: String,
-    /// The generator's action. A step has this or `start_stop`.
+    /// The generator's action. A step has this, `start_stop` or `groups`.
     pub load: Option<Action>,
     /// The generator's options, names with underscores; above the workload's.
     #[serde(default)]
     pub options: toml::Table,
     /// Starts, stops and idling instead of load.
     pub start_stop: Option<StartStop>,
+    /// Consumer groups instead of load; `options` are those of `groups`, and none of the workload's.
+    pub groups: Option<GroupsAction>,
     /// What happens to the broker before it.
     pub before: Option<Before>,
 }
@@ -190,6 +213,16 @@ impl Action {
             || (producers && OF_PRODUCERS.contains(&option))
             || (consumers && OF_CONSUMERS.contains(&option))
     }
+}
+
+/// What is done with consumer groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum GroupsAction {
+    /// What `groups` measures.
+    Measure,
+    /// Offsets are committed, and the broker restarted: until it serves all of them again.
+    Restart,
 }
 
 /// What happens to the broker before a step.
@@ -245,7 +278,7 @@ impl StartStop {
     pub(super) fn load_step(&self, topic: &str) -> Step {
         let mut options = self.load.clone();
         options.insert("topic".to_owned(), Value::String(topic.to_owned()));
-        Step { name: "load".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None }
+        Step { name: "load".to_owned(), load: Some(Action::Produce), options, start_stop: None, groups: None, before: None }
     }
 }
 
@@ -287,6 +320,10 @@ impl Spec {
         }
         self.broker.iter().try_for_each(Broker::check)?;
         check_brokers(&self.brokers)?;
+        let takes_part = |name: &String| self.brokers.contains(name);
+        if let Some(name) = self.setting.keys().find(|name| !takes_part(name)) {
+            return Err(format!("setting: there is no broker {name:?} in it"));
+        }
         let mut names = BTreeSet::new();
         for workload in &self.workload {
             if !names.insert(&workload.name) {
@@ -361,8 +398,8 @@ impl Workload {
     }
 
     fn check_step(&self, step: &Step) -> Result<(), String> {
-        match (&step.load, &step.start_stop) {
-            (Some(action), None) => {
+        match (&step.load, &step.start_stop, &step.groups) {
+            (Some(action), None, None) => {
                 if let Some(option) = step.options.keys().find(|option| is_known(option) && !action.takes(option)) {
                     return Err(format!("{option} is no option of load {}", action.argument()));
                 }
@@ -370,7 +407,8 @@ impl Workload {
                 arguments(&self.options)?;
                 arguments(&self.options_of(step)).map(drop)
             }
-            (None, Some(start_stop)) => {
+            (None, None, Some(action)) => groups_arguments(step, *action).map(drop),
+            (None, Some(start_stop), None) => {
                 units::duration(&start_stop.idle).map_err(|error| format!("idle: {error}"))?;
                 units::duration(&start_stop.settle).map_err(|error| format!("settle: {error}"))?;
                 if !step.options.is_empty() {
@@ -381,7 +419,7 @@ impl Workload {
                 }
                 arguments(&start_stop.load).map(drop)
             }
-            _ => Err("it has either load or start_stop".to_owned()),
+            _ => Err("it has one of load, start_stop and groups".to_owned()),
         }
     }
 
@@ -455,7 +493,14 @@ impl Workload {
         }
         options.insert("bytes".to_owned(), Value::String(VERIFY_BYTES.to_string()));
         options.insert("verify".to_owned(), Value::Boolean(true));
-        Some(Step { name: "verify".to_owned(), load: Some(Action::Produce), options, start_stop: None, before: None })
+        Some(Step {
+            name: "verify".to_owned(),
+            load: Some(Action::Produce),
+            options,
+            start_stop: None,
+            groups: None,
+            before: None,
+        })
     }
 
     /// How much one run writes, about.
@@ -466,6 +511,7 @@ impl Workload {
             (Some(_), _) => size_of(&self.options_of(step)),
             // Loaded twice: before the clean restart, and before the kill.
             (None, Some(start_stop)) => 2 * size_of(&start_stop.load),
+            // Commits are small.
             (None, None) => 0,
         };
         self.warm_up.iter().chain(&self.step).map(of).sum()
@@ -496,19 +542,52 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
+/// The options of a step of groups as arguments of `groups`.
+///
+/// # Errors
+/// An option is none of `groups`, `compare`'s own, or its value is no scalar.
+pub(super) fn groups_arguments(step: &Step, action: GroupsAction) -> Result<Vec<String>, String> {
+    if let Some(option) = step.options.keys().find(|option| !OF_GROUPS.contains(&option.as_str())) {
+        return Err(format!("{option:?} is no option of groups that is free here"));
+    }
+    match (action, step.options.get("only")) {
+        (GroupsAction::Restart, Some(_)) => return Err("only: a restart stores offsets and loads them".to_owned()),
+        (GroupsAction::Measure, Some(only))
+            if ["store", "load"].iter().any(|part| shown(only).split(',').any(|own| own == *part)) =>
+        {
+            return Err("only: what stores and loads offsets is groups = \"restart\"".to_owned());
+        }
+        _ => {}
+    }
+    let mut arguments = scalars(&step.options)?;
+    if action == GroupsAction::Restart {
+        arguments.push("--only=store".to_owned());
+    }
+    groups::plan_of(&arguments).map_err(|error| error.to_string())?;
+    Ok(arguments)
+}
+
 /// Options as arguments of the generator: `record_bytes = 100` is `--record-bytes 100`, `verify = true` is `--verify`.
 ///
 /// # Errors
 /// An option is `compare`'s own, or its value is no scalar.
 pub(super) fn arguments(options: &toml::Table) -> Result<Vec<String>, String> {
-    let mut arguments = Vec::new();
-    for (name, value) in options {
+    for name in options.keys() {
         if OURS.contains(&name.as_str()) {
             return Err(format!("{name} is given by compare itself"));
         }
         if !is_known(name) {
             return Err(format!("{name:?} is no option of load (they are written in lower case with underscores)"));
         }
+    }
+    let arguments = scalars(options)?;
+    check_sizes(options)?;
+    Ok(arguments)
+}
+
+fn scalars(options: &toml::Table) -> Result<Vec<String>, String> {
+    let mut arguments = Vec::new();
+    for (name, value) in options {
         let option = format!("--{}", name.replace('_', "-"));
         match value {
             Value::Boolean(true) => arguments.push(option),
@@ -520,7 +599,6 @@ pub(super) fn arguments(options: &toml::Table) -> Result<Vec<String>, String> {
             }
         }
     }
-    check_sizes(options)?;
     Ok(arguments)
 }
 
@@ -570,7 +648,8 @@ mod tests {
                 for broker in &spec.brokers {
                     Broker::ready_made(broker).unwrap().topic_configs(&workload.mode).unwrap();
                 }
-                assert!(workload.bytes_written() > 0 || name == "start-stop", "{name}: {}", workload.name);
+                let is_load = !["start-stop", "groups"].contains(&name);
+                assert!(workload.bytes_written() > 0 || !is_load, "{name}: {}", workload.name);
             }
         }
     }
@@ -581,8 +660,12 @@ mod tests {
         for (name, _) in READY_MADE {
             for workload in Spec::find(name).unwrap().workload {
                 let verify = workload.verify_step();
-                assert_eq!(verify.is_some(), name != "start-stop");
+                assert_eq!(verify.is_some(), !["start-stop", "groups"].contains(&name));
                 for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
+                    if let Some(action) = step.groups {
+                        groups_arguments(step, action).unwrap_or_else(|error| panic!("{name}: {error}"));
+                        continue;
+                    }
                     let (action, options) = match &step.start_stop {
                         Some(start_stop) => (Action::Produce, start_stop.load_step("t").options),
                         None => (step.load.unwrap(), workload.options_of(step)),
@@ -642,7 +725,8 @@ mod tests {
         assert!(refusal(&format!("rouds = 1\n{LEAST}")).contains("unknown field `rouds`"));
         assert!(refusal(&format!("brokers = []\n{LEAST}")).contains("at least one"));
         assert!(refusal(&format!("brokers = ['a', 'a']\n{LEAST}")).contains("none twice"));
-        assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("either load or start_stop"));
+        assert!(refusal(&format!("{LEAST}[setting.rabbit]\na = 'b'\n")).contains("no broker \"rabbit\""));
+        assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("one of load, start_stop and groups"));
         assert!(refusal(&LEAST.replace("'produce'", "'juggle'")).contains("unknown variant"));
         assert!(refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("bytes: \"many\" is not a number"));
         assert!(refusal(&format!("{LEAST}options = {{ producers = 0 }}")).contains("producers: more than 0"));
@@ -650,6 +734,14 @@ mod tests {
         assert!(refusal(&format!("{LEAST}options = {{ rate = [1] }}")).contains("a text, a number or true"));
         assert!(refusal(&format!("{LEAST}options = {{ 'Rate x' = 1 }}")).contains("no option of load"));
         assert!(refusal(&format!("{LEAST}options = {{ fan_out = true }}")).contains("fan_out is no option of load produce"));
+        let groups = |rest: &str| refusal(&LEAST.replace("load = 'produce'", &format!("groups = {rest}")));
+        assert!(groups("'sing'").contains("unknown variant"));
+        assert!(groups("'measure'\noptions = { acks = 1 }").contains("\"acks\" is no option of groups"));
+        assert!(groups("'measure'\noptions = { only = 'leave,store' }").contains("groups = \"restart\""));
+        assert!(groups("'measure'\noptions = { members = 'few' }").contains("--members"));
+        assert!(groups("'measure'\noptions = { members = 5, partitions = 4 }").contains("cannot share 4 partitions"));
+        assert!(groups("'restart'\noptions = { only = 'leave' }").contains("a restart stores"));
+        assert!(groups("'measure'\nload = 'produce'").contains("one of load, start_stop and groups"));
         assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
         assert!(refusal(&format!("{LEAST}[[workload.sweep]]\noption = 'rate'\nvalues = [1]")).contains("needs {rate}"));
         let published = "[[workload.published]]\nmetric = 'mb_per_s'\nvalue = 1\nsource = 'x'\n";

@@ -6,14 +6,14 @@
 
 mod admin;
 mod batches;
-mod client;
+pub(crate) mod client;
 mod consume;
 mod content;
 mod control;
 mod lanes;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
-mod measure;
+pub(crate) mod measure;
 mod options;
 mod pace;
 mod plan;
@@ -38,6 +38,7 @@ use measure::Role;
 use options::LoadCommand;
 
 pub use print::print;
+pub(crate) use session::raise_file_limit;
 
 /// `load`.
 #[derive(Clone, Debug, Args)]

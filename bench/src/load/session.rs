@@ -82,7 +82,7 @@ pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Finished, Error> {
 }
 
 /// Every lane takes a socket and a timer, and shells start programs with few.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Where it is refused, connecting says what is missing.

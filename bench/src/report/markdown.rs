@@ -8,7 +8,7 @@ use super::tables::Rows;
 use super::{Stored, load, page, time};
 use crate::compare::table;
 use crate::results::{Compare, Load, Outcome};
-use crate::{disk, engine};
+use crate::{disk, engine, groups};
 
 /// All runs. Nothing is written about a run that has no figures but its machine.
 pub(super) fn render(runs: &[Stored]) -> String {
@@ -25,6 +25,7 @@ pub(super) fn render(runs: &[Stored]) -> String {
             Outcome::Disk(grid) => titled(&mut text, &disk::tables(grid)),
             Outcome::Engine(engine) => titled(&mut text, &engine::tables(engine)),
             Outcome::Load(load) => one_load(&mut text, load),
+            Outcome::Groups(groups) => titled(&mut text, &groups::tables(groups)),
             Outcome::Compare(compare) => comparison(&mut text, compare),
         }
         let early = if run.interrupted { ", interrupted" } else { "" };

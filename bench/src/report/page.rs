@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::{Stored, comparison, load, tables, time};
 use crate::error::Error;
 use crate::results::Outcome;
-use crate::{disk, engine};
+use crate::{disk, engine, groups};
 
 /// The whole page.
 pub(super) fn render(runs: &[Stored]) -> Result<String, Error> {
@@ -105,6 +105,7 @@ fn section(at: usize, stored: &Stored, shared: &[(String, String)]) -> Result<Ma
         },
         Outcome::Engine(engine) => tables::section(&engine::tables(engine), &engine.notes),
         Outcome::Load(outcome) => load::section(outcome, &stored.base)?,
+        Outcome::Groups(groups) => tables::section(&groups::tables(groups), &groups.notes),
         Outcome::Compare(outcome) => comparison::section(outcome, &stored.base)?,
     };
     Ok(html! {
@@ -132,6 +133,7 @@ fn title(outcome: &Outcome) -> String {
             let what = load.settings.iter().find(|(name, _)| name == "run").map_or("", |(_, value)| value);
             format!("load {what}").trim_end().to_owned()
         }
+        Outcome::Groups(_) => "groups".to_owned(),
         Outcome::Compare(compare) => format!("compare {}", compare.spec),
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn write(runs: &[Stored], directory: &Path) -> Result<Vec<PathBuf>, E
                     keep(format!("{stem}-{name}.svg"), &alone(caption, &names, &chart, size))?;
                 }
             }
-            Outcome::Engine(_) | Outcome::Load(_) | Outcome::Machine => {}
+            Outcome::Engine(_) | Outcome::Load(_) | Outcome::Groups(_) | Outcome::Machine => {}
         }
     }
     if written.is_empty() {

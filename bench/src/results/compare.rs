@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Load, Verified};
+use crate::results::{Groups, Load, Verified};
 
 /// What `compare` measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -96,6 +96,8 @@ pub enum StepOutcome {
     Load(Box<Load>),
     /// Starts, stops and idling.
     StartStop(StartStop),
+    /// Consumer groups.
+    Groups(Box<Groups>),
 }
 
 impl Default for StepOutcome {

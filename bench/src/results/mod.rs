@@ -4,6 +4,7 @@
 mod compare;
 mod disk;
 mod engine;
+mod groups;
 mod load;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ pub use compare::{
 };
 pub use disk::{Claim, Direction, Grid, GridCell, Medium, Pattern, Verdict, Way};
 pub use engine::{AppendPath, AppendWay, Appends, Engine, EngineRead, Recovery};
+pub use groups::{
+    Cause, GroupProtocol, Groups, Heartbeats, OffsetCall, OffsetRate, OffsetsLoaded, OffsetsStored, Rebalance, Takeover,
+};
 pub use load::{Latency, Load, ProcessUse, Second, Side, Verified};
 
 /// The version of what is stored.
@@ -53,6 +57,8 @@ pub enum Outcome {
     Engine(Box<Engine>),
     /// `load`.
     Load(Box<Load>),
+    /// `groups`.
+    Groups(Box<Groups>),
     /// `compare`.
     Compare(Box<Compare>),
 }

@@ -1,6 +1,9 @@
 //! A broker in memory that speaks enough of Kafka's protocol for a load, and fails as it is told. Blocking, a thread per
 //! connection; it lives as long as the test process.
 #![allow(clippy::unwrap_used, reason = "a fake that is in trouble may end the test")]
+#![allow(dead_code, reason = "no suite needs all of it")]
+
+mod groups;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -75,6 +78,14 @@ pub(crate) enum Fault {
     LeaderAt(&'static str),
     /// Acknowledges nothing, and reads on.
     Silent,
+    /// The API is not there.
+    Lacks(ApiKey),
+    /// A request about groups is answered by an error.
+    GroupError(ApiKey, ErrorCode),
+    /// A request about groups is answered by closing the connection.
+    GroupClose(ApiKey),
+    /// A request about groups is not answered.
+    GroupSilent(ApiKey),
 }
 
 #[derive(Default)]
@@ -88,6 +99,7 @@ struct Log {
 struct State {
     topics: BTreeMap<String, Vec<Log>>,
     deleted: Vec<String>,
+    deleted_groups: Vec<String>,
     faults: Vec<Fault>,
     produced: usize,
     fetched: usize,
@@ -130,6 +142,10 @@ impl Broker {
 
     pub(crate) fn deleted(&self) -> Vec<String> {
         self.lock().deleted.clone()
+    }
+
+    pub(crate) fn deleted_groups(&self) -> Vec<String> {
+        self.lock().deleted_groups.clone()
     }
 
     pub(crate) fn produced(&self) -> usize {
@@ -181,7 +197,9 @@ impl Broker {
                         min_version: api.version_min(),
                         max_version: api.version_max(),
                     };
-                    let api_keys = ApiKey::ALL.iter().map(range).collect();
+                    let faults = self.lock().faults.clone();
+                    let is_there = |api: &&ApiKey| !faults.contains(&Fault::Lacks(**api));
+                    let api_keys = ApiKey::ALL.iter().filter(is_there).map(range).collect();
                     ApiVersionsResponse { api_keys, ..Default::default() }.encode(&mut encoder, version);
                     true
                 }
@@ -227,7 +245,13 @@ impl Broker {
                     }
                     true
                 }
-                other => panic!("nobody answers {other}"),
+                other => {
+                    if self.lock().faults.contains(&Fault::GroupClose(other)) {
+                        return;
+                    }
+                    self.group(other, &mut decoder, &mut encoder, version);
+                    !self.lock().faults.contains(&Fault::GroupSilent(other))
+                }
             };
             finish_frame(&mut encoder, start);
             let mut bytes = encoder.into_buffer();

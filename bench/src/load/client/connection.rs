@@ -147,37 +147,94 @@ impl Connection {
         version: i16,
         read: impl for<'a> FnOnce(&mut Decoder<'a>, i16) -> Result<R, DecodeError>,
     ) -> Result<R, ClientError> {
-        let (address, api) = (self.address, Q::API);
-        let correlation_id = self.next_correlation_id();
-        let mut encoder = Encoder::new();
-        let start = begin_request(&mut encoder, &header(api, version, correlation_id));
-        request.encode(&mut encoder, version);
-        finish_frame(&mut encoder, start);
-        let timeout = self.timeout;
+        let (address, timeout) = (self.address, self.timeout);
+        let mut frames = Encoder::new();
+        let correlation_id = self.encode_as(&mut frames, request, version);
         let exchange = async {
-            self.writer.write_all(encoder.buffer()).await.map_err(|error| gone(address, &error))?;
-            loop {
-                if self.incoming.has_frame().map_err(|why| ClientError::Nonsense { address, api, why })? {
-                    break;
-                }
-                let read = self.incoming.fill(&mut self.reader).await.map_err(|error| gone(address, &error))?;
-                if read == 0 {
-                    return Err(ClientError::Gone { address, how: "closes the connection".to_owned() });
-                }
-            }
-            let frame = self.incoming.next().map_err(|why| ClientError::Nonsense { address, api, why })?.unwrap_or_default();
-            let mut decoder = Decoder::new(frame);
-            let answered = ResponseHeader::decode(&mut decoder, api, version).map_err(ClientError::undecodable(address, api))?;
-            if answered.correlation_id != correlation_id {
-                let why = format!("it answers request {}, not {correlation_id}", answered.correlation_id);
-                return Err(ClientError::Nonsense { address, api, why });
-            }
-            read(&mut decoder, version).map_err(ClientError::undecodable(address, api))
+            self.write(&frames).await?;
+            self.answer(Q::API, version, correlation_id, read).await
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(answer) => answer,
+            Err(_) => Err(ClientError::Silent { address, api: Q::API, seconds: timeout.as_secs_f64() }),
+        }
+    }
+
+    /// Appends a request in the version agreed on to `frames`, for [`Connection::write`]; returns its number, for
+    /// [`Connection::receive`].
+    ///
+    /// # Errors
+    /// There is no version in common.
+    pub(crate) fn encode<'q, Q: Message<'q>>(&mut self, frames: &mut Encoder, request: &Q) -> Result<i32, ClientError> {
+        let version = self.versions.of(Q::API)?;
+        Ok(self.encode_as(frames, request, version))
+    }
+
+    fn encode_as<'q, Q: Message<'q>>(&mut self, frames: &mut Encoder, request: &Q, version: i16) -> i32 {
+        let correlation_id = self.next_correlation_id();
+        let start = begin_request(frames, &header(Q::API, version, correlation_id));
+        request.encode(frames, version);
+        finish_frame(frames, start);
+        correlation_id
+    }
+
+    /// Sends what was encoded.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    pub(crate) async fn write(&mut self, frames: &Encoder) -> Result<(), ClientError> {
+        let address = self.address;
+        self.writer.write_all(frames.buffer()).await.map_err(|error| gone(address, &error))
+    }
+
+    /// Waits for the answer to request `correlation_id`, the oldest one without an answer, and gives it to `read`.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub(crate) async fn receive<R>(
+        &mut self,
+        api: ApiKey,
+        correlation_id: i32,
+        read: impl for<'a> FnOnce(&mut Decoder<'a>, i16) -> Result<R, DecodeError>,
+    ) -> Result<R, ClientError> {
+        let (address, timeout) = (self.address, self.timeout);
+        let version = self.versions.of(api)?;
+        match tokio::time::timeout(timeout, self.answer(api, version, correlation_id, read)).await {
+            Ok(answer) => answer,
             Err(_) => Err(ClientError::Silent { address, api, seconds: timeout.as_secs_f64() }),
         }
+    }
+
+    async fn answer<R>(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        correlation_id: i32,
+        read: impl for<'a> FnOnce(&mut Decoder<'a>, i16) -> Result<R, DecodeError>,
+    ) -> Result<R, ClientError> {
+        let address = self.address;
+        loop {
+            if self.incoming.has_frame().map_err(|why| ClientError::Nonsense { address, api, why })? {
+                break;
+            }
+            let read = self.incoming.fill(&mut self.reader).await.map_err(|error| gone(address, &error))?;
+            if read == 0 {
+                return Err(ClientError::Gone { address, how: "closes the connection".to_owned() });
+            }
+        }
+        let frame = self.incoming.next().map_err(|why| ClientError::Nonsense { address, api, why })?.unwrap_or_default();
+        let mut decoder = Decoder::new(frame);
+        let answered = ResponseHeader::decode(&mut decoder, api, version).map_err(ClientError::undecodable(address, api))?;
+        if answered.correlation_id != correlation_id {
+            let why = format!("it answers request {}, not {correlation_id}", answered.correlation_id);
+            return Err(ClientError::Nonsense { address, api, why });
+        }
+        read(&mut decoder, version).map_err(ClientError::undecodable(address, api))
+    }
+
+    /// Gives back what the greeting took of memory, and takes little from now on: for one of thousands of connections.
+    pub(crate) fn keep_small(&mut self) {
+        self.incoming.keep_small();
     }
 
     /// The number of the next request.

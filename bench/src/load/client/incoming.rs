@@ -8,6 +8,8 @@ use tokio::net::tcp::OwnedReadHalf;
 /// Four bytes of size stand before each frame.
 const SIZE_BYTES: usize = 4;
 const BUFFER_BYTES_MIN: usize = 64 << 10;
+/// Enough for the answers to most requests that are no fetches.
+const SMALL_BUFFER_BYTES_MIN: usize = 512;
 
 /// The bytes received and not yet used.
 #[derive(Debug)]
@@ -17,18 +19,26 @@ pub(crate) struct Incoming {
     start: usize,
     end: usize,
     frame_bytes_max: usize,
+    buffer_bytes_min: usize,
 }
 
 impl Incoming {
     /// Takes frames of at most `frame_bytes_max`.
     #[must_use]
     pub(crate) fn new(frame_bytes_max: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, frame_bytes_max }
+        Self { buffer: Vec::new(), start: 0, end: 0, frame_bytes_max, buffer_bytes_min: BUFFER_BYTES_MIN }
     }
 
     /// Sets the largest frame that is taken.
     pub(crate) fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
         self.frame_bytes_max = frame_bytes_max;
+    }
+
+    /// Takes less memory from now on, and a call to the system for each small answer.
+    pub(crate) fn keep_small(&mut self) {
+        self.buffer_bytes_min = SMALL_BUFFER_BYTES_MIN;
+        self.buffer = self.buffer[self.start..self.end].to_vec();
+        (self.start, self.end) = (0, self.buffer.len());
     }
 
     /// Waits for more bytes and takes them; 0 at the end of the stream. Nothing is lost where it is cancelled.
@@ -84,14 +94,15 @@ impl Incoming {
         }
         let wanted = match self.frame_bytes() {
             Ok(Some(bytes)) => SIZE_BYTES + bytes,
-            _ => BUFFER_BYTES_MIN,
+            _ => self.buffer_bytes_min,
         };
         if self.start > 0 && self.buffer.len() - self.start < wanted {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.buffer.len() {
-            let size = wanted.max(BUFFER_BYTES_MIN).min((self.buffer.len() * 2).max(BUFFER_BYTES_MIN)).max(self.end + 1);
+            let size =
+                wanted.max(self.buffer_bytes_min).min((self.buffer.len() * 2).max(self.buffer_bytes_min)).max(self.end + 1);
             self.buffer.resize(size, 0);
         }
     }

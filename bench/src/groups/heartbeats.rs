@@ -1,0 +1,140 @@
+//! Many members that do nothing but say that they are there, as often as real clients do, each over a connection of its own.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::{join_all, try_join_all};
+use ringlog_protocol::ApiKey;
+
+use super::board::Board;
+use super::member::{Member, settle_all};
+use super::options::GROUP_MEMBERS;
+use super::scene::Scene;
+use super::{check_group, stopped};
+use crate::error::Error;
+use crate::load::client::ClientError;
+use crate::load::measure::{histogram, record_us, summary};
+use crate::process::Reading;
+use crate::results::{GroupProtocol, Heartbeats};
+use crate::stop;
+
+/// How often members ask while thousands of them settle.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Longer than settling takes.
+const SESSION: Duration = Duration::from_secs(60);
+/// Descriptors for what is no member's connection.
+const FILES_SPARE: u64 = 64;
+
+/// Lets the members join, and then watches their heartbeats.
+///
+/// # Errors
+/// The broker fails, says no, or loses a member; or the user stops.
+pub(super) fn measure(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Result<Heartbeats, Error> {
+    let plan = scene.plan;
+    let count = plan.heartbeat_members;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(limit) = limit.filter(|limit| count as u64 + FILES_SPARE > *limit) {
+        return Err(Error::Usage(format!(
+            "{count} members take as many connections, and this process may have {limit} files open (ulimit -n): fewer with --heartbeat-members"
+        )));
+    }
+    let sizes: Vec<usize> = (0..count).step_by(GROUP_MEMBERS).map(|first| GROUP_MEMBERS.min(count - first)).collect();
+    let groups: Vec<String> = (0..sizes.len()).map(|at| scene.group(protocol, &format!("heartbeats-{at}"))).collect();
+    let heartbeats = scene.runtime.block_on(async {
+        let mut members = Vec::new();
+        for (group, size) in groups.iter().zip(&sizes) {
+            members.push(scene.members(protocol, group, *size, SESSION).await?);
+        }
+        let boards: Vec<_> = sizes.iter().map(|size| Board::new(*size, plan.partitions, PATIENCE)).collect();
+        settle(&mut members, &boards).await?;
+        let mut members: Vec<Member> = members.into_iter().flatten().collect();
+        let measured = watch(scene, protocol, &mut members, groups.len()).await?;
+        for at_once in members.chunks_mut(GROUP_MEMBERS) {
+            // What does not go now is made to at the end.
+            join_all(at_once.iter_mut().map(Member::leave)).await;
+        }
+        Ok::<_, ClientError>(measured)
+    });
+    Ok(heartbeats?)
+}
+
+/// Lets every group come to rest. Those that have may have to wait for others, and say meanwhile that they are there.
+async fn settle(groups: &mut [Vec<Member>], boards: &[Board]) -> Result<(), ClientError> {
+    let all_done = || boards.iter().all(|board| board.dealt_out().is_some());
+    let one = async |members: &mut Vec<Member>, board: &Board| {
+        settle_all(members, board, BEAT).await?;
+        while !all_done() {
+            if stop::requested() {
+                return Err(stopped());
+            }
+            tokio::time::sleep(BEAT).await;
+            for answered in join_all(members.iter_mut().map(Member::heartbeat)).await {
+                answered?;
+            }
+        }
+        Ok(())
+    };
+    try_join_all(groups.iter_mut().zip(boards).map(|(members, board)| one(members, board))).await.map(drop)
+}
+
+/// Sends every member's heartbeats at its interval, evenly apart from the others'.
+async fn watch(
+    scene: &Scene<'_>,
+    protocol: GroupProtocol,
+    members: &mut [Member],
+    groups: usize,
+) -> Result<Heartbeats, ClientError> {
+    let plan = scene.plan;
+    let interval = members.first().map_or(Duration::from_secs(1), Member::interval);
+    let count = members.len();
+    let began = tokio::time::Instant::now();
+    let (from, end) = (began + plan.warm_up, began + plan.warm_up + plan.duration);
+    let latency = std::cell::RefCell::new(histogram());
+    let one = async |at: usize, member: &mut Member| {
+        let mut due = began + interval.mul_f64(at as f64 / count as f64);
+        while due < end {
+            tokio::time::sleep_until(due).await;
+            if stop::requested() {
+                return Err(stopped());
+            }
+            let sent = Instant::now();
+            let code = member.heartbeat().await?;
+            check_group(
+                if protocol == GroupProtocol::Classic { ApiKey::Heartbeat } else { ApiKey::ConsumerGroupHeartbeat },
+                "of idle members",
+                code,
+                None,
+            )?;
+            if due >= from {
+                record_us(&mut latency.borrow_mut(), sent.elapsed().as_micros() as u64, 1);
+            }
+            due += interval;
+        }
+        Ok(())
+    };
+    let all = try_join_all(members.iter_mut().enumerate().map(|(at, member)| one(at, member)));
+    let readings = async {
+        tokio::time::sleep_until(from).await;
+        let readings = (plan.pid.and_then(|pid| Reading::take(pid).ok()), Reading::take(std::process::id()).ok(), Instant::now());
+        tokio::time::sleep_until(end).await;
+        let elapsed_s = readings.2.elapsed().as_secs_f64();
+        let percent = |pid: u32, reading: Reading| Some(100.0 * reading.used_since(pid, 0).ok()?.cpu_s / elapsed_s);
+        let broker = plan.pid.zip(readings.0).and_then(|(pid, reading)| percent(pid, reading));
+        Ok((elapsed_s, broker, readings.1.and_then(|reading| percent(std::process::id(), reading))))
+    };
+    let (_, (elapsed_s, broker_cpu_percent, own)) = tokio::try_join!(all, readings)?;
+    let latency = latency.into_inner();
+    Ok(Heartbeats {
+        protocol,
+        members: count as u64,
+        groups: groups as u64,
+        interval_ms: interval.as_millis() as u64,
+        elapsed_s,
+        count: latency.len(),
+        per_s: latency.len() as f64 / elapsed_s,
+        latency: summary(&latency),
+        broker_cpu_percent,
+        generator_cpu_percent: own.unwrap_or(0.0),
+    })
+}

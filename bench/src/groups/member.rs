@@ -1,0 +1,104 @@
+//! A member of either protocol, and what it does until its group has come to rest.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use ringlog_protocol::ErrorCode;
+
+use super::board::Board;
+use super::classic::Classic;
+use super::consumer::Consumer;
+use super::stopped;
+use crate::load::client::ClientError;
+use crate::stop;
+
+/// What a client of the classic protocol waits between two heartbeats (`heartbeat.interval.ms`).
+const CLASSIC_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A member.
+#[derive(Debug)]
+pub(super) enum Member {
+    /// Of a classic group.
+    Classic(Box<Classic>),
+    /// Of one that speaks KIP-848.
+    Consumer(Box<Consumer>),
+}
+
+impl Member {
+    /// Does what a member does, with a heartbeat every `beat`, until the board says that all is dealt out.
+    ///
+    /// # Errors
+    /// The broker fails or says no, it takes too long, or the user stops.
+    pub(super) async fn settle(&mut self, seat: usize, board: &Board, beat: Duration) -> Result<(), ClientError> {
+        loop {
+            let owned = match self {
+                Self::Classic(member) => member.step(seat, board).await?,
+                Self::Consumer(member) => member.step(seat, board).await?,
+            };
+            if let Some(owned) = owned {
+                board.owns(seat, owned);
+            }
+            if board.dealt_out().is_some() {
+                return Ok(());
+            }
+            if stop::requested() {
+                return Err(stopped());
+            }
+            if let Some(why) = board.overdue() {
+                return Err(ClientError::Unfit(why));
+            }
+            tokio::time::sleep(beat).await;
+        }
+    }
+
+    /// What makes it join again with its next step.
+    pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::Classic(member) => {
+                member.begin_again();
+                Ok(())
+            }
+            Self::Consumer(member) => member.begin_again().await,
+        }
+    }
+
+    /// Says that it is there; what the broker says to that.
+    pub(super) async fn heartbeat(&mut self) -> Result<ErrorCode, ClientError> {
+        match self {
+            Self::Classic(member) => member.heartbeat().await,
+            Self::Consumer(member) => member.heartbeat().await,
+        }
+    }
+
+    /// How often a real client would say so.
+    pub(super) fn interval(&self) -> Duration {
+        match self {
+            Self::Classic(_) => CLASSIC_INTERVAL,
+            Self::Consumer(member) => Duration::from_millis(member.interval_ms.max(1) as u64),
+        }
+    }
+
+    /// Goes, where it has not gone already to join again.
+    pub(super) async fn leave_if_in(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::Classic(member) => member.leave().await,
+            Self::Consumer(member) => member.begin_again().await,
+        }
+    }
+
+    /// Says that it goes.
+    pub(super) async fn leave(&mut self) -> Result<(), ClientError> {
+        match self {
+            Self::Classic(member) => member.leave().await,
+            Self::Consumer(member) => member.leave().await,
+        }
+    }
+}
+
+/// Lets all of a group settle; in the order of their seats.
+///
+/// # Errors
+/// As [`Member::settle`].
+pub(super) async fn settle_all(members: &mut [Member], board: &Board, beat: Duration) -> Result<(), ClientError> {
+    try_join_all(members.iter_mut().enumerate().map(|(seat, member)| member.settle(seat, board, beat))).await.map(drop)
+}

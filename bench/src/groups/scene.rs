@@ -1,0 +1,360 @@
+//! What a measurement needs on the broker: the topic, coordinators, members; and removing all of it, members included.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use ringlog_protocol::api::consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
+use ringlog_protocol::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use ringlog_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse};
+use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+use ringlog_protocol::api::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use ringlog_protocol::{ApiKey, ErrorCode};
+use tokio::runtime::Runtime;
+
+use super::classic::{self, Classic};
+use super::consumer::{self, Consumer};
+use super::member::Member;
+use super::{Plan, options, stopped};
+use crate::error::Error;
+use crate::load::client::{ClientError, Connection, Topic, check_local, create_topic, delete_topic, find_topic};
+use crate::results::GroupProtocol;
+use crate::stop;
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long a coordinator may take to be there, and a group to be empty.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Connections that are opened at once: Kafka's `socket.listen.backlog.size` is 50.
+const OPENED_AT_ONCE: usize = 32;
+/// Kafka's `group.consumer.session.timeout.ms`.
+const CONSUMER_SESSION_MS: u64 = 45_000;
+/// Kafka's number for a broker in DescribeConfigs.
+const RESOURCE_BROKER: i8 = 4;
+
+/// The broker while it is measured.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    /// What was asked for.
+    pub plan: &'a Plan,
+    /// Where requests run.
+    pub runtime: Runtime,
+    /// The topic; zero partitions where no part needs one.
+    pub topic: Topic,
+    created: bool,
+    /// What was stored for a restart stays, with its topic.
+    pub keeps_offsets: bool,
+    /// The end of the topic has come, whoever made it.
+    pub ends_topic: bool,
+    run: String,
+    groups: Vec<(String, GroupProtocol)>,
+}
+
+/// A group's coordinator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coordinator {
+    pub address: SocketAddr,
+    pub node: i32,
+}
+
+/// What blocks, on one thread.
+pub(super) fn runtime() -> Result<Runtime, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Failed(format!("no runtime: {error}")))
+}
+
+impl<'a> Scene<'a> {
+    /// Makes the topic, where it is not there and a part needs it.
+    ///
+    /// # Errors
+    /// The broker is not there, or fails, or has a topic of this name that is another.
+    pub(super) fn open(plan: &'a Plan) -> Result<Self, Error> {
+        let runtime = runtime()?;
+        let mut scene = Self {
+            plan,
+            runtime,
+            topic: Topic { name: plan.topic.clone(), id: [0; 16], partitions: Vec::new() },
+            created: false,
+            keeps_offsets: false,
+            ends_topic: false,
+            run: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
+            groups: Vec::new(),
+        };
+        if plan.parts.iter().any(|part| *part != super::Part::Load) {
+            let made = scene.make_topic();
+            if made.is_err() {
+                scene.clean_up(true);
+            }
+            made?;
+        }
+        Ok(scene)
+    }
+
+    fn make_topic(&mut self) -> Result<(), Error> {
+        let plan = self.plan;
+        let created = &mut self.created;
+        let found = self.runtime.block_on(async {
+            let mut connection = Connection::open_any(&plan.addresses, plan.timeout).await?;
+            if let Some(topic) = find_topic(&mut connection, &plan.topic, false, plan.allow_remote).await? {
+                return Ok(Some(topic));
+            }
+            *created = true;
+            create_topic(&mut connection, &plan.topic, plan.partitions, &[]).await?;
+            find_topic(&mut connection, &plan.topic, true, plan.allow_remote).await
+        });
+        let found = found.map_err(|error: ClientError| Error::from(error))?;
+        self.topic = found.ok_or_else(|| Error::Failed(format!("topic {} was created and is not there", plan.topic)))?;
+        let there = self.topic.partitions.len();
+        if there != plan.partitions as usize {
+            return Err(Error::Usage(format!("topic {} is there with {there} partitions, not {}", plan.topic, plan.partitions)));
+        }
+        Ok(())
+    }
+
+    /// Whether groups may speak KIP-848: a broker may know the request and have it switched off.
+    ///
+    /// # Errors
+    /// The broker fails.
+    pub(super) fn has_consumer_protocol(&self) -> Result<bool, Error> {
+        let group = format!("ringlog-bench-{}-nobody", self.run);
+        let left = self.runtime.block_on(async {
+            let mut connection = self.connect_any().await?;
+            if connection.versions.of(ApiKey::ConsumerGroupHeartbeat).is_err() {
+                return Ok(false);
+            }
+            let address = find_coordinator(&mut connection, &group, self.plan).await?.address;
+            let mut connection = Connection::open(address, self.plan.timeout).await?;
+            match consumer::leave(&mut connection, &group, "nobody").await {
+                // Whoever speaks it says that there is no such group, or no such member.
+                Err(ClientError::Refused { code, .. }) => Ok(code != ErrorCode::UNSUPPORTED_VERSION),
+                other => other.map(|()| true),
+            }
+        });
+        left.map_err(|error: ClientError| error.into())
+    }
+
+    /// The name of a group of this run's, which is removed at the end.
+    pub(super) fn group(&mut self, protocol: GroupProtocol, what: &str) -> String {
+        let name = format!("ringlog-bench-{}-{}-{what}", self.run, protocol.name());
+        self.groups.push((name.clone(), protocol));
+        name
+    }
+
+    /// Has a group of another name removed at the end.
+    pub(super) fn adopt(&mut self, groups: &[String]) {
+        self.groups.extend(groups.iter().map(|name| (name.clone(), GroupProtocol::Classic)));
+    }
+
+    /// A connection to whichever broker takes it.
+    pub(super) async fn connect_any(&self) -> Result<Connection, ClientError> {
+        Connection::open_any(&self.plan.addresses, self.plan.timeout).await
+    }
+
+    /// Where a group's requests go.
+    pub(super) async fn coordinator(&self, group: &str) -> Result<Coordinator, ClientError> {
+        find_coordinator(&mut self.connect_any().await?, group, self.plan).await
+    }
+
+    /// Members of a group, connected and not in it yet.
+    pub(super) async fn members(
+        &self,
+        protocol: GroupProtocol,
+        group: &str,
+        count: usize,
+        session: Duration,
+    ) -> Result<Vec<Member>, ClientError> {
+        let address = self.coordinator(group).await?.address;
+        let connections = connect_all(address, count, self.plan.timeout).await?;
+        Ok(connections.into_iter().map(|connection| self.member(protocol, connection, group, session)).collect())
+    }
+
+    fn member(&self, protocol: GroupProtocol, connection: Connection, group: &str, session: Duration) -> Member {
+        let topic = &self.plan.topic;
+        match protocol {
+            GroupProtocol::Classic => {
+                Member::Classic(Box::new(Classic::new(connection, group, topic, self.plan.partitions, session)))
+            }
+            GroupProtocol::Consumer => Member::Consumer(Box::new(Consumer::new(connection, group, topic))),
+        }
+    }
+
+    /// The broker's session timeout for members of groups that speak KIP-848.
+    pub(super) async fn consumer_session(&self, group: &str) -> Result<Duration, ClientError> {
+        const KEY: &str = "group.consumer.session.timeout.ms";
+        let coordinator = self.coordinator(group).await?;
+        let mut connection = Connection::open(coordinator.address, self.plan.timeout).await?;
+        let resource = DescribeConfigsResource {
+            resource_type: RESOURCE_BROKER,
+            resource_name: coordinator.node.to_string().into(),
+            configuration_keys: Some(vec![KEY.into()]),
+        };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        let answer = connection.call(&request, |decoder, version| {
+            let answer = DescribeConfigsResponse::decode(decoder, version)?;
+            let mut configs = answer.results.iter().flat_map(|result| &result.configs);
+            Ok(configs.find(|config| config.name == KEY).and_then(|config| config.value.as_deref()?.parse::<u64>().ok()))
+        });
+        // Whoever does not tell it has Kafka's.
+        Ok(Duration::from_millis(answer.await?.unwrap_or(CONSUMER_SESSION_MS)))
+    }
+
+    /// Removes groups and the topic, as far as the broker lets us. `failed`: something is being told already, and a broker that is
+    /// gone is not told of again.
+    pub(super) fn clean_up(&mut self, failed: bool) {
+        let groups = std::mem::take(&mut self.groups);
+        let delete_topic_too = self.ends_topic || (std::mem::take(&mut self.created) && !self.keeps_offsets);
+        if groups.is_empty() && !delete_topic_too {
+            return;
+        }
+        let plan = self.plan;
+        let cleaned = self.runtime.block_on(async {
+            let mut connection = Connection::open_any(&plan.addresses, plan.timeout).await?;
+            let removed = remove_groups(&mut connection, &groups, plan).await;
+            if delete_topic_too {
+                delete_topic(&mut connection, &plan.topic).await?;
+            }
+            removed
+        });
+        match cleaned {
+            Ok(()) => {}
+            Err(ClientError::Unreachable { .. } | ClientError::Gone { .. } | ClientError::NotKafka { .. }) if failed => {}
+            Err(error) => eprintln!(
+                "ringlog-bench: not all of the groups \"ringlog-bench-{}-…\" and topic {} could be deleted: {error}",
+                self.run, plan.topic
+            ),
+        }
+    }
+}
+
+/// Whether a topic is ours to delete though another run made it.
+pub(super) fn is_our_topic(plan: &Plan) -> bool {
+    plan.topic == options::TOPIC
+}
+
+/// So many connections to one broker.
+async fn connect_all(address: SocketAddr, count: usize, timeout: Duration) -> Result<Vec<Connection>, ClientError> {
+    let mut connections = Vec::with_capacity(count);
+    while connections.len() < count {
+        if stop::requested() {
+            return Err(stopped());
+        }
+        let more = OPENED_AT_ONCE.min(count - connections.len());
+        connections.extend(try_join_all((0..more).map(|_| Connection::open(address, timeout))).await?);
+        connections.iter_mut().rev().take(more).for_each(Connection::keep_small);
+    }
+    Ok(connections)
+}
+
+/// Asks for a group's coordinator until there is one: a broker's first group has it make the topic of offsets.
+///
+/// # Errors
+/// The broker fails, or says no for too long; the coordinator is on another machine and must not be.
+pub(super) async fn find_coordinator(connection: &mut Connection, group: &str, plan: &Plan) -> Result<Coordinator, ClientError> {
+    let started = Instant::now();
+    let version = connection.versions.of(ApiKey::FindCoordinator)?;
+    let mut request = FindCoordinatorRequest::default();
+    if version >= 4 {
+        request.coordinator_keys = vec![group.into()];
+    } else {
+        request.key = group.into();
+    }
+    let address = connection.address;
+    let nonsense = |why: String| ClientError::Nonsense { address, api: ApiKey::FindCoordinator, why };
+    loop {
+        let answer = connection.call(&request, |decoder, version| {
+            let answer = FindCoordinatorResponse::decode(decoder, version)?;
+            if version < 4 {
+                return Ok(Some((answer.error_code, answer.node_id, answer.host.into_owned(), answer.port)));
+            }
+            let first = answer.coordinators.into_iter().next();
+            Ok(first.map(|found| (found.error_code, found.node_id, found.host.into_owned(), found.port)))
+        });
+        let Some((code, node, host, port)) = answer.await? else {
+            return Err(nonsense(format!("it does not mention group {group}")));
+        };
+        if code.is_retriable() && started.elapsed() < PATIENCE && !stop::requested() {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        super::check_group(ApiKey::FindCoordinator, group, code, None)?;
+        let port = u16::try_from(port).map_err(|_| nonsense(format!("port {port}")))?;
+        let mut found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|error| {
+            ClientError::Unfit(format!("the broker says that the coordinator listens at {host}:{port}: {error}"))
+        })?;
+        let Some(address) = found.next() else { return Err(nonsense(format!("{host} is nowhere"))) };
+        check_local(address, plan.allow_remote)
+            .map_err(|error| ClientError::Unfit(format!("the broker sends us on: {error}")))?;
+        return Ok(Coordinator { address, node });
+    }
+}
+
+/// Makes everybody leave, and deletes the groups.
+async fn remove_groups(connection: &mut Connection, groups: &[(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
+    let mut coordinators: BTreeMap<SocketAddr, Vec<&(String, GroupProtocol)>> = BTreeMap::new();
+    for group in groups {
+        coordinators.entry(find_coordinator(connection, &group.0, plan).await?.address).or_default().push(group);
+    }
+    for (address, groups) in coordinators {
+        let mut connection = Connection::open(address, plan.timeout).await?;
+        for (group, protocol) in &groups {
+            match protocol {
+                GroupProtocol::Classic => {
+                    let ids = classic_members(&mut connection, group).await?;
+                    if !ids.is_empty() {
+                        classic::leave(&mut connection, group, ids).await?;
+                    }
+                }
+                GroupProtocol::Consumer => {
+                    for id in consumer_members(&mut connection, group).await? {
+                        consumer::leave(&mut connection, group, &id).await?;
+                    }
+                }
+            }
+        }
+        let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
+        delete_groups(&mut connection, &names).await?;
+    }
+    Ok(())
+}
+
+async fn classic_members(connection: &mut Connection, group: &str) -> Result<Vec<String>, ClientError> {
+    let request = DescribeGroupsRequest { groups: vec![group.into()], ..Default::default() };
+    let answer = connection.call(&request, |decoder, version| {
+        let answer = DescribeGroupsResponse::decode(decoder, version)?;
+        Ok(answer.groups.into_iter().flat_map(|group| group.members).map(|member| member.member_id.into_owned()).collect())
+    });
+    answer.await
+}
+
+async fn consumer_members(connection: &mut Connection, group: &str) -> Result<Vec<String>, ClientError> {
+    let request = ConsumerGroupDescribeRequest { group_ids: vec![group.into()], ..Default::default() };
+    let answer = connection.call(&request, |decoder, version| {
+        let answer = ConsumerGroupDescribeResponse::decode(decoder, version)?;
+        Ok(answer.groups.into_iter().flat_map(|group| group.members).map(|member| member.member_id.into_owned()).collect())
+    });
+    answer.await
+}
+
+/// Deletes groups; one that is gone already is fine. A group whose last member has just left may need a moment.
+async fn delete_groups(connection: &mut Connection, groups: &[&str]) -> Result<(), ClientError> {
+    let started = Instant::now();
+    loop {
+        let request = DeleteGroupsRequest { groups_names: groups.iter().map(|name| (*name).into()).collect() };
+        let answer = connection.call(&request, |decoder, version| {
+            let answer = DeleteGroupsResponse::decode(decoder, version)?;
+            let refused = answer
+                .results
+                .into_iter()
+                .find(|result| !result.error_code.is_none() && result.error_code != ErrorCode::GROUP_ID_NOT_FOUND);
+            Ok(refused.map(|result| (result.group_id.into_owned(), result.error_code)))
+        });
+        match answer.await? {
+            None => return Ok(()),
+            Some((_, code)) if (code == ErrorCode::NON_EMPTY_GROUP || code.is_retriable()) && started.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Some((group, code)) => return super::check_group(ApiKey::DeleteGroups, &group, code, None),
+        }
+    }
+}

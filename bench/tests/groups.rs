@@ -1,0 +1,275 @@
+//! `ringlog-bench groups` as a user runs it: the binary against a fake broker that fails in every way, against the real one, and
+//! against any that runs already. No time decides.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fake;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fake::{Broker, Fault};
+use ringlog_bench::results::{Cause, GroupProtocol, Groups, OffsetCall, Outcome, Run};
+use ringlog_protocol::{ApiKey, ErrorCode};
+use rustix::process::{Pid, Signal, kill_process};
+
+struct Ran {
+    status: i32,
+    stderr: String,
+    groups: Option<Groups>,
+}
+
+fn command(address: impl ToString, line: &str, out: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+    command.args(["groups", "--bootstrap", &address.to_string()]).args(line.split_whitespace());
+    command.args(["--json", "--quiet", "--out"]).arg(out);
+    command
+}
+
+fn run(address: impl ToString, line: &str) -> Ran {
+    let out = tempfile::tempdir().unwrap();
+    let ran = ran(command(address, line, out.path()).output().unwrap());
+    let stored = std::fs::read_dir(out.path()).unwrap().count();
+    assert_eq!(stored, usize::from(ran.groups.is_some()), "what is printed is stored, and nothing else");
+    ran
+}
+
+fn ran(output: Output) -> Ran {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let run: Option<Run> = serde_json::from_slice(&output.stdout).ok();
+    let groups = run.map(|run| match run.outcome {
+        Outcome::Groups(groups) => *groups,
+        other => panic!("{other:?}"),
+    });
+    Ran { status: output.status.code().unwrap(), stderr, groups }
+}
+
+impl Ran {
+    fn ok(self) -> Groups {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        self.groups.unwrap()
+    }
+
+    /// It failed with one line that holds `words`, and left no result.
+    fn failed(&self, status: i32, words: &str) {
+        assert_eq!(self.status, status, "{}", self.stderr);
+        assert!(self.groups.is_none());
+        assert_eq!(self.stderr.trim().lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.contains(words), "{words:?} is not in {}", self.stderr);
+    }
+}
+
+const SHORT: &str = "--partitions 4 --members 2 --duration 100ms --warm-up 10ms --timeout 1s";
+
+#[test]
+fn commits_are_counted_and_everything_is_removed() {
+    let broker = Broker::start(&[]);
+    let groups = run(broker.address, &format!("--only commits {SHORT} --threads 2")).ok();
+    let shapes: Vec<_> = groups.rates.iter().map(|rate| (rate.call, rate.connections, rate.in_flight)).collect();
+    assert_eq!(shapes, [(OffsetCall::Commit, 16, 1), (OffsetCall::Commit, 32, 16)]);
+    for rate in &groups.rates {
+        assert!(rate.count > 0 && rate.latency.as_ref().is_some_and(|latency| latency.count == rate.count), "{rate:?}");
+        assert!(rate.broker_cpu_us.is_none(), "no pid was given");
+    }
+    assert!(broker.topics().is_empty());
+    let deleted = broker.deleted_groups();
+    assert_eq!((broker.deleted(), deleted.len()), (vec!["ringlog-bench-groups".to_owned()], 48));
+    assert!(deleted.iter().all(|group| group.starts_with("ringlog-bench-")), "{deleted:?}");
+}
+
+#[test]
+fn a_broker_that_fails_ends_it_in_one_line_and_its_topic_is_removed() {
+    use ApiKey::{FindCoordinator, JoinGroup, OffsetCommit, OffsetFetch};
+    for (part, fault, words) in [
+        ("commits", Fault::GroupClose(OffsetCommit), "closes the connection"),
+        ("commits", Fault::GroupSilent(OffsetCommit), "has not answered OffsetCommit"),
+        ("commits", Fault::GroupError(OffsetCommit, ErrorCode::GROUP_AUTHORIZATION_FAILED), "GROUP_AUTHORIZATION_FAILED"),
+        ("store", Fault::GroupError(OffsetCommit, ErrorCode::INVALID_COMMIT_OFFSET_SIZE), "INVALID_COMMIT_OFFSET_SIZE"),
+        ("fetches", Fault::GroupError(OffsetFetch, ErrorCode::GROUP_AUTHORIZATION_FAILED), "OffsetFetch of group ringlog-bench-"),
+        ("rebalance", Fault::GroupError(JoinGroup, ErrorCode::INVALID_SESSION_TIMEOUT), "INVALID_SESSION_TIMEOUT"),
+        ("leave", Fault::GroupClose(JoinGroup), "closes the connection"),
+        ("heartbeats", Fault::GroupClose(JoinGroup), "closes the connection"),
+        ("commits", Fault::Lacks(OffsetCommit), "the broker has no OffsetCommit"),
+        ("commits", Fault::NoCreation(ErrorCode::POLICY_VIOLATION), "POLICY_VIOLATION"),
+        ("commits", Fault::LeaderAt("192.0.2.7"), "--allow-remote"),
+        ("load", Fault::Duplicate(0), "what was stored is not all there"),
+    ] {
+        let broker = Broker::start(&[fault]);
+        let line = format!("--protocol classic --heartbeat-members 2 --only {part} {SHORT}");
+        run(broker.address, &line).failed(1, words);
+        assert!(broker.topics().is_empty(), "{fault:?}");
+    }
+    let broker = Broker::start(&[Fault::GroupError(FindCoordinator, ErrorCode::GROUP_AUTHORIZATION_FAILED)]);
+    let ran = run(broker.address, &format!("--only commits {SHORT}"));
+    assert!(ran.status == 1 && ran.stderr.contains("FindCoordinator"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_broker_without_the_new_protocol_is_measured_without_it() {
+    let heartbeat = ApiKey::ConsumerGroupHeartbeat;
+    for fault in [Fault::Lacks(heartbeat), Fault::GroupError(heartbeat, ErrorCode::UNSUPPORTED_VERSION)] {
+        let broker = Broker::start(&[fault]);
+        run(broker.address, &format!("--protocol consumer --only leave {SHORT}")).failed(2, "KIP-848");
+        assert!(broker.topics().is_empty());
+    }
+    // One that has it and refuses is not without it.
+    let broker = Broker::start(&[Fault::GroupError(heartbeat, ErrorCode::GROUP_AUTHORIZATION_FAILED)]);
+    run(broker.address, &format!("--protocol consumer --only leave {SHORT}")).failed(1, "GROUP_AUTHORIZATION_FAILED");
+}
+
+#[test]
+fn nonsense_and_nobody_are_told() {
+    run("192.0.2.1:9092", "").failed(2, "--allow-remote");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    run(nobody, "--only leave").failed(1, "no broker at");
+    run(nobody, "--pid 4294967295").failed(2, "--pid");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    run(listener.local_addr().unwrap(), "--only commits --timeout 300ms").failed(1, "says nothing");
+}
+
+/// The real broker's binary, where this build has made it.
+fn ringlog() -> Option<PathBuf> {
+    let tests = std::env::current_exe().ok()?;
+    let path = std::env::var_os("RINGLOG_BIN").map(PathBuf::from).or_else(|| Some(tests.parent()?.parent()?.join("ringlog")))?;
+    if path.is_file() {
+        return Some(path);
+    }
+    skipped(&format!("no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display()));
+    None
+}
+
+/// Says so past the harness, which keeps what a test that passes prints.
+fn skipped(why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
+}
+
+struct Real {
+    child: Child,
+    address: String,
+}
+
+impl Real {
+    /// With sessions short enough for a test.
+    fn start(binary: &Path, data: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let settings = [
+            "group.initial.rebalance.delay.ms=0",
+            "group.min.session.timeout.ms=100",
+            "group.consumer.heartbeat.interval.ms=200",
+            "group.consumer.session.timeout.ms=2000",
+        ];
+        let child = Command::new(binary)
+            .args(["serve", "--listen", &address, "--data-dir"])
+            .arg(data)
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < until, "the broker does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, address }
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const SMALL: &str =
+    "--partitions 40 --members 7 --rounds 2 --heartbeat-members 30 --duration 1s --warm-up 200ms --session 2s --offsets 50";
+
+/// Whether `ringlog group list` and `ringlog topic list` name nothing of ours.
+fn assert_nothing_is_left(binary: &Path, address: &str) {
+    for what in ["group", "topic"] {
+        let listed = Command::new(binary).args([what, "list", "--json", "--bootstrap-server", address]).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(!listed.contains("ringlog-bench"), "{listed}");
+    }
+}
+
+#[test]
+fn the_real_broker_is_measured_in_every_way() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path());
+    let groups = run(&broker.address, &format!("{SMALL} --pid {}", broker.child.id())).ok();
+    let both = [GroupProtocol::Classic, GroupProtocol::Consumer];
+    assert_eq!(groups.rebalances.iter().map(|own| own.protocol).collect::<Vec<_>>(), both);
+    for rebalance in &groups.rebalances {
+        assert!(rebalance.times_ms.len() == 2 && rebalance.median_ms > 0.0 && rebalance.first_ms > 0.0, "{rebalance:?}");
+    }
+    let takeovers: Vec<_> = groups.takeovers.iter().map(|own| (own.cause, own.session_ms, own.times_ms.len())).collect();
+    let expected = [(Cause::Leave, 0, 2), (Cause::Leave, 0, 2), (Cause::Vanish, 2000, 2), (Cause::Vanish, 2000, 2)];
+    assert_eq!(takeovers, expected, "the new protocol's session timeout is the broker's");
+    // A session that ran out early is a broker's fault. Its clock and ours begin with the same heartbeat, at different ends.
+    assert!(groups.takeovers.iter().all(|own| own.times_ms.iter().all(|ms| *ms > -1.0)), "{:?}", groups.takeovers);
+    for heartbeats in &groups.heartbeats {
+        assert!(heartbeats.members == 30 && heartbeats.count > 0 && heartbeats.broker_cpu_percent.is_some(), "{heartbeats:?}");
+    }
+    assert_eq!(groups.heartbeats.iter().map(|own| own.interval_ms).collect::<Vec<_>>(), [3000, 200]);
+    assert!(groups.rates.len() == 4 && groups.rates.iter().all(|rate| rate.count > 0 && rate.broker_cpu_us.is_some()));
+    assert!(groups.broker.is_some() && groups.notes.is_empty() && groups.stored.is_none() && groups.loaded.is_none());
+    assert_nothing_is_left(&binary, &broker.address);
+    // What is stored is there after a restart, and goes once it was loaded.
+    let stored = run(&broker.address, &format!("{SMALL} --only store")).ok().stored.unwrap();
+    assert_eq!((stored.offsets, stored.groups), (50, 2));
+    drop(broker);
+    let broker = Real::start(&binary, data.path());
+    assert_eq!(run(&broker.address, &format!("{SMALL} --only load")).ok().loaded.unwrap().offsets, 50);
+    assert_nothing_is_left(&binary, &broker.address);
+    run(&broker.address, &format!("{SMALL} --only load")).failed(1, "--only store commits it");
+}
+
+#[test]
+fn ctrl_c_keeps_what_was_measured_and_removes_the_rest() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path());
+    let out = tempfile::tempdir().unwrap();
+    let line = format!("{SMALL} --only rebalance,heartbeats --protocol classic --duration 10min");
+    let line = line.replace("--duration 1s ", "");
+    let mut command = command(&broker.address, &line, out.path());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let heartbeats = || {
+        let listed = Command::new(&binary).args(["group", "list", "--bootstrap-server", &broker.address]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap().contains("heartbeats")
+    };
+    while !heartbeats() {
+        assert!(Instant::now() < until, "it never comes to heartbeats");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::INT).unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 130, "{}", ran.stderr);
+    let groups = ran.groups.unwrap();
+    assert!(groups.rebalances.len() == 1 && groups.heartbeats.is_empty());
+    assert_nothing_is_left(&binary, &broker.address);
+}
+
+/// Any broker that runs already, of whatever make; `scripts/test load` starts a Kafka for it.
+#[test]
+fn the_running_broker_is_measured() {
+    let Ok(address) = std::env::var("BOOTSTRAP") else {
+        skipped("BOOTSTRAP names no running broker; `scripts/test load` starts a Kafka");
+        return;
+    };
+    let small = SMALL.replace("--session 2s", "--session 6s");
+    let groups = run(&address, &format!("{small} --only rebalance,leave,heartbeats,commits,fetches")).ok();
+    assert_eq!((groups.rebalances.len(), groups.takeovers.len(), groups.heartbeats.len(), groups.rates.len()), (2, 2, 2, 4));
+    assert!(groups.notes.is_empty(), "{:?}", groups.notes);
+    let vanished = run(&address, &format!("{small} --only vanish --protocol classic")).ok();
+    assert!(vanished.takeovers[0].session_ms == 6000 && vanished.takeovers[0].times_ms.len() == 2);
+    assert_eq!(run(&address, &format!("{small} --only store,load")).ok().loaded.unwrap().offsets, 50);
+}

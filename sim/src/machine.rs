@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::{Core, CoreHandle, CoreSettings, recover, run_mailbox};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::SimDisk;
@@ -18,6 +19,8 @@ use ringlog_server::broker::boot::{self, BootError, Start};
 use ringlog_server::broker::{Broker, BrokerCore, BrokerError, serve};
 use ringlog_server::config::BrokerConfig;
 use ringlog_server::net::{Handler, StopSender, stop_channel};
+
+use crate::groups::plan::Options;
 
 /// Where the data directory is.
 pub const DATA: &str = "/data";
@@ -45,6 +48,8 @@ pub struct Machine {
     pub disk: SimDisk,
     topic_ids: Arc<Mutex<Random>>,
     config: Arc<BrokerConfig>,
+    /// Compaction, where there is any.
+    cleaner: Option<CleanerSettings>,
 }
 
 /// A broker that runs.
@@ -78,7 +83,7 @@ impl Machine {
     /// # Panics
     /// Never: the options are valid, and a new disk has room.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, groups: Option<&Options>) -> Self {
         // A life is short: most of a huge page would be cleared for nothing.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
         let simulation = Simulation::new(seed);
@@ -95,8 +100,9 @@ impl Machine {
             ("log.retention.check.interval.ms", "2000".to_owned()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("log.retention.ms", "-1".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
+        ];
+        let of_groups = groups.map(|groups| groups.broker.as_slice()).unwrap_or_default();
+        let options: Vec<_> = options.iter().chain(of_groups).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let config = match BrokerConfig::load(None, &options) {
             Ok((config, unknown)) => {
                 assert!(unknown.is_empty(), "{unknown:?}");
@@ -105,7 +111,7 @@ impl Machine {
             Err(error) => panic!("the options are valid: {error:?}"),
         };
         let topic_ids = Arc::new(Mutex::new(Random::new(seed ^ 0x70_91c5)));
-        Self { simulation, disk, topic_ids, config }
+        Self { simulation, disk, topic_ids, config, cleaner: groups.and_then(|groups| groups.cleaner.clone()) }
     }
 
     /// Brings a broker up: recovery, cores, boot. All of it is dropped where the machine crashes in the middle.
@@ -115,7 +121,7 @@ impl Machine {
     pub fn start(&self, setup: &Setup) -> impl Future<Output = Result<Running, StartError>> + 'static {
         let (env, disk) = (self.simulation.env(), self.disk.mount());
         let (setup, config, topic_ids) = (setup.clone(), self.config.clone(), self.topic_ids.clone());
-        start(env, disk, setup, config, topic_ids)
+        start(env, disk, setup, config, topic_ids, self.cleaner.clone())
     }
 
     /// The process ends, with or without the power; what the disk keeps is decided apart.
@@ -131,6 +137,7 @@ async fn start(
     setup: Setup,
     config: Arc<BrokerConfig>,
     topic_ids: Arc<Mutex<Random>>,
+    cleaner: Option<CleanerSettings>,
 ) -> Result<Running, StartError> {
     let data: Arc<Path> = Path::new(DATA).into();
     let recovered = recover::recover(&disk, &data).await.map_err(StartError::Recover)?;
@@ -140,12 +147,16 @@ async fn start(
         tail_bytes: setup.tail_bytes,
         open_files_max: setup.open_files_max,
     };
+    let cleaner = cleaner.map(|settings| Cleaner::new(settings, &data));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..setup.cores).map(CoreHandle::new).unzip();
     let mut cores = Vec::new();
     for (index, receiver) in receivers.into_iter().enumerate() {
         let core = Core::new(index, settings.clone(), disk.clone(), env.clone(), Box::new(|_, _, _| false)).await;
         let core = core.map_err(StartError::Core)?;
         core.start();
+        if let Some(cleaner) = &cleaner {
+            core.start_cleaner(cleaner.clone());
+        }
         env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
         cores.push(core);
     }
@@ -173,6 +184,11 @@ async fn start(
 }
 
 impl Running {
+    /// What waits for other members of its group is answered, and nothing more is asked of groups.
+    pub fn stop_groups(&self) {
+        (0..self.cores.len()).for_each(|core| self.broker.groups.stop(core));
+    }
+
     /// The clean stop. What clients still ask for is answered as a broker that stops answers.
     ///
     /// # Errors

@@ -112,7 +112,9 @@ impl Story {
         let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options));
         let crowd = groups.map(|(options, mut random)| {
             trace.say(Duration::ZERO, || format!("groups: {options:?}"));
-            options.crowd(&mut model.groups, &mut random)
+            let crowd = options.crowd(&mut model.groups, &mut random);
+            crowd.wishes().for_each(|wish| trace.say(Duration::ZERO, || wish));
+            crowd
         });
         Self {
             machine,

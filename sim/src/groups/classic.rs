@@ -51,7 +51,7 @@ pub struct Member {
     ghost: Option<(Identity, Vec<(String, i32)>)>,
     away_until: Duration,
     /// Whether it does nothing any more but stay.
-    pub is_draining: bool,
+    is_draining: bool,
 }
 
 impl Member {
@@ -77,6 +77,21 @@ impl Member {
             ghost: None,
             away_until: Duration::ZERO,
             is_draining: false,
+        }
+    }
+
+    /// What it wants, for people.
+    #[must_use]
+    pub fn wish(&self) -> String {
+        format!("{} wants {:?}, instance {:?}", self.name, self.topics, self.instance)
+    }
+
+    /// It stays from now on. Once it joins again: one that came back under another id may not know that it leads, or what there was
+    /// when it was assigned what it has (KIP-814).
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+        if self.leads || self.instance.is_some() {
+            self.rejoin();
         }
     }
 
@@ -235,6 +250,10 @@ async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
     let assignments = {
         let member = &mut *member.borrow_mut();
         let model = life.model.borrow();
+        if member.generation > 0 && member.generation < response.generation_id {
+            // It may take itself for what it was, for a while.
+            member.ghost = Some((member.identity(), member.parts.clone()));
+        }
         (member.id, member.generation) = (response.member_id.clone().into_owned(), response.generation_id);
         member.leads = response.leader == response.member_id;
         // A leader that is only told so on its return assigns nothing anew (KIP-814).

@@ -91,6 +91,13 @@ impl Member {
         }
     }
 
+    /// What it wants, for people.
+    #[must_use]
+    pub fn wish(&self) -> String {
+        let by = if self.has_pattern { " by a pattern" } else { "" };
+        format!("{} wants {:?}{by}, instance {:?}, assignor {:?}", self.name, self.topics, self.instance, self.assignor)
+    }
+
     /// What it wants and holds, where it is in and holds what it is to hold.
     #[must_use]
     pub fn settled(&self) -> Option<(&[&'static str], &Held)> {
@@ -230,10 +237,10 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
     if is_join || epoch < 0 || random.chance(0.2) {
         life.say(|| format!("{name} at epoch {epoch}, holds {}", owned.as_ref().map_or(0, Held::len)));
     }
+    let missed_some = std::mem::replace(&mut member.borrow_mut().says_all, true);
     let asked = asker.client.ask(life, &request, version).await;
     let member = &mut *member.borrow_mut();
     let Some((correlation, frame)) = asked else {
-        member.says_all = true;
         return life.say(|| format!("{name} hears nothing of its heartbeat"));
     };
     let response: ConsumerGroupHeartbeatResponse<'_> = wire::answer(&frame, version, correlation);
@@ -260,10 +267,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
                 assert!(!model.groups.is_out(group, &id), "FencedStaysOut: {name} is in");
             }
         }
-        code if is_trouble(code) => {
-            member.says_all = true;
-            asker.trouble(code);
-        }
+        code if is_trouble(code) => asker.trouble(code),
         _ if epoch < 0 => {
             let is_gone = matches!(code, ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::FENCED_INSTANCE_ID);
             assert!(is_gone, "GroupErrorsAreExpected: {name} leaves: {code}");
@@ -276,7 +280,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         }
         ErrorCode::FENCED_MEMBER_EPOCH => {
             // It may have come to two epochs without hearing of them.
-            assert!(!is_safe || member.says_all, "MembersStay: {name} at epoch {epoch} is told {code}");
+            assert!(!is_safe || missed_some, "MembersStay: {name} at epoch {epoch} is told {code}");
             member.be_out(model);
         }
         code => panic!("GroupErrorsAreExpected: {name} at epoch {epoch}: {code} {:?}", response.error_message),

@@ -204,6 +204,12 @@ impl Known {
         holders.find(is_rival).map(|(id, _)| id.as_str())
     }
 
+    /// Which groups may be there.
+    #[must_use]
+    pub fn may_exist(&self) -> Vec<bool> {
+        self.all.iter().map(|group| group.may_exist).collect()
+    }
+
     /// An offset that nobody has committed yet.
     pub fn new_offset(&mut self) -> i64 {
         self.next_offset += 1;
@@ -257,6 +263,13 @@ impl Model {
     /// It got its part of the generation.
     pub fn synced(&mut self, group: usize, at: AtSend, generation: i32, who: &str, member: &str, parts: &[(String, i32)]) {
         self.is_in(group, at, generation, member, &format!("{who} syncs"));
+        let is_same = |owner: Option<&String>| owner.is_none_or(|owner| owner == who);
+        let owners = &self.groups.all[group].owners;
+        let has_rival = !parts.iter().all(|(topic, at)| is_same(owners.get(&(generation, topic.clone(), *at))));
+        if has_rival && self.may_be_forgotten(group) {
+            // It is another group, at the same generation again.
+            self.groups.all[group].begin_anew();
+        }
         let known = &mut self.groups.all[group];
         (known.logged, known.joined) = (known.logged.max(generation), known.joined.max(generation));
         for (topic, partition) in parts {
@@ -386,11 +399,11 @@ impl Model {
         known.owners.extend(deletion.owners);
     }
 
-    /// These groups were listed. After a start, all that has offsets has to be.
-    pub fn listed(&self, names: &BTreeSet<String>, is_final: bool) {
+    /// These groups were listed; `before`: those that might be there when that was asked. After a start, all that has offsets has to be.
+    pub fn listed(&self, names: &BTreeSet<String>, before: &[bool], is_final: bool) {
         for (at, group) in self.groups.all.iter().enumerate() {
             let is_listed = names.contains(&group.name);
-            assert!(!is_listed || group.may_exist, "GroupStaysDeleted: {} is there", group.name);
+            assert!(!is_listed || group.may_exist || before[at], "GroupStaysDeleted: {} is there", group.name);
             let has_offsets = is_final && !self.may_be_forgotten(at);
             assert!(is_listed || !has_offsets, "CommittedStays: {} is not listed", group.name);
         }

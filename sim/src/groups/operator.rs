@@ -162,6 +162,7 @@ async fn delete_offset(asker: &mut Asker, life: &Life, random: &mut Random, grou
 /// Lists the groups. Returns whether there was an answer. `is_final`: after a start, before anybody does anything.
 pub async fn list(asker: &mut Asker, life: &Life, is_final: bool) -> Option<ErrorCode> {
     let version = 5;
+    let asked_of = life.model.borrow().groups.may_exist();
     let (correlation, frame) = asker.client.ask(life, &ListGroupsRequest::default(), version).await?;
     let response: ListGroupsResponse<'_> = wire::answer(&frame, version, correlation);
     if !response.error_code.is_none() {
@@ -171,7 +172,7 @@ pub async fn list(asker: &mut Asker, life: &Life, is_final: bool) -> Option<Erro
     let told = response.groups.iter().map(|group| format!("{} {}", group.group_id, group.group_state)).collect::<Vec<_>>();
     life.say(|| format!("groups: {told:?}"));
     let names = response.groups.iter().map(|group| group.group_id.to_string()).collect();
-    life.model.borrow().listed(&names, is_final);
+    life.model.borrow().listed(&names, &asked_of, is_final);
     Some(ErrorCode::NONE)
 }
 

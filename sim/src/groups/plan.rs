@@ -136,9 +136,15 @@ impl Crowd {
         }
     }
 
+    /// What members want, for people.
+    pub fn wishes(&self) -> impl Iterator<Item = String> {
+        let classic = self.classic.iter().map(|(_, member)| member.borrow().wish());
+        classic.chain(self.consumers.iter().map(|(_, member)| member.borrow().wish()))
+    }
+
     /// Members stay from now on, and nothing is deleted any more.
     pub fn drain(&self) {
-        self.classic.iter().for_each(|(_, member)| member.borrow_mut().is_draining = true);
+        self.classic.iter().for_each(|(_, member)| member.borrow_mut().drain());
         self.consumers.iter().for_each(|(_, member)| member.borrow_mut().is_draining = true);
         self.operators.iter().for_each(|operator| operator.borrow_mut().is_draining = true);
     }

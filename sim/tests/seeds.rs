@@ -41,8 +41,10 @@ fn seeds_that_once_failed() {
 #[test]
 fn a_seed_gives_one_run() {
     for seed in 0..5 {
-        let [first, second] = [0; 2].map(|_| story::run(seed, false).unwrap().fingerprint);
-        assert_eq!(first, second, "seed {seed}");
+        for groups in [Groups::Always, Groups::Never] {
+            let [first, second] = [0; 2].map(|_| story::run_with(seed, groups, false).unwrap().fingerprint);
+            assert_eq!(first, second, "seed {seed}, groups {groups:?}");
+        }
     }
 }
 

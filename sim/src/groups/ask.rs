@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use ringlog_engine::env::random::Random;
@@ -107,6 +108,16 @@ impl Identity {
     }
 }
 
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.member, &self.instance) {
+            ("", None) => f.write_str("nobody"),
+            (member, None) => write!(f, "{member} at {}", self.generation),
+            (member, Some(instance)) => write!(f, "{member} ({instance}) at {}", self.generation),
+        }
+    }
+}
+
 /// A partition of a topic, by its place in the model.
 pub type Target = (usize, i32);
 
@@ -146,7 +157,7 @@ pub async fn commit(
                 committed_metadata: Some(metadata(offset).into()),
                 ..OffsetCommitRequestPartition::default()
             });
-            life.say(|| format!("{who} commits {offset} of {}-{partition} as {identity:?}", model.topics[topic].name));
+            life.say(|| format!("{who} commits {offset} of {}-{partition} as {identity}", model.topics[topic].name));
         }
         let name = |topic: &usize| (*topic, model.topics[*topic].name.clone());
         let id = |topic: &usize| (*topic, model.topics[*topic].id.unwrap_or_default());

@@ -229,7 +229,7 @@ async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         model.groups.touch(group);
         model.groups.at_send(group, life.now())
     };
-    life.say(|| format!("{name} joins as {identity:?}"));
+    life.say(|| format!("{name} joins as {identity}"));
     let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else {
         return life.say(|| format!("{name} hears nothing of its join"));
     };

@@ -413,7 +413,7 @@ async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Aske
     let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
     if code.is_none() {
         let is_out = life.model.borrow().groups.is_out(group, &identity.member);
-        assert!(!(was_out && is_out), "FencedStaysOut: a commit of {name}, {identity:?}");
+        assert!(!(was_out && is_out), "FencedStaysOut: a commit of {name}, {identity}");
         not_of_rivals(life, group, &name, &identity, &targets);
     } else {
         assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");

@@ -29,14 +29,7 @@ struct Progress {
 
 /// Runs `seeds` seeds from `from` on, on `jobs` threads. Without `keep_going` none begins after one that fails. `tell` gets a
 /// line now and then, and each failure at once.
-pub fn run(
-    from: u64,
-    seeds: u64,
-    groups: Groups,
-    jobs: usize,
-    keep_going: bool,
-    tell: impl Fn(&str) + Sync,
-) -> Report {
+pub fn run(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool, tell: impl Fn(&str) + Sync) -> Report {
     let began = Instant::now();
     let end = from.saturating_add(seeds);
     let progress =

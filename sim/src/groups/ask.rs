@@ -39,10 +39,7 @@ const COMMIT_INSTANCE_VERSION_MIN: i16 = 7;
 /// Whether a client is to look for the coordinator again, or to wait for it.
 #[must_use]
 pub fn is_trouble(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS | ErrorCode::COORDINATOR_NOT_AVAILABLE | ErrorCode::NOT_COORDINATOR
-    )
+    matches!(code, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS | ErrorCode::COORDINATOR_NOT_AVAILABLE | ErrorCode::NOT_COORDINATOR)
 }
 
 /// A client of groups in one life of the machine: its connection, and whether it knows the coordinator.
@@ -238,7 +235,8 @@ pub async fn fetch(
     let version = version(random, ApiKey::OffsetFetch, min);
     let (name, topic) = {
         let model = life.model.borrow();
-        let topic = wanted.map(|(topic, _, id)| (model.topics[topic].name.clone(), id, model.topics[topic].partitions.len() as i32));
+        let topic =
+            wanted.map(|(topic, _, id)| (model.topics[topic].name.clone(), id, model.topics[topic].partitions.len() as i32));
         (model.groups.all[group].name.clone(), topic)
     };
     let mut request = OffsetFetchRequest::default();

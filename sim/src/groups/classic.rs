@@ -52,6 +52,8 @@ pub struct Member {
     away_until: Duration,
     /// Whether it does nothing any more but stay.
     is_draining: bool,
+    /// Whether it is to join once more.
+    joins_again: bool,
 }
 
 impl Member {
@@ -77,6 +79,7 @@ impl Member {
             ghost: None,
             away_until: Duration::ZERO,
             is_draining: false,
+            joins_again: false,
         }
     }
 
@@ -86,19 +89,16 @@ impl Member {
         format!("{} wants {:?}, instance {:?}", self.name, self.topics, self.instance)
     }
 
-    /// It stays from now on. Once it joins again: one that came back under another id may not know that it leads, or what there was
-    /// when it was assigned what it has (KIP-814).
+    /// It stays from now on. Once it is in it joins again, by its id: one that came back under another id may not know that it leads,
+    /// or what topics there were when it was given what it has (KIP-814), and nobody would assign anew.
     pub fn drain(&mut self) {
-        self.is_draining = true;
-        if self.leads || self.instance.is_some() {
-            self.rejoin();
-        }
+        (self.is_draining, self.joins_again) = (true, self.leads || self.instance.is_some());
     }
 
     /// What it wants, and whether it is in and has what it has for good, as far as it knows.
     #[must_use]
     pub fn settled(&self, model: &Model) -> Option<&[&'static str]> {
-        (self.is_in && !self.wants_to_assign(model)).then_some(&self.topics)
+        (self.is_in && !self.joins_again && !self.wants_to_assign(model)).then_some(&self.topics)
     }
 
     fn identity(&self) -> Identity {
@@ -168,8 +168,12 @@ pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
         if !asker.find(&life, &mut random, group).await {
             continue;
         }
-        if member.borrow().is_in && member.borrow().wants_to_assign(&life.model.borrow()) && random.chance(0.5) {
-            member.borrow_mut().rejoin();
+        if member.borrow().is_in {
+            let wants_to = member.borrow().wants_to_assign(&life.model.borrow()) && random.chance(0.5);
+            let member = &mut *member.borrow_mut();
+            if std::mem::take(&mut member.joins_again) || wants_to {
+                member.rejoin();
+            }
         }
         if !member.borrow().is_in {
             join(&member, &life, &mut asker, &mut random).await;
@@ -420,7 +424,8 @@ async fn leave(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random:
 pub(super) fn targets(model: &Model, parts: &[(String, i32)], random: &mut Random) -> Vec<ask::Target> {
     let there = parts.iter().filter_map(|(name, partition)| {
         let topic = model.by_name(name)?;
-        let is_there = model.topics[topic].existence == Existence::Present && (*partition as usize) < model.topics[topic].partitions.len();
+        let is_there =
+            model.topics[topic].existence == Existence::Present && (*partition as usize) < model.topics[topic].partitions.len();
         is_there.then_some((topic, *partition))
     });
     let there: BTreeSet<_> = there.collect();

@@ -269,7 +269,8 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         }
         code if is_trouble(code) => asker.trouble(code),
         _ if epoch < 0 => {
-            let is_gone = matches!(code, ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::FENCED_INSTANCE_ID);
+            let is_gone =
+                matches!(code, ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::FENCED_INSTANCE_ID);
             assert!(is_gone, "GroupErrorsAreExpected: {name} leaves: {code}");
         }
         ErrorCode::UNRELEASED_INSTANCE_ID if is_join => {}
@@ -309,8 +310,12 @@ impl Member {
             self.held.clear();
         }
         if is_join || response.assignment.is_some() {
-            let short = |held: &Held| held.iter().map(|(topic, partition)| format!("{:02x}{:02x}-{partition}", topic[0], topic[1])).collect::<Vec<_>>();
-            life.say(|| format!("{} at epoch {epoch} is to hold {:?}, holds {:?}", self.name, short(&self.told), short(&self.held)));
+            let short = |held: &Held| {
+                held.iter().map(|(topic, partition)| format!("{:02x}{:02x}-{partition}", topic[0], topic[1])).collect::<Vec<_>>()
+            };
+            life.say(|| {
+                format!("{} at epoch {epoch} is to hold {:?}, holds {:?}", self.name, short(&self.told), short(&self.held))
+            });
         }
         for at in self.told.difference(&self.held) {
             if let Some(rival) = model.groups.rival(self.group, &self.id, *at, now) {
@@ -393,7 +398,10 @@ async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random
 fn is_fence(code: ErrorCode) -> bool {
     matches!(
         code,
-        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::STALE_MEMBER_EPOCH | ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::FENCED_INSTANCE_ID
+        ErrorCode::UNKNOWN_MEMBER_ID
+            | ErrorCode::STALE_MEMBER_EPOCH
+            | ErrorCode::GROUP_ID_NOT_FOUND
+            | ErrorCode::FENCED_INSTANCE_ID
     )
 }
 

@@ -184,7 +184,10 @@ async fn describe(asker: &mut Asker, life: &Life, random: &mut Random, group: us
     };
     let mut owned = BTreeSet::new();
     let mut own = |member: &str, topic: &str, partition: i32| {
-        assert!(owned.insert((topic.to_owned(), partition)), "OneOwner: {member} of {name} has {topic}-{partition}, and another too");
+        assert!(
+            owned.insert((topic.to_owned(), partition)),
+            "OneOwner: {member} of {name} has {topic}-{partition}, and another too"
+        );
     };
     if kind == Kind::Consumer {
         let version = version(random, ApiKey::ConsumerGroupDescribe, 0);

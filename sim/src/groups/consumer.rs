@@ -47,8 +47,6 @@ pub struct Member {
     ids: u64,
     /// Its epoch; 0: it is out.
     epoch: i32,
-    /// The newest epoch that it was at under its id.
-    epoch_max: i32,
     held: Held,
     /// What it is to hold.
     told: Held,
@@ -80,7 +78,6 @@ impl Member {
             name,
             ids: 0,
             epoch: 0,
-            epoch_max: 0,
             held: Held::new(),
             told: Held::new(),
             said: None,
@@ -121,7 +118,7 @@ impl Member {
 
     fn new_id(&mut self) {
         self.ids += 1;
-        (self.id, self.epoch_max) = (format!("{} {}", self.name, self.ids), 0);
+        self.id = format!("{} {}", self.name, self.ids);
     }
 }
 
@@ -299,9 +296,7 @@ impl Member {
         is_join: bool,
     ) {
         let (now, epoch) = (life.now(), response.member_epoch);
-        let before = if is_join { self.epoch_max } else { self.epoch };
-        let may_be_another = is_join && epoch < before;
-        assert!(epoch >= before || may_be_another, "EpochsGrow: {} from {before} to {epoch}", self.name);
+        assert!(epoch >= self.epoch, "EpochsGrow: {} from {} to {epoch}", self.name, self.epoch);
         if let Some(assignment) = &response.assignment {
             let told = assignment.topic_partitions.iter();
             self.told = told.flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition))).collect();
@@ -323,7 +318,7 @@ impl Member {
             }
         }
         self.held.extend(self.told.iter().copied());
-        (self.epoch, self.epoch_max, self.says_all) = (epoch, epoch, false);
+        (self.epoch, self.says_all) = (epoch, false);
         self.said = Some(self.held.clone());
         let holders = &mut model.groups.all[self.group].holders;
         let exposed = holders.get(&self.id).and_then(|holder| holder.exposed);

@@ -289,13 +289,11 @@ impl Model {
             self.check_growth(group, at, epoch, "EpochsGrow", &format!("{who} joins"));
         }
         let known = &mut self.groups.all[group];
-        if epoch > known.logged {
-            known.logged = epoch;
-            self.groups.rebalanced_count += 1;
-        }
+        let is_newer = epoch > known.logged;
         // A crash does not take it back.
-        let known = &mut self.groups.all[group];
+        known.logged = known.logged.max(epoch);
         known.joined = known.joined.max(known.logged);
+        self.groups.rebalanced_count += u64::from(is_newer);
     }
 
     /// A commit is being sent.

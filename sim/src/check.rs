@@ -14,6 +14,7 @@ use ringlog_protocol::api::metadata::{MetadataRequest, MetadataResponse};
 
 use crate::client::admin::listed;
 use crate::client::consumer::{Fetched, Wanted, fetch};
+use crate::groups;
 use crate::life::{Client, Life};
 use crate::machine::Running;
 use crate::model::{Existence, Model, Read, sequence_of};
@@ -78,6 +79,7 @@ pub async fn after_start(life: &Life, end: End, random: &mut Random) {
         let found = read_all(life, &mut client, topic, partition, end).await;
         by_time(life, &mut client, topic, partition, &found, random).await;
     }
+    groups::check::after_start(life, random).await;
     let mut model = life.model.borrow_mut();
     model.is_dirty = false;
     for topic in model.topics.iter_mut().filter(|topic| topic.existence == Existence::Present) {

@@ -4,7 +4,7 @@
 //!
 //! - [`story`]: what a seed comes to: lives and crashes. [`weather`]: what goes wrong in between. [`machine`]: the broker on the simulated disk.
 //! - [`network`], [`wire`], [`client`], [`life`]: connections and who is on them.
-//! - [`model`], [`check`]: the invariants, by name.
+//! - [`model`], [`check`]: the invariants, by name. [`groups`]: consumer groups, and theirs.
 //!
 //! - [`runner`]: many seeds. The binary runs one or many; `tests/` runs some in CI.
 #![allow(
@@ -16,6 +16,7 @@
 
 pub mod check;
 pub mod client;
+pub mod groups;
 pub mod life;
 pub mod machine;
 pub mod model;

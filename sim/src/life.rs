@@ -53,6 +53,11 @@ impl Life {
         self.env.monotonic()
     }
 
+    /// The wall clock is looked at: what expires does so by it.
+    pub fn see_wall(&self) {
+        self.model.borrow_mut().groups.see_wall(self.env.now().0);
+    }
+
     /// A line of the trace.
     pub fn say(&self, line: impl FnOnce() -> String) {
         self.trace.say(self.now(), line);

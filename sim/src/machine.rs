@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
 use ringlog_engine::core::{Core, CoreHandle, CoreSettings, recover, run_mailbox};
 use ringlog_engine::disk::Disk;
@@ -19,6 +20,8 @@ use ringlog_server::broker::boot::{self, BootError, Start};
 use ringlog_server::broker::{Broker, BrokerCore, BrokerError, serve};
 use ringlog_server::config::BrokerConfig;
 use ringlog_server::net::{Handler, StopSender, stop_channel};
+
+use crate::groups::plan::Options;
 
 /// Where the data directory is.
 pub const DATA: &str = "/data";
@@ -46,6 +49,8 @@ pub struct Machine {
     pub disk: SimDisk,
     topic_ids: Arc<Mutex<Random>>,
     config: Arc<BrokerConfig>,
+    /// Compaction, where there is any.
+    cleaner: Option<CleanerSettings>,
     scrub: ScrubSettings,
 }
 
@@ -82,7 +87,7 @@ impl Machine {
     /// # Panics
     /// Never: the options are valid, and a new disk has room.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, groups: Option<&Options>) -> Self {
         // A life is short: most of a huge page would be cleared for nothing.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
         let simulation = Simulation::new(seed);
@@ -99,8 +104,9 @@ impl Machine {
             ("log.retention.check.interval.ms", "2000".to_owned()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("log.retention.ms", "-1".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
+        ];
+        let of_groups = groups.map(|groups| groups.broker.as_slice()).unwrap_or_default();
+        let options: Vec<_> = options.iter().chain(of_groups).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let config = match BrokerConfig::load(None, &options) {
             Ok((config, unknown)) => {
                 assert!(unknown.is_empty(), "{unknown:?}");
@@ -109,7 +115,8 @@ impl Machine {
             Err(error) => panic!("the options are valid: {error:?}"),
         };
         let topic_ids = Arc::new(Mutex::new(Random::new(seed ^ 0x70_91c5)));
-        Self { simulation, disk, topic_ids, config, scrub: scrub_settings(seed) }
+        let cleaner = groups.and_then(|groups| groups.cleaner.clone());
+        Self { simulation, disk, topic_ids, config, cleaner, scrub: scrub_settings(seed) }
     }
 
     /// Brings a broker up: recovery, cores, boot. All of it is dropped where the machine crashes in the middle.
@@ -119,7 +126,7 @@ impl Machine {
     pub fn start(&self, setup: &Setup) -> impl Future<Output = Result<Running, StartError>> + 'static {
         let (env, disk) = (self.simulation.env(), self.disk.mount());
         let (setup, config, topic_ids) = (setup.clone(), self.config.clone(), self.topic_ids.clone());
-        start(env, disk, setup, config, topic_ids, Scrubber::new(self.scrub.clone()))
+        start(env, disk, setup, config, topic_ids, self.cleaner.clone(), Scrubber::new(self.scrub.clone()))
     }
 
     /// Whether this seed's broker scrubs.
@@ -151,6 +158,7 @@ async fn start(
     setup: Setup,
     config: Arc<BrokerConfig>,
     topic_ids: Arc<Mutex<Random>>,
+    cleaner: Option<CleanerSettings>,
     scrubber: Arc<Scrubber>,
 ) -> Result<Running, StartError> {
     let data: Arc<Path> = Path::new(DATA).into();
@@ -161,12 +169,16 @@ async fn start(
         tail_bytes: setup.tail_bytes,
         open_files_max: setup.open_files_max,
     };
+    let cleaner = cleaner.map(|settings| Cleaner::new(settings, &data));
     let (handles, receivers): (Vec<_>, Vec<_>) = (0..setup.cores).map(CoreHandle::new).unzip();
     let mut cores = Vec::new();
     for (index, receiver) in receivers.into_iter().enumerate() {
         let core = Core::new(index, settings.clone(), disk.clone(), env.clone(), Box::new(|_, _, _| false)).await;
         let core = core.map_err(StartError::Core)?;
         core.start();
+        if let Some(cleaner) = &cleaner {
+            core.start_cleaner(cleaner.clone());
+        }
         core.start_scrubber(scrubber.clone());
         env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
         cores.push(core);
@@ -195,6 +207,11 @@ async fn start(
 }
 
 impl Running {
+    /// What waits for other members of its group is answered, and nothing more is asked of groups.
+    pub fn stop_groups(&self) {
+        (0..self.cores.len()).for_each(|core| self.broker.groups.stop(core));
+    }
+
     /// The clean stop. What clients still ask for is answered as a broker that stops answers.
     ///
     /// # Errors

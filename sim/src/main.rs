@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::{Parser, Subcommand};
+use ringlog_sim::groups::plan::Groups;
 use ringlog_sim::{runner, story};
 
 #[derive(Parser)]
@@ -25,6 +26,9 @@ enum Command {
         /// Only whether it holds, without the steps.
         #[arg(long)]
         quiet: bool,
+        /// Consumer groups: as the seed says, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        groups: Groups,
     },
     /// Run many seeds.
     Run {
@@ -40,24 +44,27 @@ enum Command {
         /// Go on after a seed that fails, and list all of them.
         #[arg(long)]
         keep_going: bool,
+        /// Consumer groups: as the seeds say, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        groups: Groups,
     },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Seed { seed, log, quiet } => one(seed, log, quiet),
-        Command::Run { from, seeds, jobs, keep_going } => {
+        Command::Seed { seed, log, quiet, groups } => one(seed, groups, log, quiet),
+        Command::Run { from, seeds, jobs, keep_going, groups } => {
             let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-            many(from, seeds, jobs, keep_going)
+            many(from, seeds, groups, jobs, keep_going)
         }
     }
 }
 
-fn one(seed: u64, log: tracing::Level, quiet: bool) -> ExitCode {
+fn one(seed: u64, groups: Groups, log: tracing::Level, quiet: bool) -> ExitCode {
     if !quiet {
         tracing_subscriber::fmt().with_max_level(log).without_time().with_ansi(false).init();
     }
-    match story::run(seed, !quiet) {
+    match story::run_with(seed, groups, !quiet) {
         Ok(outcome) => {
             println!("seed {seed} holds: {outcome:?}");
             ExitCode::SUCCESS
@@ -69,10 +76,10 @@ fn one(seed: u64, log: tracing::Level, quiet: bool) -> ExitCode {
     }
 }
 
-fn many(from: u64, seeds: u64, jobs: usize, keep_going: bool) -> ExitCode {
+fn many(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool) -> ExitCode {
     // Panics are how a seed fails: told once, below.
     std::panic::set_hook(Box::new(|_| {}));
-    let report = runner::run(from, seeds, jobs, keep_going, |line| println!("{line}"));
+    let report = runner::run(from, seeds, groups, jobs, keep_going, |line| println!("{line}"));
     println!("{:?}", report.total);
     for (seed, violation) in &report.failed {
         println!("seed {seed} fails: {violation}\n  cargo run --profile sim -p ringlog-sim -- seed {seed}");

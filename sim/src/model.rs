@@ -27,6 +27,8 @@ use std::time::Duration;
 
 use ringlog_engine::batch::{BatchHeader, BatchView};
 
+use crate::groups::known::Known;
+
 /// How long a sync that is due may take to be done, by the simulation's clock, where nothing fails.
 const SYNC_SLACK: Duration = Duration::from_secs(3);
 /// What the page-cache topics' `flush.messages` are that never ask.
@@ -119,6 +121,8 @@ pub struct Topic {
     pub is_durable_throughout: bool,
     /// Whether segments may be removed by themselves.
     pub has_retention: bool,
+    /// Whether it was asked to be deleted, and may be.
+    pub is_deletion_asked: bool,
 }
 
 impl Topic {
@@ -146,6 +150,8 @@ pub struct Model {
     pub acknowledged_count: u64,
     /// Batches that were read and held against what was sent.
     pub read_count: u64,
+    /// What is known of groups.
+    pub groups: Known,
     next_number: u64,
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::groups::plan::Groups;
 use crate::story::{self, Outcome};
 
 /// How often progress is told.
@@ -28,7 +29,7 @@ struct Progress {
 
 /// Runs `seeds` seeds from `from` on, on `jobs` threads. Without `keep_going` none begins after one that fails. `tell` gets a
 /// line now and then, and each failure at once.
-pub fn run(from: u64, seeds: u64, jobs: usize, keep_going: bool, tell: impl Fn(&str) + Sync) -> Report {
+pub fn run(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool, tell: impl Fn(&str) + Sync) -> Report {
     let began = Instant::now();
     let end = from.saturating_add(seeds);
     let progress =
@@ -44,7 +45,7 @@ pub fn run(from: u64, seeds: u64, jobs: usize, keep_going: bool, tell: impl Fn(&
         )
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&progress, keep_going, &tell))).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&progress, groups, keep_going, &tell))).collect();
         let mut told = Instant::now();
         while !workers.iter().all(|worker| worker.is_finished()) {
             thread::sleep(Duration::from_millis(20));
@@ -60,13 +61,13 @@ pub fn run(from: u64, seeds: u64, jobs: usize, keep_going: bool, tell: impl Fn(&
     report
 }
 
-fn work(progress: &Progress, keep_going: bool, tell: &(impl Fn(&str) + Sync)) {
+fn work(progress: &Progress, groups: Groups, keep_going: bool, tell: &(impl Fn(&str) + Sync)) {
     loop {
         let seed = progress.next.fetch_add(1, Ordering::Relaxed);
         if seed >= progress.end.load(Ordering::Relaxed) {
             return;
         }
-        let result = story::run(seed, false);
+        let result = story::run_with(seed, groups, false);
         let mut report = progress.report.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(outcome) => report.total.add(&outcome),

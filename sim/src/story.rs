@@ -15,6 +15,8 @@ use crate::check::{self, End};
 use crate::client::admin::{self, Admin};
 use crate::client::consumer::{self, Consumer};
 use crate::client::producer::{self, Producer};
+use crate::groups;
+use crate::groups::plan::{Crowd, Groups, Options};
 use crate::life::{Life, Trace};
 use crate::machine::{Machine, Running, Setup};
 use crate::model::Model;
@@ -41,6 +43,10 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Batches that were read and checked.
     pub read: u64,
+    /// Acknowledged commits of offsets.
+    pub committed: u64,
+    /// Generations and epochs that members of groups came to.
+    pub rebalanced: u64,
     /// A hash of all that the disk did: a seed always gives the same.
     pub fingerprint: u64,
 }
@@ -50,7 +56,15 @@ pub struct Outcome {
 /// # Errors
 /// An invariant does not hold, or the broker panicked.
 pub fn run(seed: u64, is_loud: bool) -> Result<Outcome, String> {
-    let story = AssertUnwindSafe(|| Story::new(seed, is_loud).run());
+    run_with(seed, Groups::BySeed, is_loud)
+}
+
+/// Runs a seed, with groups or without whatever it says.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(seed: u64, groups: Groups, is_loud: bool) -> Result<Outcome, String> {
+    let story = AssertUnwindSafe(|| Story::new(seed, groups, is_loud).run());
     std::panic::catch_unwind(story).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "a panic".to_owned())
@@ -66,6 +80,8 @@ struct Story {
     producers: Vec<Rc<RefCell<Producer>>>,
     consumers: Vec<Rc<RefCell<Consumer>>>,
     admin: Rc<RefCell<Admin>>,
+    /// Who has to do with groups, if the seed has any.
+    crowd: Option<Crowd>,
     trace: Rc<Trace>,
     outcome: Outcome,
     /// How the lives since the last check ended.
@@ -80,7 +96,7 @@ enum Started {
 }
 
 impl Story {
-    fn new(seed: u64, is_loud: bool) -> Self {
+    fn new(seed: u64, groups: Groups, is_loud: bool) -> Self {
         let mut random = Random::new(seed);
         let climate = Climate::new(&mut random);
         let setup = setup(&mut random, &climate);
@@ -91,15 +107,25 @@ impl Story {
         let consumers = (0..1 + random.below(2)).map(|_| Consumer::new(random.fork()));
         let consumers = consumers.map(|consumer| Rc::new(RefCell::new(consumer))).collect();
         let admin = Rc::new(RefCell::new(Admin::new(random.fork())));
+        let groups = Options::new(seed, groups);
+        let mut model = Model::default();
+        let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options));
+        let crowd = groups.map(|(options, mut random)| {
+            trace.say(Duration::ZERO, || format!("groups: {options:?}"));
+            let crowd = options.crowd(&mut model.groups, &mut random);
+            crowd.wishes().for_each(|wish| trace.say(Duration::ZERO, || wish));
+            crowd
+        });
         Self {
-            machine: Machine::new(seed),
+            machine,
             random,
             climate,
             setup,
-            model: Rc::default(),
+            model: Rc::new(RefCell::new(model)),
             producers,
             consumers,
             admin,
+            crowd,
             trace,
             outcome: Outcome::default(),
             end: End::Stopped,
@@ -126,6 +152,8 @@ impl Story {
         self.outcome.fingerprint = counters.fingerprint;
         self.outcome.acknowledged = model.acknowledged_count;
         self.outcome.read = model.read_count;
+        self.outcome.committed = model.groups.committed_count;
+        self.outcome.rebalanced = model.groups.rebalanced_count;
         self.outcome
     }
 
@@ -214,6 +242,9 @@ impl Story {
             life.env.spawn(Box::pin(consumer::run(consumer.clone(), life.clone())));
         }
         life.env.spawn(Box::pin(admin::run(self.admin.clone(), life.clone())));
+        if let Some(crowd) = &self.crowd {
+            crowd.spawn(life);
+        }
     }
 
     /// Clients and weather, until the end is near.
@@ -253,7 +284,9 @@ impl Story {
         }
         self.machine.disk.set_capacity(None);
         self.machine.disk.clear_injections();
-        self.model.borrow_mut().reads_fail = false;
+        let mut model = self.model.borrow_mut();
+        model.reads_fail = false;
+        model.groups.end_of_life(self.machine.simulation.now());
     }
 
     /// The machine is dead: what becomes of the disk.
@@ -318,10 +351,12 @@ impl Story {
             producer.borrow_mut().is_draining = true;
         }
         self.admin.borrow_mut().is_draining = true;
+        self.crowd.iter().for_each(Crowd::drain);
         self.spawn_clients(&life);
         let producers = self.producers.clone();
+        let unsettled = || self.crowd.as_ref().and_then(|crowd| groups::check::unsettled(crowd, &self.model.borrow()));
         let drained = async {
-            while !producers.iter().all(|producer| producer.borrow().is_idle()) {
+            while !producers.iter().all(|producer| producer.borrow().is_idle()) || unsettled().is_some() {
                 life.env.sleep(Duration::from_millis(100)).await;
             }
         };
@@ -329,7 +364,8 @@ impl Story {
         if self.machine.simulation.block_on_until(drained, until).is_none() {
             let waiting: Vec<_> =
                 self.producers.iter().filter(|producer| !producer.borrow().is_idle()).map(|p| p.borrow().name.clone()).collect();
-            panic!("EverythingEnds: {waiting:?} had no answer for {DRAIN:?}");
+            assert!(waiting.is_empty(), "EverythingEnds: {waiting:?} had no answer for {DRAIN:?}");
+            panic!("EveryPartitionIsOwned: after {DRAIN:?} {}", unsettled().unwrap_or_default());
         }
         let until = self.machine.simulation.now() + PATIENCE;
         let stopped = self.machine.simulation.block_on_until(stop(&running, &life), until);
@@ -339,6 +375,7 @@ impl Story {
             None => panic!("EverythingEnds: the last stop takes more than {PATIENCE:?}"),
         }
         self.machine.crash(Some(running));
+        self.model.borrow_mut().groups.end_of_life(self.machine.simulation.now());
         self.machine.disk.crash_with(CrashOutcome::LoseUnsynced);
         self.outcome.cycles += 2;
         self.end = End::Stopped;
@@ -365,6 +402,9 @@ impl Story {
 }
 
 async fn stop(running: &Running, life: &Life) -> Result<(), BrokerError> {
+    if !life.model.borrow().groups.all.is_empty() {
+        running.stop_groups();
+    }
     life.network.stop().await;
     running.stop().await
 }
@@ -396,6 +436,8 @@ impl Outcome {
         self.errors += other.errors;
         self.acknowledged += other.acknowledged;
         self.read += other.read;
+        self.committed += other.committed;
+        self.rebalanced += other.rebalanced;
         self.fingerprint ^= other.fingerprint;
     }
 }

@@ -115,7 +115,9 @@ impl Weather {
                     // Back to where it was at some time, so that what expires does not expire by a walk of jumps.
                     let to_ms = self.random.below(12 * 3_600_000) as i64 - 6 * 3_600_000;
                     self.life.say(|| format!("the clock jumps by {} s", (to_ms - skew_ms) / 1000));
+                    self.life.see_wall();
                     self.simulation.jump_wall_clock(to_ms - skew_ms);
+                    self.life.see_wall();
                     skew_ms = to_ms;
                 }
                 7 => {

@@ -25,8 +25,9 @@ use crate::model::{Existence, Model, NEVER, Partition, Topic};
 use crate::wire;
 
 /// The names of topics.
-const NAMES: [&str; 5] = ["amber", "basalt", "cobalt", "dolomite", "eocene"];
-const PARTITIONS_MAX: usize = 4;
+pub(crate) const NAMES: [&str; 5] = ["amber", "basalt", "cobalt", "dolomite", "eocene"];
+/// How many partitions they have, at most.
+pub(crate) const PARTITIONS_MAX: usize = 4;
 const TOPIC: i8 = 2;
 const SET: i8 = 0;
 
@@ -117,6 +118,7 @@ async fn create(life: &Life, client: &mut Client, mut random: Random) {
                 flush_changes: 0,
                 is_durable_throughout: false,
                 has_retention: false,
+                is_deletion_asked: false,
             });
             model.topics.len() - 1
         });
@@ -175,6 +177,7 @@ async fn delete(life: &Life, client: &mut Client, mut random: Random) {
     let (name, was) = {
         let mut model = life.model.borrow_mut();
         let there = &mut model.topics[topic];
+        there.is_deletion_asked = true;
         (there.name.clone(), std::mem::replace(&mut there.existence, Existence::MayGo))
     };
     let version = version(&mut random, ApiKey::DeleteTopics, 1);
@@ -350,7 +353,10 @@ impl Model {
                         topic.existence = Existence::Present;
                     }
                 }
-                Existence::MayGo if is_final => topic.existence = Existence::Present,
+                Existence::MayGo if is_final => {
+                    topic.existence = Existence::Present;
+                    topic.is_deletion_asked = false;
+                }
                 _ => {}
             }
             let known = topic.partitions.len();

@@ -11,13 +11,13 @@ use ringlog_protocol::{ApiKey, ErrorCode};
 use crate::model::{Existence, Model};
 
 /// Some version of an API, from `min` on.
-fn version(random: &mut Random, api: ApiKey, min: i16) -> i16 {
+pub(crate) fn version(random: &mut Random, api: ApiKey, min: i16) -> i16 {
     let min = min.max(api.version_min());
     min + random.below((api.version_max() - min + 1) as u64) as i16
 }
 
 /// Whether an error says that there is no such topic.
-fn is_unknown_topic(code: ErrorCode) -> bool {
+pub(crate) fn is_unknown_topic(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UNKNOWN_TOPIC_ID | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
 }
 

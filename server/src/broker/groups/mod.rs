@@ -110,7 +110,7 @@ impl Groups {
     }
 
     /// Answers what waits for others on a core, and nothing from then on.
-    pub(super) fn stop(&self, core: usize) {
+    pub fn stop(&self, core: usize) {
         let _ = self.send(core, Message::Stop);
     }
 }

@@ -1,0 +1,468 @@
+//! A member of a group of the new protocol (KIP-848): heartbeats say what it wants and holds, answers what it is to hold; it gives
+//! partitions up sooner or later, commits, leaves, vanishes and comes back, some with an instance id of their own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringlog_engine::env::random::Random;
+use ringlog_protocol::api::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
+};
+use ringlog_protocol::{ApiKey, ErrorCode};
+
+use super::ask::{self, Asker, Identity, is_trouble, ms};
+use super::known::{Held, Holder};
+use crate::client::version;
+use crate::life::Life;
+use crate::model::{Existence, Model};
+use crate::wire;
+
+/// The epochs by which members come and go.
+const JOINS: i32 = 0;
+const LEAVES: i32 = -1;
+const LEAVES_FOR_NOW: i32 = -2;
+/// From here on patterns may be said.
+const PATTERN_VERSION_MIN: i16 = 1;
+/// From here on a commit may be of such a member.
+const COMMIT_VERSION_MIN: i16 = 9;
+
+/// See the module.
+pub struct Member {
+    /// For people.
+    pub name: String,
+    group: usize,
+    random: Random,
+    instance: Option<String>,
+    /// What it wants.
+    topics: Vec<&'static str>,
+    /// Whether it says so by a pattern.
+    has_pattern: bool,
+    assignor: Option<&'static str>,
+    session: Duration,
+    rebalance: Duration,
+    /// The id that it gave itself, and how often it did.
+    id: String,
+    ids: u64,
+    /// Its epoch; 0: it is out.
+    epoch: i32,
+    held: Held,
+    /// What it is to hold.
+    told: Held,
+    /// What it said last that it holds, where that was heard.
+    said: Option<Held>,
+    /// Whether it did not hear its last answer, and says everything anew.
+    says_all: bool,
+    /// Who it was before, and what it held.
+    ghost: Option<(Identity, Held)>,
+    away_until: Duration,
+    /// Whether it does nothing any more but stay.
+    pub is_draining: bool,
+}
+
+impl Member {
+    /// A member that is not in yet.
+    #[must_use]
+    pub fn new(name: String, group: usize, mut random: Random, topics: Vec<&'static str>, session: Duration) -> Self {
+        Self {
+            group,
+            instance: random.chance(0.3).then(|| format!("static {name}")),
+            topics,
+            has_pattern: random.chance(0.25),
+            assignor: [None, Some("uniform"), Some("range")][random.below(3) as usize],
+            session,
+            rebalance: Duration::from_millis(1_000 + random.below(4_000)),
+            random,
+            id: format!("{name} 0"),
+            name,
+            ids: 0,
+            epoch: 0,
+            held: Held::new(),
+            told: Held::new(),
+            said: None,
+            says_all: true,
+            ghost: None,
+            away_until: Duration::ZERO,
+            is_draining: false,
+        }
+    }
+
+    /// What it wants, for people.
+    #[must_use]
+    pub fn wish(&self) -> String {
+        let by = if self.has_pattern { " by a pattern" } else { "" };
+        format!("{} wants {:?}{by}, instance {:?}, assignor {:?}", self.name, self.topics, self.instance, self.assignor)
+    }
+
+    /// What it wants and holds, where it is in and holds what it is to hold.
+    #[must_use]
+    pub fn settled(&self) -> Option<(&[&'static str], &Held)> {
+        (self.epoch > 0 && self.held == self.told && !self.says_all).then_some((&self.topics, &self.held))
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { member: self.id.clone(), instance: self.instance.clone(), generation: self.epoch }
+    }
+
+    /// It holds nothing any more.
+    fn be_out(&mut self, model: &mut Model) {
+        if self.epoch > 0 {
+            self.ghost = Some((self.identity(), self.held.clone()));
+        }
+        (self.epoch, self.said) = (0, None);
+        self.held.clear();
+        self.told.clear();
+        model.groups.all[self.group].holders.remove(&self.id);
+    }
+
+    fn new_id(&mut self) {
+        self.ids += 1;
+        self.id = format!("{} {}", self.name, self.ids);
+    }
+}
+
+/// Its life in one life of the machine.
+pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
+    let mut asker = Asker::default();
+    loop {
+        let (pause, group, mut random) = {
+            let member = &mut *member.borrow_mut();
+            (member.random.below(300_000), member.group, member.random.fork())
+        };
+        life.env.sleep(Duration::from_micros(pause)).await;
+        let away = member.borrow().away_until.saturating_sub(life.now());
+        if !away.is_zero() && !member.borrow().is_draining {
+            life.env.sleep(away).await;
+        }
+        if !asker.find(&life, &mut random, group).await {
+            continue;
+        }
+        if member.borrow().epoch == 0 {
+            beat(&member, &life, &mut asker, &mut random, JOINS).await;
+            continue;
+        }
+        let action = if member.borrow().is_draining { 6 + random.below(34) } else { random.below(40) };
+        match action {
+            0 => leave(&member, &life, &mut asker, &mut random).await,
+            1 => vanish(&mut member.borrow_mut(), &life, &mut random),
+            2 | 3 => commit_as_ghost(&member, &life, &mut asker, &mut random).await,
+            4 | 5 => commit_with_an_old_epoch(&member, &life, &mut asker, &mut random).await,
+            6..=14 => commit(&member, &life, &mut asker, &mut random).await,
+            15..=19 => fetch(&member, &life, &mut asker, &mut random).await,
+            _ => {
+                if random.chance(0.5) {
+                    let member = &mut *member.borrow_mut();
+                    let Member { held, told, .. } = member;
+                    held.retain(|at| told.contains(at));
+                }
+                let epoch = member.borrow().epoch;
+                beat(&member, &life, &mut asker, &mut random, epoch).await;
+            }
+        }
+    }
+}
+
+fn vanish(member: &mut Member, life: &Life, random: &mut Random) {
+    let away = Duration::from_millis(random.below(2 * member.session.as_millis() as u64));
+    life.say(|| format!("{} vanishes for {} ms", member.name, away.as_millis()));
+    member.away_until = life.now() + away;
+    if random.chance(0.5) {
+        // It is another process by then, and knows nothing. What it held is its until its session ends, as far as others know.
+        let holder = life.model.borrow().groups.all[member.group].holders.get(&member.id).cloned();
+        let id = member.id.clone();
+        member.be_out(&mut life.model.borrow_mut());
+        if let Some(holder) = holder {
+            life.model.borrow_mut().groups.all[member.group].holders.insert(id, holder);
+        }
+        member.new_id();
+    }
+}
+
+fn partitions(held: &Held) -> Vec<TopicPartitions> {
+    let mut topics: BTreeMap<[u8; 16], Vec<i32>> = BTreeMap::new();
+    for (topic, partition) in held {
+        topics.entry(*topic).or_default().push(*partition);
+    }
+    topics.into_iter().map(|(topic_id, partitions)| TopicPartitions { topic_id, partitions }).collect()
+}
+
+/// Says that it joins, is there, or leaves, and does what the answer tells.
+async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, epoch: i32) {
+    let is_join = epoch == JOINS;
+    let (name, group, id, request, version, owned) = {
+        let member = member.borrow();
+        let says_all = is_join || (member.says_all && epoch > 0);
+        let min = if says_all && member.has_pattern { PATTERN_VERSION_MIN } else { 0 };
+        let version = version(random, ApiKey::ConsumerGroupHeartbeat, min);
+        let has_changed = member.said.as_ref() != Some(&member.held);
+        let owned = (epoch >= 0 && (says_all || has_changed || random.chance(0.5))).then(|| member.held.clone());
+        let names = member.topics.iter().map(|topic| (*topic).into()).collect();
+        let pattern = format!("({})", member.topics.join("|"));
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: life.model.borrow().groups.all[member.group].name.clone().into(),
+            member_id: member.id.clone().into(),
+            member_epoch: epoch,
+            instance_id: member.instance.clone().map(Into::into),
+            rack_id: None,
+            rebalance_timeout_ms: if says_all { ms(member.rebalance) } else { -1 },
+            subscribed_topic_names: says_all.then(|| if member.has_pattern { Vec::new() } else { names }),
+            subscribed_topic_regex: (says_all && member.has_pattern).then(|| pattern.into()),
+            server_assignor: member.assignor.filter(|_| says_all).map(Into::into),
+            topic_partitions: owned.as_ref().map(partitions),
+        };
+        (member.name.clone(), member.group, member.id.clone(), request, version, owned)
+    };
+    let (at, was_safe) = {
+        let mut model = life.model.borrow_mut();
+        let known = &mut model.groups;
+        if is_join {
+            known.touch(group);
+            known.joins(group, &id);
+        }
+        let holder = known.all[group].holders.get_mut(&id);
+        let was_safe = holder.as_ref().map(|holder| (*holder).clone());
+        if let Some(holder) = holder {
+            if let Some(owned) = &owned {
+                holder.held.retain(|at| owned.contains(at));
+            }
+            // The answer may be lost that tells it to give something up.
+            holder.exposed.get_or_insert(life.now());
+        }
+        (known.at_send(group, life.now()), was_safe)
+    };
+    if is_join || epoch < 0 || random.chance(0.2) {
+        life.say(|| format!("{name} at epoch {epoch}, holds {}", owned.as_ref().map_or(0, Held::len)));
+    }
+    let missed_some = std::mem::replace(&mut member.borrow_mut().says_all, true);
+    let asked = asker.client.ask(life, &request, version).await;
+    let member = &mut *member.borrow_mut();
+    let Some((correlation, frame)) = asked else {
+        return life.say(|| format!("{name} hears nothing of its heartbeat"));
+    };
+    let response: ConsumerGroupHeartbeatResponse<'_> = wire::answer(&frame, version, correlation);
+    let now = life.now();
+    let model = &mut *life.model.borrow_mut();
+    if is_join {
+        model.groups.touched(group);
+    }
+    let code = response.error_code;
+    if !code.is_none() {
+        life.say(|| format!("{name} at epoch {epoch}: {code} {:?}", response.error_message));
+    }
+    let is_safe = was_safe.as_ref().is_some_and(|holder| holder.is_safe(now));
+    match code {
+        ErrorCode::NONE if epoch < 0 => {
+            if epoch == LEAVES {
+                model.groups.out(group, &id);
+            }
+        }
+        ErrorCode::NONE => {
+            member.hear(life, model, at.sent, &response, is_join);
+            model.at_epoch(group, at, member.epoch, is_join, &name);
+            if epoch > 0 {
+                assert!(!model.groups.is_out(group, &id), "FencedStaysOut: {name} is in");
+            }
+        }
+        code if is_trouble(code) => asker.trouble(code),
+        _ if epoch < 0 => {
+            let is_gone =
+                matches!(code, ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND | ErrorCode::FENCED_INSTANCE_ID);
+            assert!(is_gone, "GroupErrorsAreExpected: {name} leaves: {code}");
+        }
+        ErrorCode::UNRELEASED_INSTANCE_ID if is_join => {}
+        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND if !is_join => {
+            assert!(!is_safe, "MembersStay: {name} at epoch {epoch} is told {code}");
+            member.be_out(model);
+            model.groups.out(group, &id);
+        }
+        ErrorCode::FENCED_MEMBER_EPOCH => {
+            // It may have come to two epochs without hearing of them.
+            assert!(!is_safe || missed_some, "MembersStay: {name} at epoch {epoch} is told {code}");
+            member.be_out(model);
+        }
+        code => panic!("GroupErrorsAreExpected: {name} at epoch {epoch}: {code} {:?}", response.error_message),
+    }
+}
+
+impl Member {
+    /// A good answer to a heartbeat that was sent then.
+    fn hear(
+        &mut self,
+        life: &Life,
+        model: &mut Model,
+        sent: Duration,
+        response: &ConsumerGroupHeartbeatResponse<'_>,
+        is_join: bool,
+    ) {
+        let (now, epoch) = (life.now(), response.member_epoch);
+        assert!(epoch >= self.epoch, "EpochsGrow: {} from {} to {epoch}", self.name, self.epoch);
+        if let Some(assignment) = &response.assignment {
+            let told = assignment.topic_partitions.iter();
+            self.told = told.flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition))).collect();
+        }
+        if is_join {
+            self.held.clear();
+        }
+        if is_join || response.assignment.is_some() {
+            let short = |held: &Held| {
+                held.iter().map(|(topic, partition)| format!("{:02x}{:02x}-{partition}", topic[0], topic[1])).collect::<Vec<_>>()
+            };
+            life.say(|| {
+                format!("{} at epoch {epoch} is to hold {:?}, holds {:?}", self.name, short(&self.told), short(&self.held))
+            });
+        }
+        for at in self.told.difference(&self.held) {
+            if let Some(rival) = model.groups.rival(self.group, &self.id, *at, now) {
+                panic!("OneOwner: {} gets partition {} of {:02x?}, which {rival} holds", self.name, at.1, &at.0[..2]);
+            }
+        }
+        self.held.extend(self.told.iter().copied());
+        (self.epoch, self.says_all) = (epoch, false);
+        self.said = Some(self.held.clone());
+        let holders = &mut model.groups.all[self.group].holders;
+        let exposed = holders.get(&self.id).and_then(|holder| holder.exposed);
+        // What it is to give up it has given up, or it is counted from when it was told at the earliest.
+        let exposed = if self.held == self.told { None } else { exposed.or(Some(sent)) };
+        let (held, session, rebalance) = (self.held.clone(), self.session, self.rebalance);
+        holders.insert(self.id.clone(), Holder { held, steady: sent, exposed, session, rebalance });
+    }
+}
+
+async fn leave(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (epoch, pause) = {
+        let member = member.borrow();
+        let is_for_now = member.instance.is_some() && random.chance(0.6);
+        (if is_for_now { LEAVES_FOR_NOW } else { LEAVES }, random.below(3_000))
+    };
+    {
+        let mut member = member.borrow_mut();
+        member.away_until = life.now() + Duration::from_millis(pause);
+        // What it says is that it holds nothing any more.
+        member.be_out(&mut life.model.borrow_mut());
+    }
+    beat(member, life, asker, random, epoch).await;
+    member.borrow_mut().new_id();
+}
+
+/// Partitions that it holds of topics that are there.
+fn targets(model: &Model, held: &Held, random: &mut Random) -> Vec<ask::Target> {
+    let chance = if random.chance(0.5) { 1.0 } else { 0.4 };
+    let there = held.iter().filter_map(|(id, partition)| {
+        let topic = model.topics.iter().position(|topic| topic.id == Some(*id))?;
+        (model.topics[topic].existence == Existence::Present).then_some((topic, *partition))
+    });
+    there.filter(|_| random.chance(chance)).collect()
+}
+
+async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (name, group, identity, targets) = {
+        let member = member.borrow();
+        let targets = targets(&life.model.borrow(), &member.held, random);
+        (member.name.clone(), member.group, member.identity(), targets)
+    };
+    if targets.is_empty() {
+        return;
+    }
+    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
+    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
+    let member = &mut *member.borrow_mut();
+    let model = &mut *life.model.borrow_mut();
+    if code.is_none() {
+        for (topic, partition) in targets {
+            let id = model.topics[topic].id.unwrap_or_default();
+            let rival = model.groups.rival(group, &identity.member, (id, partition), life.now());
+            assert!(rival.is_none(), "OneOwner: {name} commits {}-{partition}, which {rival:?} holds", model.topics[topic].name);
+        }
+        return;
+    }
+    let is_safe = model.groups.all[group].holders.get(&identity.member).is_some_and(|holder| holder.is_safe(life.now()));
+    assert!(!is_safe || member.says_all, "MembersStay: a commit of {name} at epoch {} is told {code}", identity.generation);
+    match code {
+        // Its next heartbeat tells.
+        ErrorCode::STALE_MEMBER_EPOCH => {}
+        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND => {
+            member.be_out(model);
+            model.groups.out(group, &identity.member);
+        }
+        code => panic!("GroupErrorsAreExpected: a commit of {name}: {code}"),
+    }
+}
+
+/// Whether an error is what a member is told that is out, or at an old epoch.
+fn is_fence(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UNKNOWN_MEMBER_ID
+            | ErrorCode::STALE_MEMBER_EPOCH
+            | ErrorCode::GROUP_ID_NOT_FOUND
+            | ErrorCode::FENCED_INSTANCE_ID
+    )
+}
+
+/// It did not notice that it is out.
+async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (name, group, ghost) = {
+        let member = member.borrow();
+        (format!("{} of old", member.name), member.group, member.ghost.clone())
+    };
+    let Some((identity, held)) = ghost else { return };
+    let targets = targets(&life.model.borrow(), &held, random);
+    if targets.is_empty() {
+        return;
+    }
+    let was_out = life.model.borrow().groups.is_out(group, &identity.member);
+    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
+    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
+    if code.is_none() {
+        let is_out = life.model.borrow().groups.is_out(group, &identity.member);
+        assert!(!(was_out && is_out), "FencedStaysOut: a commit of {name}, {identity}");
+        not_of_rivals(life, group, &name, &identity, &targets);
+    } else {
+        assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");
+    }
+}
+
+/// By an epoch that it is not at any more only what it has held since then may be committed (KIP-1251).
+async fn commit_with_an_old_epoch(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (name, group, identity) = {
+        let member = member.borrow();
+        let identity = member.identity();
+        let generation = identity.generation - 1 - random.below(2) as i32;
+        (format!("{} with an old epoch", member.name), member.group, Identity { generation, ..identity })
+    };
+    let Some((topic, partition, _)) = crate::client::pick(&life.model.borrow(), random) else { return };
+    if identity.generation <= 0 {
+        return;
+    }
+    let targets = [(topic, partition)];
+    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
+    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
+    if code.is_none() {
+        not_of_rivals(life, group, &name, &identity, &targets);
+    } else {
+        assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");
+    }
+}
+
+/// Who is not at its epoch commits nothing that another holds.
+fn not_of_rivals(life: &Life, group: usize, name: &str, identity: &Identity, targets: &[ask::Target]) {
+    let model = life.model.borrow();
+    for (topic, partition) in targets {
+        let id = model.topics[*topic].id.unwrap_or_default();
+        let rival = model.groups.rival(group, &identity.member, (id, *partition), life.now());
+        let what = &model.topics[*topic].name;
+        assert!(rival.is_none(), "FencedStaysOut: a commit of {name} of {what}-{partition}, which {rival:?} holds");
+    }
+}
+
+async fn fetch(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (name, group, identity) = {
+        let member = member.borrow();
+        (member.name.clone(), member.group, member.identity())
+    };
+    let says_who = random.chance(0.5);
+    let code = ask::fetch(asker, life, random, group, says_who.then_some(&identity), false).await;
+    let Some(code) = code.filter(|code| !code.is_none() && !is_trouble(*code)) else { return };
+    assert!(says_who && is_fence(code), "GroupErrorsAreExpected: {name} reads offsets: {code}");
+}

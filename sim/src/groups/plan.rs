@@ -1,0 +1,151 @@
+//! The groups of a seed, their members, and how its broker is set up for them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringlog_engine::core::cleaner::CleanerSettings;
+use ringlog_engine::env::random::Random;
+
+use super::known::{Kind, Known};
+use super::operator::{self, Operator};
+use super::{classic, consumer};
+use crate::client::admin::NAMES;
+use crate::life::Life;
+
+/// How probable it is that a seed has groups.
+const SHARE: f64 = 0.5;
+
+/// Whether a seed has groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Groups {
+    /// As the seed says.
+    #[default]
+    BySeed,
+    /// Whatever the seed says.
+    Always,
+    /// Whatever the seed says.
+    Never,
+}
+
+/// Everybody who has to do with groups.
+pub struct Crowd {
+    /// Members of classic groups, with their groups.
+    pub classic: Vec<(usize, Rc<RefCell<classic::Member>>)>,
+    /// Members of groups of the new protocol, with their groups.
+    pub consumers: Vec<(usize, Rc<RefCell<consumer::Member>>)>,
+    operators: Vec<Rc<RefCell<Operator>>>,
+}
+
+/// How a seed's broker is set up for its groups.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The broker's options.
+    pub broker: Vec<(&'static str, String)>,
+    /// Compaction, where there is any.
+    pub cleaner: Option<CleanerSettings>,
+    session: Duration,
+    retention_ms: Option<i64>,
+}
+
+impl Options {
+    /// Those of a seed; none where it has no groups.
+    #[must_use]
+    pub fn new(seed: u64, groups: Groups) -> Option<(Self, Random)> {
+        // Its own luck, so that the rest of a seed does not depend on whether it has groups.
+        let mut random = Random::new(seed ^ 0x6709_9500);
+        let has_groups = random.chance(SHARE);
+        if groups == Groups::Never || (groups == Groups::BySeed && !has_groups) {
+            return None;
+        }
+        let session_ms = 1_000 + random.below(4_000);
+        let mut broker = vec![
+            ("offsets.topic.num.partitions", (1 + random.below(3)).to_string()),
+            ("offsets.topic.replication.factor", "1".to_owned()),
+            ("group.min.session.timeout.ms", "1".to_owned()),
+            ("group.initial.rebalance.delay.ms", [0, 100, 1_000][random.below(3) as usize].to_string()),
+            ("group.consumer.session.timeout.ms", session_ms.to_string()),
+            ("group.consumer.heartbeat.interval.ms", "200".to_owned()),
+            ("offsets.retention.check.interval.ms", "1500".to_owned()),
+        ];
+        let retention_ms = random.chance(0.2).then_some(60_000);
+        if retention_ms.is_some() {
+            broker.push(("offsets.retention.minutes", "1".to_owned()));
+        }
+        let cleaner = random.chance(0.6).then(|| {
+            // Segments of the groups' topic are small, and cleaned soon; those of other topics say themselves how they are.
+            broker.push(("log.roll.ms", [50, 500, 5_000][random.below(3) as usize].to_string()));
+            broker.push(("log.index.interval.bytes", [0, 500][random.below(2) as usize].to_string()));
+            broker.push(("log.index.size.max.bytes", [16, 160, 4_096][random.below(3) as usize].to_string()));
+            broker.push(("log.cleaner.min.cleanable.ratio", ["0", "0.2", "0.5"][random.below(3) as usize].to_owned()));
+            broker.push(("log.cleaner.delete.retention.ms", [0, 1_000, 86_400_000][random.below(3) as usize].to_string()));
+            CleanerSettings {
+                backoff: Duration::from_millis([100, 1_000][random.below(2) as usize]),
+                // Some keys, or all of them.
+                dedupe_bytes_max: if random.chance(0.3) { 24 * (4 + random.below(8) as usize) } else { 64 << 10 },
+                step_bytes: 4_096 << random.below(4),
+                ..CleanerSettings::default()
+            }
+        });
+        Some((Self { broker, cleaner, session: Duration::from_millis(session_ms), retention_ms }, random))
+    }
+
+    /// The groups, and everybody in them.
+    pub fn crowd(&self, known: &mut Known, random: &mut Random) -> Crowd {
+        known.retention_ms = self.retention_ms;
+        let mut crowd = Crowd { classic: Vec::new(), consumers: Vec::new(), operators: Vec::new() };
+        for group in 0..1 + random.below(3) as usize {
+            let kind = [Kind::Classic, Kind::Consumer, Kind::Simple][random.below(3) as usize];
+            let name = format!("{} group {group}", ["classic", "consumer", "simple"][kind as usize]);
+            known.add(name.clone(), kind);
+            let members = 1 + random.below(3);
+            for member in 0..members {
+                let wanted: Vec<_> = NAMES.into_iter().filter(|_| random.chance(0.6)).collect();
+                let wanted = if wanted.is_empty() { NAMES.to_vec() } else { wanted };
+                let (name, random) = (format!("{name} member {member}"), random.fork());
+                match kind {
+                    Kind::Classic => crowd.classic.push((group, shared(classic::Member::new(name, group, random, wanted)))),
+                    Kind::Consumer => {
+                        let member = consumer::Member::new(name, group, random, wanted, self.session);
+                        crowd.consumers.push((group, shared(member)));
+                    }
+                    Kind::Simple => crowd.operators.push(shared(Operator::new(random))),
+                }
+            }
+        }
+        crowd.operators.push(shared(Operator::new(random.fork())));
+        crowd
+    }
+}
+
+fn shared<T>(what: T) -> Rc<RefCell<T>> {
+    Rc::new(RefCell::new(what))
+}
+
+impl Crowd {
+    /// They begin another life of the machine.
+    pub fn spawn(&self, life: &Rc<Life>) {
+        for (_, member) in &self.classic {
+            life.env.spawn(Box::pin(classic::run(member.clone(), life.clone())));
+        }
+        for (_, member) in &self.consumers {
+            life.env.spawn(Box::pin(consumer::run(member.clone(), life.clone())));
+        }
+        for operator in &self.operators {
+            life.env.spawn(Box::pin(operator::run(operator.clone(), life.clone())));
+        }
+    }
+
+    /// What members want, for people.
+    pub fn wishes(&self) -> impl Iterator<Item = String> {
+        let classic = self.classic.iter().map(|(_, member)| member.borrow().wish());
+        classic.chain(self.consumers.iter().map(|(_, member)| member.borrow().wish()))
+    }
+
+    /// Members stay from now on, and nothing is deleted any more.
+    pub fn drain(&self) {
+        self.classic.iter().for_each(|(_, member)| member.borrow_mut().drain());
+        self.consumers.iter().for_each(|(_, member)| member.borrow_mut().is_draining = true);
+        self.operators.iter().for_each(|operator| operator.borrow_mut().is_draining = true);
+    }
+}

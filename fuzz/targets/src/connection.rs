@@ -68,7 +68,7 @@ async fn broker(simulation: &Simulation, disk: &SimDisk) -> Rc<BrokerCore> {
     mount.create_dir(&data).await.unwrap();
     let recovered = recover::recover(&mount, &data).await.unwrap();
     let settings =
-        CoreSettings { data_directory: data.to_path_buf(), journal_bytes: 256 << 10, tail_bytes: 16 << 20, open_files_max: 16 };
+        CoreSettings { data_directory: data.to_path_buf(), journal_bytes: 128 << 10, tail_bytes: 16 << 20, open_files_max: 16 };
     let (handle, receiver) = CoreHandle::new(0);
     let handles: Arc<[CoreHandle]> = vec![handle].into();
     let core = Core::new(0, settings, mount, simulation.env(), Box::new(|_, _, _| false)).await.unwrap();

@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(slice.bytes(), b"jelt");
     }
 
-    /// What Miri and ThreadSanitizer look for here: no byte is read before it is published, none written after.
+    /// What Miri looks for here: no byte is read before it is published, none written after.
     #[test]
     fn a_reader_elsewhere_sees_whole_what_is_published() {
         const PIECES: u8 = if cfg!(miri) { 20 } else { 200 };

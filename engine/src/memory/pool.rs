@@ -541,7 +541,7 @@ mod tests {
         assert_ne!(a.as_ptr(), b.as_ptr());
     }
 
-    /// What Miri and ThreadSanitizer look for here: whoever gets a block next, or unmaps it, does so after its last owner was done.
+    /// What Miri looks for here: whoever gets a block next, or unmaps it, does so after its last owner was done.
     #[test]
     fn blocks_come_back_from_several_threads() {
         const ROUNDS: usize = if cfg!(miri) { 6 } else { 200 };

@@ -112,6 +112,26 @@ fn damage_below_the_recovery_point_takes_nothing() {
     }
 }
 
+/// What stands behind the last batch of a segment that was synced does not take the segments that follow, which were synced too.
+#[test]
+fn damage_behind_a_synced_segment_takes_nothing() {
+    let batch = |offset: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build()
+    };
+    for behind in [batch(0), vec![1; 100], vec![0; 100]] {
+        let first = [batch(0), batch(1), behind.clone()].concat();
+        let second = [batch(2), batch(3)].concat();
+        let files = vec![("00000000000000000000.log", first), ("00000000000000000002.log", second)];
+        let opened = opened_from(files, 4, false);
+        assert_eq!(opened.log.published().log_end(), Offset(4), "behind: {:?}", &behind[..10]);
+        assert!(!opened.names.iter().any(|name| name.ends_with(".cut")), "{:?}", opened.names);
+        for offset in 0..4 {
+            assert!(opened.read(offset).unwrap() > 0, "offset {offset}");
+        }
+    }
+}
+
 /// Batches too large for what one read has room for are checked to their last byte, in pieces.
 #[test]
 fn a_batch_larger_than_memory_for_reads_is_checked_whole() {

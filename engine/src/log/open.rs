@@ -491,7 +491,10 @@ impl Opening<'_> {
                     let next_offset = scanner.next_offset();
                     // DamageBelowTheRecoveryPointTakesNothing: what a checkpoint says was synced keeps its offsets and bytes.
                     let synced_to = next_base.map_or(self.params.recovery_point, |next| next.min(self.params.recovery_point));
-                    if next_offset < synced_to {
+                    // What stands behind a segment's last batch must not take the segments that follow, which were synced, too.
+                    let follows_synced = next_base.is_some_and(|next| next < self.params.recovery_point)
+                        && !self.is_zero(&path, position, file_bytes).await?;
+                    if next_offset < synced_to || follows_synced {
                         tracing::error!(
                             segment = %path.display(), position, offset = next_offset.0, %reason,
                             "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it, and `ringlog log repair` takes it out"

@@ -180,6 +180,39 @@ mod tests {
         assert_eq!(slice.bytes(), b"jelt");
     }
 
+    /// What Miri looks for here: no byte is read before it is published, none written after.
+    #[test]
+    fn a_reader_elsewhere_sees_whole_what_is_published() {
+        const PIECES: u8 = if cfg!(miri) { 20 } else { 200 };
+        const PIECE_BYTES: usize = 16;
+        let pool = Pool::new(2 << 20);
+        let mut writer = ChunkWriter::new(&pool, usize::from(PIECES) * PIECE_BYTES).unwrap();
+        let chunk = writer.chunk().clone();
+        let reader = std::thread::spawn(move || {
+            let mut seen = 0;
+            while seen < usize::from(PIECES) * PIECE_BYTES {
+                let bytes = chunk.bytes();
+                for (at, &byte) in bytes.iter().enumerate().skip(seen) {
+                    assert_eq!(usize::from(byte), at / PIECE_BYTES);
+                }
+                seen = bytes.len();
+                std::thread::yield_now();
+            }
+            Slice::new(&chunk, PIECE_BYTES, seen)
+        });
+        for piece in 0..PIECES {
+            let published = writer.filled();
+            writer.fill(&[0xff; PIECE_BYTES]);
+            writer.take_back(published + 1);
+            writer.fill(&[piece; PIECE_BYTES - 1]);
+            writer.unpublished_mut()[0] = piece;
+            writer.publish(writer.filled());
+        }
+        drop((writer, pool));
+        let slice = reader.join().unwrap();
+        assert_eq!(slice.bytes()[slice.len() - PIECE_BYTES..], [PIECES - 1; PIECE_BYTES]);
+    }
+
     #[test]
     fn a_full_chunk_takes_no_more() {
         let pool = Pool::new(2 << 20);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
+#[cfg(not(miri))]
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// The unit in which memory is taken from the system, and the size and alignment of a huge page.
@@ -30,9 +31,14 @@ struct Region {
 // SAFETY: a region is memory; who may touch which part of it is settled by `RawBlock`'s single ownership.
 unsafe impl Send for Region {}
 
+#[cfg(not(miri))]
 impl Region {
     fn map(len: usize) -> Option<Self> {
         debug_assert!(len.is_multiple_of(REGION_BYTES));
+        #[cfg(fuzzing)]
+        if let Some(region) = spare::take(len) {
+            return Some(region);
+        }
         // Twice the alignment is asked for and the ends given back, since mmap aligns to small pages only.
         let wanted = len + REGION_BYTES;
         // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
@@ -62,6 +68,10 @@ impl Region {
     /// A few small pages: where a huge one would be zeroed for a file of some bytes.
     fn map_small(len: usize) -> Option<Self> {
         debug_assert!(len.is_multiple_of(ALIGN_BYTES) && len < REGION_BYTES);
+        #[cfg(fuzzing)]
+        if let Some(region) = spare::take(len) {
+            return Some(region);
+        }
         // SAFETY: an anonymous private mapping at an address of the kernel's choice aliases nothing.
         let raw = unsafe {
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
@@ -70,12 +80,76 @@ impl Region {
     }
 }
 
+#[cfg(not(miri))]
 impl Drop for Region {
     fn drop(&mut self) {
+        #[cfg(fuzzing)]
+        if spare::keep(self.ptr, self.len) {
+            return;
+        }
         // SAFETY: the region was mapped by `map` or `map_small` with this length; it is dropped only when no block of it is out.
         unsafe {
             let _ = rustix::mm::munmap(self.ptr.as_ptr().cast(), self.len);
         }
+    }
+}
+
+/// A fuzzer makes a broker's pools for each input, and would spend its time on the kernel's zeroing: what one input has given back
+/// the next one gets, as the next user of a block does.
+#[cfg(fuzzing)]
+mod spare {
+    use std::mem::ManuallyDrop;
+
+    use super::{Cell, NonNull, Region};
+
+    const REGIONS_MAX: usize = 32;
+
+    thread_local! {
+        /// Never dropped: other things of the thread that are may have regions.
+        static REGIONS: Cell<ManuallyDrop<Vec<(NonNull<u8>, usize)>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    }
+
+    pub(super) fn take(len: usize) -> Option<Region> {
+        let mut regions = REGIONS.take();
+        let found = regions.iter().rposition(|&(_, spare)| spare == len).map(|at| regions.swap_remove(at));
+        REGIONS.set(regions);
+        found.map(|(ptr, len)| Region { ptr, len })
+    }
+
+    /// Whether it is kept: it is mapped then, and nobody's.
+    pub(super) fn keep(ptr: NonNull<u8>, len: usize) -> bool {
+        let mut regions = REGIONS.take();
+        let keeps = regions.len() < REGIONS_MAX && len <= super::REGION_BYTES;
+        if keeps {
+            regions.push((ptr, len));
+        }
+        REGIONS.set(regions);
+        keeps
+    }
+}
+
+/// Miri makes no system calls: what follows is the same memory from its allocator, so that all else here can run under it.
+#[cfg(miri)]
+impl Region {
+    fn map(len: usize) -> Option<Self> {
+        // SAFETY: no region is empty.
+        Some(Self { ptr: NonNull::new(unsafe { std::alloc::alloc_zeroed(Self::layout(len)) })?, len })
+    }
+
+    fn map_small(len: usize) -> Option<Self> {
+        Self::map(len)
+    }
+
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len, REGION_BYTES).unwrap_or_else(|_| unreachable!("as large as all addresses"))
+    }
+}
+
+#[cfg(miri)]
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated by `map`, with this layout; it is dropped only when no block of it is out.
+        unsafe { std::alloc::dealloc(self.ptr.as_ptr(), Self::layout(self.len)) }
     }
 }
 
@@ -113,7 +187,8 @@ unsafe impl Sync for RawBlock {}
 impl Drop for RawBlock {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            home.out_bytes.fetch_sub(self.len, Ordering::Relaxed);
+            // Release: a pool that goes, and finds nothing out, unmaps the memory after its last owner was done with it.
+            home.out_bytes.fetch_sub(self.len, Ordering::Release);
             home.blocks.push(ReturnedBlock { ptr: self.ptr, len: self.len, region: self.region.take() });
         }
     }
@@ -464,6 +539,32 @@ mod tests {
         let a = pool.buffer(1 << 20).unwrap();
         let b = pool.buffer(1 << 20).unwrap();
         assert_ne!(a.as_ptr(), b.as_ptr());
+    }
+
+    /// What Miri looks for here: whoever gets a block next, or unmaps it, does so after its last owner was done.
+    #[test]
+    fn blocks_come_back_from_several_threads() {
+        const ROUNDS: usize = if cfg!(miri) { 6 } else { 200 };
+        let pool = Pool::new(8 << 20);
+        let (senders, threads): (Vec<_>, Vec<_>) = (0..3_u8)
+            .map(|thread| {
+                let (sender, blocks) = std::sync::mpsc::channel::<Buffer>();
+                let work = move || blocks.into_iter().for_each(|mut block| block[..8].fill(thread));
+                (sender, std::thread::spawn(work))
+            })
+            .unzip();
+        for round in 0..ROUNDS {
+            for (at, sender) in senders.iter().enumerate() {
+                let len = if (round + at) % 3 == 0 { 2 << 20 } else { 16 << 10 };
+                if let Some(mut block) = pool.buffer(len) {
+                    block[..8].fill(0xff);
+                    sender.send(block).unwrap();
+                }
+            }
+        }
+        // Not joined before: the pool goes while its blocks are out.
+        drop((pool, senders));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]

@@ -30,6 +30,8 @@ const GREETING: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff];
 
 thread_local! {
     static POOL: Pool = Pool::new(64 << 20);
+    static CONFIG: Arc<BrokerConfig> =
+        Arc::new(BrokerConfig::load(None, &[("auto.create.topics.enable".into(), "true".into())]).unwrap().0);
     /// Ports are scarce: one listener's worth of runtime for all inputs.
     static RUNTIME: RefCell<tokio::runtime::Runtime> =
         RefCell::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
@@ -37,7 +39,7 @@ thread_local! {
 
 pub(crate) fn connection(input: &[u8]) {
     let simulation = Rc::new(Simulation::new(7));
-    let disk = SimDisk::new(&simulation, 7);
+    let disk = SimDisk::immediate(&simulation);
     let core = simulation.block_on(broker(&simulation, &disk));
     RUNTIME.with_borrow(|runtime| {
         LocalSet::new().block_on(runtime, async {
@@ -66,16 +68,15 @@ async fn broker(simulation: &Simulation, disk: &SimDisk) -> Rc<BrokerCore> {
     mount.create_dir(&data).await.unwrap();
     let recovered = recover::recover(&mount, &data).await.unwrap();
     let settings =
-        CoreSettings { data_directory: data.to_path_buf(), journal_bytes: 8 << 20, tail_bytes: 16 << 20, open_files_max: 16 };
+        CoreSettings { data_directory: data.to_path_buf(), journal_bytes: 128 << 10, tail_bytes: 16 << 20, open_files_max: 16 };
     let (handle, receiver) = CoreHandle::new(0);
     let handles: Arc<[CoreHandle]> = vec![handle].into();
     let core = Core::new(0, settings, mount, simulation.env(), Box::new(|_, _, _| false)).await.unwrap();
     core.start();
     core.env.spawn(Box::pin(run_mailbox(core.clone(), receiver)));
-    let (config, _) = BrokerConfig::load(None, &[("auto.create.topics.enable".into(), "true".into())]).unwrap();
     let last_topic = AtomicU64::new(0);
     let start = Start {
-        config: Arc::new(config),
+        config: CONFIG.with(Arc::clone),
         cluster_id: "cluster-of-fuzzing".to_owned(),
         data_dir: data,
         recovered,

@@ -35,7 +35,7 @@ pub(crate) fn journal(input: &[u8]) {
         Err(_) => checkpoint.to_vec(),
     };
     let simulation = Simulation::new(1);
-    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    let disk: Rc<dyn Disk> = SimDisk::immediate(&simulation).mount();
     simulation.block_on(async {
         let directory = Path::new("/ringlog-journal.0");
         disk.create_dir(directory).await.unwrap();

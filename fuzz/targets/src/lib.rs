@@ -29,31 +29,44 @@ pub struct Target {
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// All of them.
-pub const ALL: &[Target] = &[
-    // A codec may hold blocks, its window and tables (LZ4: twice 4 MiB) beside what comes out, which is bounded by 1 MiB.
-    Target { name: "record_batch", run: records::record_batch, bytes_max: 12 * MIB, bytes_per_byte_max: 8 },
-    Target { name: "records", run: records::records, bytes_max: 20 * MIB, bytes_per_byte_max: 8 },
-    Target { name: "journal", run: journal::journal, bytes_max: 8 * MIB, bytes_per_byte_max: 64 },
-    Target { name: "recovery", run: segments::recovery, bytes_max: 8 * MIB, bytes_per_byte_max: 200 },
-    Target { name: "recovery_mutated", run: mutated::recovery_mutated, bytes_max: 16 * MIB, bytes_per_byte_max: 4 * KIB },
-    Target { name: "repair", run: mutated::repair, bytes_max: 24 * MIB, bytes_per_byte_max: 4 * KIB },
-    Target { name: "indexes", run: formats::indexes, bytes_max: 16 * KIB, bytes_per_byte_max: 16 },
-    Target { name: "checkpoints", run: formats::checkpoints, bytes_max: 16 * KIB, bytes_per_byte_max: 100 },
-    Target { name: "producer_snapshot", run: formats::producer_snapshot, bytes_max: 16 * KIB, bytes_per_byte_max: 100 },
-    Target { name: "server_properties", run: formats::server_properties, bytes_max: 256 * KIB, bytes_per_byte_max: 100 },
-    Target { name: "requests", run: wire::requests, bytes_max: 16 * KIB, bytes_per_byte_max: 150 },
-    Target { name: "responses", run: wire::responses, bytes_max: 16 * KIB, bytes_per_byte_max: 150 },
-    Target { name: "connection", run: connection::connection, bytes_max: 64 * MIB, bytes_per_byte_max: 4 * KIB },
-];
+/// One constant for each target, so that a fuzzer has in it what its own target calls and nothing else: it looks at every counter of
+/// its coverage after each input.
+macro_rules! targets {
+    ($($(#[$comment:meta])* $constant:ident: $name:literal, $run:path, $bytes_max:expr, $bytes_per_byte_max:expr;)*) => {
+        $(
+            #[doc = concat!("`", $name, "`.")]
+            $(#[$comment])*
+            pub const $constant: Target =
+                Target { name: $name, run: $run, bytes_max: $bytes_max, bytes_per_byte_max: $bytes_per_byte_max };
+        )*
+
+        /// All of them.
+        pub const ALL: &[Target] = &[$($constant),*];
+    };
+}
+targets! {
+    /// A codec may hold blocks, its window and tables (LZ4: twice 4 MiB) beside what comes out, which is bounded by 1 MiB.
+    RECORD_BATCH: "record_batch", records::record_batch, 12 * MIB, 8;
+    RECORDS: "records", records::records, 20 * MIB, 8;
+    JOURNAL: "journal", journal::journal, 8 * MIB, 64;
+    RECOVERY: "recovery", segments::recovery, 8 * MIB, 200;
+    RECOVERY_MUTATED: "recovery_mutated", mutated::recovery_mutated, 16 * MIB, 4 * KIB;
+    REPAIR: "repair", mutated::repair, 24 * MIB, 4 * KIB;
+    INDEXES: "indexes", formats::indexes, 16 * KIB, 16;
+    CHECKPOINTS: "checkpoints", formats::checkpoints, 16 * KIB, 100;
+    PRODUCER_SNAPSHOT: "producer_snapshot", formats::producer_snapshot, 16 * KIB, 100;
+    SERVER_PROPERTIES: "server_properties", formats::server_properties, 256 * KIB, 100;
+    REQUESTS: "requests", wire::requests, 16 * KIB, 150;
+    RESPONSES: "responses", wire::responses, 16 * KIB, 150;
+    CONNECTION: "connection", connection::connection, 64 * MIB, 4 * KIB;
+}
 
 /// Runs a target on an input, within its bound of memory.
 ///
 /// # Panics
 /// When the input is a finding.
-pub fn run(name: &str, input: &[u8]) {
-    let target = ALL.iter().find(|target| target.name == name).expect("a target");
+pub fn run(target: &Target, input: &[u8]) {
     let held = memory::held_max_during(|| (target.run)(input));
     let bound = target.bytes_max + target.bytes_per_byte_max * input.len();
-    assert!(held <= bound, "{name}: {held} bytes held for an input of {}, more than {bound}", input.len());
+    assert!(held <= bound, "{}: {held} bytes held for an input of {}, more than {bound}", target.name, input.len());
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use ringlog_engine::env::random::Random;
-use ringlog_fuzz_targets::{ALL, Target, memory, run};
+use ringlog_fuzz_targets::{ALL, memory, run};
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(target);
@@ -16,7 +16,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn over_corpus(name: &str) {
-    let Target { name, .. } = ALL.iter().find(|target| target.name == name).unwrap();
+    let target = ALL.iter().find(|target| target.name == name).unwrap();
     let inputs = corpus(name);
     assert!(!inputs.is_empty(), "{name} has no corpus");
     let mutations: usize = std::env::var("RINGLOG_FUZZ_MUTATIONS").map_or(10, |text| text.parse().unwrap());
@@ -24,14 +24,14 @@ fn over_corpus(name: &str) {
     for (path, input) in &inputs {
         // The test's output says which input it was, where one is a finding.
         eprintln!("{}", path.display());
-        run(name, input);
+        run(target, input);
         for mutation in 0..mutations {
             let mut mutated = input.clone();
             for _ in 0..=random.below(4) {
                 mutate(&mut mutated, &inputs, &mut random);
             }
             let _ = mutation;
-            run(name, &mutated);
+            run(target, &mutated);
         }
     }
 }
@@ -71,7 +71,7 @@ macro_rules! targets {
             assert!(ALL.iter().map(|target| target.name).eq(here));
             for name in here {
                 let path = format!("{}/../fuzz_targets/{name}.rs", env!("CARGO_MANIFEST_DIR"));
-                assert!(std::fs::read_to_string(&path).is_ok_and(|text| text.contains(name)), "{path}");
+                assert!(std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&name.to_uppercase())), "{path}");
             }
         }
     };

@@ -98,6 +98,12 @@ impl Content {
                 self.dirty.insert(sector, smallvec![durable]);
             }
         }
+        self.write_durable(position, data);
+    }
+
+    /// A write of which a crash takes nothing.
+    pub(super) fn write_durable(&mut self, position: usize, data: &[u8]) {
+        let end = position + data.len();
         if end > self.bytes.len() {
             self.bytes.resize(end, 0);
         }

@@ -201,7 +201,12 @@ impl State {
             return Err(errno(libc::ENOSPC));
         }
         let len = (end - position) as usize;
-        self.tree.file(file.node).content.write(position as usize, &bytes[..len]);
+        let content = &mut self.tree.file(file.node).content;
+        if self.immediate {
+            content.write_durable(position as usize, &bytes[..len]);
+        } else {
+            content.write(position as usize, &bytes[..len]);
+        }
         self.counters.bytes_written += len as u64;
         Ok(len)
     }

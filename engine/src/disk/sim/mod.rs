@@ -77,6 +77,8 @@ struct State {
     capacity_bytes: Option<u64>,
     /// Who waits for how many operations.
     alarms: Vec<(u64, Waker)>,
+    /// See [`SimDisk::immediate`].
+    immediate: bool,
 }
 
 impl SimDisk {
@@ -93,8 +95,18 @@ impl SimDisk {
                 counters: Counters::default(),
                 capacity_bytes: None,
                 alarms: Vec::new(),
+                immediate: false,
             },
         )
+    }
+
+    /// A disk whose operations are done when they are first polled, never fail, and need no sync: for who wants what stands in files
+    /// read many thousand times a second, and not what a disk does to them. It does not crash.
+    #[must_use]
+    pub fn immediate(simulation: &Simulation) -> Self {
+        let disk = Self::new(simulation, 0);
+        disk.state(|state| state.immediate = true);
+        disk
     }
 
     fn with_state(simulation: &Simulation, state: State) -> Self {
@@ -114,6 +126,7 @@ impl SimDisk {
             counters: Counters::default(),
             capacity_bytes: state.capacity_bytes,
             alarms: Vec::new(),
+            immediate: state.immediate,
         };
         Self::with_state(simulation, copy)
     }
@@ -138,6 +151,7 @@ impl SimDisk {
     /// A crash with a chosen outcome.
     pub fn crash_with(&self, outcome: CrashOutcome) {
         self.state(|state| {
+            assert!(!state.immediate, "nothing is known of what an immediate disk would lose");
             state.life += 1;
             state.counters.crashes += 1;
             state.tree.crash(outcome, &mut state.random);
@@ -268,6 +282,9 @@ impl Shared {
 
     /// The beginning of every operation: it is counted, takes its time, and may fail.
     async fn begin(&self, life: u64, operation: Operation, path: &Path, numbers: [u64; 2]) -> io::Result<()> {
+        if self.state.borrow().immediate {
+            return Ok(());
+        }
         let now = self.simulation.now().as_nanos() as u64;
         self.alive(life, |state| {
             state.counters.note(operation, path, [numbers[0], numbers[1], now]);
@@ -288,6 +305,9 @@ impl Shared {
 
     /// A part of the time that an operation takes.
     async fn pause(&self, life: u64) -> io::Result<()> {
+        if self.state.borrow().immediate {
+            return Ok(());
+        }
         let delay = self.alive(life, |state| {
             let (faults, random) = (&state.plan.faults, &mut state.random);
             let usual = Duration::from_nanos(random.below(faults.delay_max.as_nanos() as u64));
@@ -300,6 +320,9 @@ impl Shared {
 
     /// The future of an operation: it begins when it is first polled, and goes on when it is dropped.
     fn run<T: 'static>(self: &Rc<Self>, operation: impl Future<Output = io::Result<T>> + 'static) -> IoFuture<T> {
+        if self.state.borrow().immediate {
+            return Box::pin(operation);
+        }
         let env = self.simulation.env();
         Box::pin(async move {
             let (sender, receiver) = oneshot::channel();

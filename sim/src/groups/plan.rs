@@ -64,6 +64,8 @@ impl Options {
             ("offsets.topic.replication.factor", "1".to_owned()),
             ("group.min.session.timeout.ms", "1".to_owned()),
             ("group.initial.rebalance.delay.ms", [0, 100, 1_000][random.below(3) as usize].to_string()),
+            ("group.consumer.min.session.timeout.ms", "1".to_owned()),
+            ("group.consumer.min.heartbeat.interval.ms", "1".to_owned()),
             ("group.consumer.session.timeout.ms", session_ms.to_string()),
             ("group.consumer.heartbeat.interval.ms", "200".to_owned()),
             ("offsets.retention.check.interval.ms", "1500".to_owned()),

@@ -290,7 +290,7 @@ fn the_cluster_and_its_room_are_described() {
         let answer = broker.ask(&request, 1).await;
         let response: list_config_resources::ListConfigResourcesResponse<'_> = answer.read();
         let names: Vec<_> = response.config_resources.iter().map(|found| (&*found.resource_name, found.resource_type)).collect();
-        assert_eq!(names, [("t", 2), ("3", 4)]);
+        assert_eq!(names, [("3", 4), ("t", 2)]);
 
         let request = describe_topic_partitions::DescribeTopicPartitionsRequest {
             response_partition_limit: 1,

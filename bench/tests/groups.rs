@@ -159,6 +159,8 @@ impl Real {
         let settings = [
             "group.initial.rebalance.delay.ms=0",
             "group.min.session.timeout.ms=100",
+            "group.consumer.min.heartbeat.interval.ms=200",
+            "group.consumer.min.session.timeout.ms=2000",
             "group.consumer.heartbeat.interval.ms=200",
             "group.consumer.session.timeout.ms=2000",
         ];

@@ -101,7 +101,13 @@ pub(super) fn open(path: &Path) -> Result<Directory, OfflineError> {
     let (recovery_points, log_starts) = (checkpoint(RECOVERY_POINT_FILE), checkpoint(LOG_START_FILE));
     let mut partitions = Vec::new();
     for name in folders {
-        partitions.push(partition(data.join(&name), name, clean, &recovery_points, &log_starts)?);
+        let folder = data.join(&name);
+        match partition(folder.clone(), name, clean, &recovery_points, &log_starts) {
+            // A broker that is at work has deleted it since it was listed.
+            Err(OfflineError::Read { error, .. })
+                if error.kind() == io::ErrorKind::NotFound && !is_partition && !folder.exists() => {}
+            found => partitions.push(found?),
+        }
     }
     let is_journal = |entry: &&DirEntry| !clean && entry.is_dir && is_directory_name(&entry.name);
     let journals = surroundings.iter().filter(is_journal).map(|entry| data.join(&entry.name)).collect();

@@ -3,10 +3,11 @@
 import base64
 import json
 import subprocess
+import time
 
 import harness
 import pytest
-from conftest import produce_all, read, unique_name
+from conftest import TIMEOUT_S, produce_all, read, unique_name
 from crash import SETTINGS, Commands, Topic, wait_for_progress
 from test_directories import dump, fill
 
@@ -201,6 +202,11 @@ def test_a_live_directory_can_be_verified(own_broker):
         thing.check()
     # What is really wrong is said here, too.
     log = sorted(broker.partition_dir(topics[0].name, 0).glob("*.log"))[0]
+    end = time.monotonic() + TIMEOUT_S
+    while log.stat().st_size <= 100:
+        # All of it is in the journal until it is written to its segment.
+        assert time.monotonic() < end
+        time.sleep(0.1)
     flip(log, 100)
     verified = ringlog("log", "verify", broker.partition_dir(topics[0].name, 0))
     assert verified.returncode == 1 and log.name in verified.stdout, verified.stdout

@@ -63,6 +63,43 @@ def sealed_segments(broker, topic):
         time.sleep(0.2)
 
 
+def assert_refused(broker, topic, offset, **config):
+    client = consumer(broker, **config)
+    try:
+        client.assign([TopicPartition(topic, 0, offset)])
+        end = time.monotonic() + TIMEOUT_S
+        while (message := client.poll(1.0)) is None:
+            assert time.monotonic() < end, broker.log_tail()
+        assert message.error() is not None and message.error().code() == KafkaError.INVALID_MSG, (message.error(), message.offset())
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("value_bytes", [2_000, 20 << 20], ids=["small", "large"])
+def test_rot_is_refused_however_often_it_is_asked_for(own_broker, value_bytes):
+    """Looking at it brings it into the page cache, from where it must not be served either."""
+    broker = own_broker({"ringlog.scrub.enable": "false"})
+    topic = create_topic(broker, max_message_bytes=40 << 20)
+    rng = random.Random(2)
+    config = {"batch_num_messages": 1, "message_max_bytes": 40 << 20}
+    values = [rng.randbytes(value_bytes) for _ in range(3)]
+    for value in values:
+        produce_all(broker, topic, [{"value": value, "partition": 0}], **config)
+    broker.stop()
+    (segment,) = broker.partition_dir(topic, 0).glob("*.log")
+    position, size, first, _ = list(batches(segment))[1]
+    flip(segment, position + size - 10)
+    broker.start()
+    # Whoever reads what lies before it comes upon it, too.
+    assert read(broker, topic, offset=0, count=1, fetch_message_max_bytes=1_000)[0].value() == values[0]
+    for _ in range(3):
+        assert_refused(broker, topic, first, fetch_message_max_bytes=1_000)
+    for offset in (0, 2):
+        assert read(broker, topic, offset=offset, count=1)[0].value() == values[offset]
+    assert_refused(broker, topic, first)
+    broker.stop()
+
+
 def test_rot_is_told_once_and_the_rest_goes_on(own_broker):
     broker = own_broker(SETTINGS)
     topic = create_topic(broker, segment_bytes=SEGMENT_BYTES)
@@ -87,15 +124,7 @@ def test_rot_is_told_once_and_the_rest_goes_on(own_broker):
     values = {message.offset(): message.value() for message in sent}
     for start, count in ((0, first), (after, len(values) - after)):
         assert {m.offset(): m.value() for m in read(broker, topic, offset=start, count=count)}.items() <= values.items()
-    client = consumer(broker)
-    try:
-        client.assign([TopicPartition(topic, 0, first)])
-        end = time.monotonic() + TIMEOUT_S
-        while (message := client.poll(1.0)) is None:
-            assert time.monotonic() < end, broker.log_tail()
-        assert message.error() is not None and message.error().code() == KafkaError.INVALID_MSG, (message.error(), message.offset())
-    finally:
-        client.close()
+    assert_refused(broker, topic, first)
     (more,) = produce_all(broker, topic, [{"value": b"more", "partition": 0}])
     assert read(broker, topic, offset=more.offset(), count=1)[0].value() == b"more"
 

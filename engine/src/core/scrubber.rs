@@ -107,7 +107,7 @@ impl Scrubber {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// In how many places damage was found since the start, each counted once.
+    /// Of how many places with damage was told since the start.
     #[must_use]
     pub fn damage_count(&self) -> u64 {
         self.found.load(Ordering::Relaxed)
@@ -151,9 +151,12 @@ impl Scrubber {
     }
 
     /// Forgets what a core found in segments that it does not have any more.
-    fn forget(&self, core: usize, has: impl Fn(u64) -> bool) {
+    fn forget(&self, core: usize, segments: impl FnOnce() -> HashSet<u64>) {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        findings.retain(|finding| finding.core != core || has(finding.segment));
+        if !findings.is_empty() {
+            let there = segments();
+            findings.retain(|finding| finding.core != core || there.contains(&finding.segment));
+        }
     }
 }
 
@@ -227,12 +230,11 @@ impl Core {
 
     /// Goes through everything once.
     async fn scrub_all(&self, scrubber: &Scrubber) -> Pass {
-        if !scrubber.findings().is_empty() {
+        scrubber.forget(self.index, || {
             let slots = self.slots.borrow();
             let views = slots.values().map(|slot| slot.log.borrow().published().view.load_full());
-            let there: HashSet<u64> = views.flat_map(|view| view.segments.iter().map(|s| s.id).collect::<Vec<_>>()).collect();
-            scrubber.forget(self.index, |segment| there.contains(&segment));
-        }
+            views.flat_map(|view| view.segments.iter().map(|segment| segment.id).collect::<Vec<_>>()).collect()
+        });
         let mut pass = Pass::default();
         // A pass may take days: a partition that is deleted meanwhile is not kept for it.
         let mut ids: Vec<_> = self.slots.borrow().keys().copied().collect();
@@ -314,6 +316,10 @@ impl Core {
                 // What was read may have been another segment's.
                 self.scrub_extent(slot, segment)?;
                 pass.damage += 1;
+                if damage.file == FileKind::Log {
+                    // The page cache may have what the disk has.
+                    segment.note_damage();
+                }
                 scrubber.tell(self.damaged(segment, damage));
             }
             if checker.is_done() {

@@ -243,7 +243,7 @@ impl Inner {
                 .find(|block| block.segment == segment.id && block.end() == position)
                 .map(|b| b.next_offset);
             let order = Order::new(segment, before);
-            let Some(checked) = read_checked(&file, buffer, len, position, segment.file_bytes(), order).await? else {
+            let Some(checked) = read_checked(&file, buffer, len, position, segment, order).await? else {
                 return Ok(None);
             };
             match checked {
@@ -289,13 +289,13 @@ async fn read_checked(
     buffer: Buffer,
     len: usize,
     position: u64,
-    file_bytes: u64,
+    segment: &Segment,
     mut order: Order,
 ) -> Result<Option<Checked>, ColdError> {
     let skip = (position % BLOCK_BYTES as u64) as usize;
     let (buffer, read) = file.read_at(buffer, len, position - skip as u64).await.map_err(|_| ColdError::Io)?;
     // What lies beyond is not the log's yet: padding, or what is being written.
-    let known = usize::try_from(file_bytes.saturating_sub(position - skip as u64)).unwrap_or(usize::MAX);
+    let known = usize::try_from(segment.file_bytes().saturating_sub(position - skip as u64)).unwrap_or(usize::MAX);
     let is_cut = known > read && read < len;
     let upto = read.min(known);
     let Some(mut rest) = buffer.get(skip..upto).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
@@ -317,6 +317,9 @@ async fn read_checked(
             Err(reason) => break Some(reason),
         }
     };
+    if reason.is_some() {
+        segment.note_damage();
+    }
     match reason {
         // What is sound before it is served; who reads on meets it.
         Some(reason) if sound == 0 => Err(ColdError::Damaged(position, reason)),
@@ -324,14 +327,15 @@ async fn read_checked(
     }
 }
 
-enum First {
+/// What the first bytes of a piece of a segment are.
+pub(crate) enum First {
     /// A batch of so many bytes, with the CRC that it says.
     Sound(usize),
     /// The bytes end within a batch, of this size if that is known.
     Cut(Option<usize>),
 }
 
-fn check_first(bytes: &[u8], order: &mut Order) -> Result<First, String> {
+pub(crate) fn check_first(bytes: &[u8], order: &mut Order) -> Result<First, String> {
     if bytes.len() < batch::HEADER_BYTES {
         return Ok(First::Cut(None));
     }

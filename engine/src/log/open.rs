@@ -478,8 +478,12 @@ impl Opening<'_> {
         }
         let shared = Arc::new(Segment::new(base, path.clone(), 0, base));
         let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, start, base, true);
+        if let Some(next) = next_base.filter(|&next| next <= self.params.recovery_point) {
+            scanner = scanner.below(next);
+        }
         let mut cut = None;
         let mut lost_to = None;
+        let mut end_of_batches = file_bytes;
         loop {
             match scanner.next().await? {
                 Ok((header, position)) => {
@@ -491,10 +495,8 @@ impl Opening<'_> {
                     let next_offset = scanner.next_offset();
                     // DamageBelowTheRecoveryPointTakesNothing: what a checkpoint says was synced keeps its offsets and bytes.
                     let synced_to = next_base.map_or(self.params.recovery_point, |next| next.min(self.params.recovery_point));
-                    // What stands behind a segment's last batch must not take the segments that follow, which were synced, too.
-                    let follows_synced = next_base.is_some_and(|next| next < self.params.recovery_point)
-                        && !self.is_zero(&path, position, file_bytes).await?;
-                    if next_offset < synced_to || follows_synced {
+                    if next_offset < synced_to {
+                        shared.note_damage();
                         tracing::error!(
                             segment = %path.display(), position, offset = next_offset.0, %reason,
                             "damage in a part that had been synced: it is left in place and is not served; `ringlog log verify` shows all of it, and `ringlog log repair` takes it out"
@@ -503,6 +505,16 @@ impl Opening<'_> {
                             continue;
                         }
                         lost_to = Some(synced_to);
+                        break;
+                    }
+                    // What stands behind a segment's last batch must not take the segments that follow, which were synced, too.
+                    let follows_synced = next_base.is_some_and(|next| next < self.params.recovery_point);
+                    if follows_synced && !self.is_zero(&path, position, file_bytes).await? {
+                        tracing::error!(
+                            segment = %path.display(), position, %reason,
+                            "what stands behind the last batch of a segment is not the log's: it is left in place and is not served; `ringlog log repair` takes it out"
+                        );
+                        end_of_batches = position;
                         break;
                     }
                     cut = Some((position, next_offset, reason));
@@ -528,7 +540,7 @@ impl Opening<'_> {
                     );
                     goes_on = false;
                 }
-                (file_bytes, end_offset)
+                (end_of_batches, end_offset)
             }
         };
         out.ends_in_damage = lost_to.is_some();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
@@ -77,6 +77,7 @@ pub struct Segment {
     max_timestamp_offset: AtomicI64,
     first_timestamp: AtomicI64,
     standing: AtomicU8,
+    damaged: AtomicBool,
     /// The indexes, while the segment is written to. Afterwards they are read from their files.
     pub live_index: ArcSwapOption<LiveIndex>,
     /// Where it was read from the disk, a bit for each [`COLD_REGION_BYTES`] of the largest segment that there can be.
@@ -103,6 +104,7 @@ impl Segment {
             max_timestamp_offset: AtomicI64::new(-1),
             first_timestamp: AtomicI64::new(TimestampMs::NONE.0),
             standing: AtomicU8::new(Standing::Current as u8),
+            damaged: AtomicBool::new(false),
             live_index: ArcSwapOption::empty(),
             cold_regions: [const { AtomicU64::new(0) }; 32],
         }
@@ -130,6 +132,17 @@ impl Segment {
     fn cold_region(&self, position: u64) -> Option<(&AtomicU64, u64)> {
         let region = position / COLD_REGION_BYTES;
         Some((self.cold_regions.get((region / 64) as usize)?, 1 << (region % 64)))
+    }
+
+    /// Notes that something in its file is not what was written.
+    pub(crate) fn note_damage(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether damage was met in its file: whoever met it may have brought it into the page cache, so that what is there has to be
+    /// checked like what comes from the disk.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// How many of its bytes are below the high watermark: what consumers may see.

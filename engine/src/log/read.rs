@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::batch::BatchHeader;
 use crate::disk::cache::{FileCache, Purpose};
-use crate::disk::{Disk, File};
+use crate::disk::{BLOCK_BYTES, Disk, File};
 use crate::env::Env;
 use crate::log::cold::{ColdError, ColdReads};
 use crate::log::published::{Published, Segment, Standing, TailPiece, View};
@@ -291,7 +291,7 @@ impl Reader {
     ) -> Result<(Source, u64), ReadError> {
         let file = self.files.open(segment.id, Purpose::Read, &segment.path).await?;
         let len = end - position;
-        if self.is_cached(&file, position, len) {
+        if !segment.is_damaged() && self.is_cached(&file, position, len) {
             return Ok((Source::File(file), len));
         }
         match self.cold.read(segment, position, end).await {
@@ -313,6 +313,7 @@ impl Reader {
     }
 
     fn damaged(&self, segment: &Segment, position: u64, reason: &str) -> ReadError {
+        segment.note_damage();
         ReadError::Damaged { path: segment.path.display().to_string(), position, reason: reason.to_owned() }
     }
 
@@ -356,12 +357,21 @@ impl Reader {
             }
             let (position, wanted) = (position + bytes.len() as u64, wanted - bytes.len());
             if wanted > 0 {
-                let buffer = self.pool.buffer_or_more(wanted)?;
-                let (buffer, read) = file.read_at(buffer, wanted, position).await?;
-                bytes.extend_from_slice(&buffer[..read]);
-                if read < wanted {
+                // Not into the page cache, from where it would be sent on: who looks for a batch has not checked it.
+                let is_cached = self.is_cached(&file, position, wanted as u64);
+                let skip = if is_cached { 0 } else { (position % BLOCK_BYTES as u64) as usize };
+                let (file, len) = if is_cached {
+                    (file, wanted)
+                } else {
+                    let direct = self.files.open(segment.id, Purpose::ReadDirect, &segment.path).await?;
+                    (direct, (skip + wanted).next_multiple_of(BLOCK_BYTES))
+                };
+                let buffer = self.pool.buffer_or_more(len)?;
+                let (buffer, read) = file.read_at(buffer, len, position - skip as u64).await?;
+                if read < skip + wanted {
                     return Err(self.damaged(segment, position, "the file is shorter than it has to be"));
                 }
+                bytes.extend_from_slice(&buffer[skip..skip + wanted]);
             }
         }
         for piece in pieces_of(view, segment) {

@@ -50,6 +50,13 @@ impl Scanner {
         Self { file, pool, file_bytes, position, next_offset, offset_max, verify_crc, buffer: None, start: 0, end: 0 }
     }
 
+    /// The same where another segment begins at `end`: what is said to lie there or behind it is damage, too.
+    #[must_use]
+    pub fn below(self, end: Offset) -> Self {
+        let offset_max = self.offset_max.min(Offset(end.0 - 1));
+        Self { offset_max, ..self }
+    }
+
     /// Where the next batch starts, or the damage.
     #[must_use]
     pub fn position(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Whether a segment's file is what was written, judged from its bytes as they come, in pieces of any size: each batch's header, its
 //! CRC and the order of offsets, and both indexes against the batches. Pure; it holds no more than a header and the indexes.
-//! [`crate::core::scrubber`] reads the files and says what was found. It never says that something sound is damaged, and of
-//! what is damaged it says at least the first place; it goes on behind that as well as it can.
+//! [`crate::core::scrubber`] reads the files and says what was found. It never says that something sound is damaged, and of what is
+//! damaged in a sealed segment it says at least the first place; it goes on behind that as well as it can.
 
 use std::sync::Arc;
 

@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{ReadError, Reader, pieces_of};
-use crate::batch::{self, BatchHeader, BatchView, RunningCrc};
+use crate::batch::{self, BatchHeader, RunningCrc};
 use crate::disk::File;
 use crate::disk::cache::Purpose;
-use crate::log::cold::Order;
+use crate::log::cold::{First, Order, check_first};
 use crate::log::published::{Segment, View};
 
 /// How much one checked read of a file takes.
@@ -28,44 +28,36 @@ impl Reader {
         let buffer = self.pool.buffer_up_to(len.min(READ_BYTES) as usize)?;
         let wanted = buffer.len().min(len as usize);
         let (buffer, read) = file.read_at(buffer, wanted, position).await?;
-        let mut rest = &buffer[..read];
-        let mut sound = 0;
-        let mut order = Order::new(segment, None);
-        while rest.len() >= batch::HEADER_BYTES {
-            let header = BatchHeader::parse(rest);
-            let size = header.as_ref().map_or(0, BatchHeader::size_bytes);
-            if header.is_ok() && size > rest.len() {
-                break;
-            }
-            let checked = header.and_then(|_| BatchView::new(&rest[..size])).and_then(|batch| {
-                batch.check_crc()?;
-                Ok(*batch.header())
-            });
-            if let Err(reason) = checked.map_err(|error| error.to_string()).and_then(|header| order.check(&header)) {
-                if sound > 0 {
-                    return Ok(sound);
+        let (mut rest, mut sound, mut order) = (&buffer[..read], 0, Order::new(segment, None));
+        let first_bytes = loop {
+            match check_first(rest, &mut order) {
+                Ok(First::Sound(size)) => {
+                    sound += size as u64;
+                    rest = &rest[size..];
                 }
-                return Err(self.damaged(segment, position, &reason));
+                Ok(First::Cut(size)) => break size,
+                Err(_) if sound > 0 => {
+                    segment.note_damage();
+                    break None;
+                }
+                Err(reason) => return Err(self.damaged(segment, position, &reason)),
             }
-            sound += size as u64;
-            rest = &rest[size..];
-        }
+        };
         if sound > 0 {
             return Ok(sound);
         }
         if read < wanted {
             return Err(self.damaged(segment, position, "the file ends within a batch"));
         }
-        let header = if rest.len() < batch::HEADER_BYTES { None } else { BatchHeader::parse(rest).ok() };
-        let fits = header.as_ref().is_some_and(|header| header.size_bytes() as u64 <= len);
-        match header {
+        match first_bytes.map(|size| size as u64) {
             // It is larger than what was read.
-            Some(header) if fits => {
-                self.check_batch(view, segment, position, &header).await?;
-                Ok(header.size_bytes() as u64)
+            Some(size) if size <= len => {
+                self.check_batch_at(view, segment, position).await?;
+                Ok(size)
             }
+            // It ends in the tail.
             _ if goes_on => {
-                self.check_straddling(view, segment, position).await?;
+                self.check_batch_at(view, segment, position).await?;
                 Ok(len)
             }
             Some(_) => Err(self.damaged(segment, position, "the batch is longer than the log")),
@@ -73,8 +65,8 @@ impl Reader {
         }
     }
 
-    /// Checks a batch that begins in the file and ends in the tail.
-    async fn check_straddling(&self, view: &View, segment: &Arc<Segment>, position: u64) -> Result<(), ReadError> {
+    /// Checks the batch at `position`, wherever it is.
+    async fn check_batch_at(&self, view: &View, segment: &Arc<Segment>, position: u64) -> Result<(), ReadError> {
         let header = self.read_bytes(view, segment, position, batch::HEADER_BYTES, false).await?;
         let header = BatchHeader::parse(&header).map_err(|error| self.damaged(segment, position, &error.to_string()))?;
         self.check_batch(view, segment, position, &header).await

@@ -31,7 +31,7 @@ const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long a batch waits for memory when nothing of ours can come free any more and the system has none.
+/// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none.
 const REFUSED_MAX: Duration = Duration::from_millis(500);
 
 /// Whether the block that is still being filled goes out too, padded, to be written again later.
@@ -268,9 +268,6 @@ pub(crate) async fn run(core: Rc<Core>) {
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
         core.note_full(&result);
         core.retry_waiting();
-        if core.waiting.borrow().is_empty() {
-            refused_since = None;
-        }
         if core.full.borrow().is_none() && !core.waiting.borrow().is_empty() {
             // Memory is short all the same: everything is settled, and nobody keeps what is.
             result = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
@@ -293,16 +290,19 @@ pub(crate) async fn run(core: Rc<Core>) {
             // Others still hold what was settled: consumers that are being sent to.
             core.env.sleep(Duration::from_millis(2)).await;
             core.retry_waiting();
-            if core.pool.is_refused() {
-                let now = core.env.monotonic();
-                if now - *refused_since.get_or_insert(now) >= REFUSED_MAX {
-                    core.refuse_first_waiting("the system has no memory left");
-                    core.retry_waiting();
-                }
+        }
+        if core.waiting.borrow().is_empty() || !core.pool.is_refused() {
+            refused_since = None;
+        } else {
+            let now = core.env.monotonic();
+            if now - *refused_since.get_or_insert(now) >= REFUSED_MAX {
+                refused_since = None;
+                core.refuse_first_waiting("the system has no memory left");
+                core.retry_waiting();
             }
-            if !core.waiting.borrow().is_empty() {
-                core.reclaim_wanted.notify_one();
-            }
+        }
+        if !core.waiting.borrow().is_empty() {
+            core.reclaim_wanted.notify_one();
         }
     }
 }

@@ -287,7 +287,8 @@ impl Pool {
         self.inner.refused.get()
     }
 
-    /// A block of at least `len` bytes, or `None` where the bound is reached or the system has none. What it holds is arbitrary but initialised.
+    /// A block of at least `len` bytes, or `None` where the bound is reached or the system has none. What it holds is arbitrary but
+    /// initialised.
     #[must_use]
     pub fn buffer(&self, len: usize) -> Option<Buffer> {
         self.raw(len).map(|raw| Buffer { raw })

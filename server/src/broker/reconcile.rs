@@ -1,5 +1,6 @@
 //! Makes partitions follow the catalogue: opens those that are new on their cores, hands out changed options, removes those of
-//! deleted topics, and swaps the snapshots of topics and of the options of groups. What fails is done the next time: it compares, it does not remember steps.
+//! deleted topics, and swaps the snapshots of topics and of the options of groups. What fails is done the next time: it compares, it
+//! does not remember steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

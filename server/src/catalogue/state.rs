@@ -1,5 +1,5 @@
-//! The catalogue: which topics exist, where their partitions are, how they are configured, and which producer ids are taken. A state
-//! machine that is fed by committed records of the metadata log and by nothing else, so every broker that has applied the same records
+//! The catalogue: which topics exist, where their partitions are, how they and groups are configured, and which producer ids are taken.
+//! A state machine that is fed by committed records of the metadata log and by nothing else, so every broker that has applied the same records
 //! has the same catalogue. The core that owns the log applies; everyone else reads clones, which share memory and never change.
 
 use std::collections::{BTreeMap, BTreeSet};

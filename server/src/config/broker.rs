@@ -333,7 +333,8 @@ options! {
     /// The size in bytes that each core's journal may grow to.
     ringlog_journal_bytes: i64 = "ringlog.journal.bytes", default Some("536870912"), valid AtLeast(16777216);
 
-    /// The bytes of memory for records that are not in their segments yet, over all cores; 0: worked out from the machine's.
+    /// The bytes of memory for records that are not in their segments yet, over all cores; 0: worked out from the machine's. A batch that is
+    /// larger than the share of a core is refused.
     ringlog_memory_bytes: i64 = "ringlog.memory.bytes", default Some("0"), valid Check(memory);
 
     /// Whether the broker looks in the background for what has rotted on the disk: every batch and index of every segment. What it

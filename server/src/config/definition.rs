@@ -2,7 +2,10 @@
 //! value. `topic` and `broker` hold the tables; parsing, DescribeConfigs and the documentation all read them.
 //! Nothing here knows a single option.
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+use super::error::Problem;
 
 /// The type of an option's values, with the number it has in a DescribeConfigs answer (KIP-569).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +132,23 @@ impl fmt::Display for Value {
             Self::List(value) => f.write_str(&value.join(",")),
         }
     }
+}
+
+/// The values of overrides by name, and what is wrong with the others: names that `unknown` is asked about, texts that are no values.
+pub(super) fn parse_overrides(
+    overrides: &BTreeMap<String, String>,
+    definition: impl Fn(&str) -> Option<&'static Definition>,
+    unknown: impl Fn(&str) -> Problem,
+) -> (BTreeMap<&'static str, Value>, Vec<Problem>) {
+    let (mut values, mut problems) = (BTreeMap::new(), Vec::new());
+    for (name, text) in overrides {
+        match definition(name).map(|definition| (definition.name, definition.parse(text))) {
+            Some((name, Ok(value))) => drop(values.insert(name, value)),
+            Some((name, Err(why))) => problems.push(Problem::invalid(name, text, why)),
+            None => problems.push(unknown(name)),
+        }
+    }
+    (values, problems)
 }
 
 impl Definition {

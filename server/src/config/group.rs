@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::broker::{BrokerConfig, BrokerOptions};
 use super::definition::Valid::AtLeast;
-use super::definition::{Definition, Value, options};
+use super::definition::{Definition, Value, options, parse_overrides};
 use super::error::{ConfigError, Problem};
 
 options! {
@@ -38,6 +38,8 @@ const NOT_SERVED: [(&str, &str); 2] = [("share.", "share groups"), ("streams.", 
 /// What an option must be between, as the broker's options have it.
 struct Bounds {
     option: &'static str,
+    /// The broker's own value, for groups that have none.
+    default: i32,
     min: (&'static str, i32),
     max: (&'static str, i32),
 }
@@ -47,16 +49,19 @@ fn bounds(options: &BrokerOptions) -> [Bounds; 3] {
     [
         Bounds {
             option: "consumer.assignment.interval.ms",
+            default: options.group_consumer_assignment_interval_ms,
             min: ("group.consumer.min.assignment.interval.ms", options.group_consumer_min_assignment_interval_ms),
             max: ("group.consumer.max.assignment.interval.ms", options.group_consumer_max_assignment_interval_ms),
         },
         Bounds {
             option: "consumer.heartbeat.interval.ms",
+            default: options.group_consumer_heartbeat_interval_ms,
             min: ("group.consumer.min.heartbeat.interval.ms", options.group_consumer_min_heartbeat_interval_ms),
             max: ("group.consumer.max.heartbeat.interval.ms", options.group_consumer_max_heartbeat_interval_ms),
         },
         Bounds {
             option: "consumer.session.timeout.ms",
+            default: options.group_consumer_session_timeout_ms,
             min: ("group.consumer.min.session.timeout.ms", options.group_consumer_min_session_timeout_ms),
             max: ("group.consumer.max.session.timeout.ms", options.group_consumer_max_session_timeout_ms),
         },
@@ -82,15 +87,14 @@ impl Bounds {
 /// What of the broker's own options of groups does not fit together.
 pub(super) fn broker_conflicts(options: &BrokerOptions) -> Vec<Problem> {
     let (heartbeat, session) = (options.group_consumer_heartbeat_interval_ms, options.group_consumer_session_timeout_ms);
-    let values = [options.group_consumer_assignment_interval_ms, heartbeat, session];
     let mut problems = Vec::new();
-    for (bounds, value) in bounds(options).iter().zip(values) {
+    for bounds in bounds(options) {
         let ((min, at_least), (max, at_most)) = (bounds.min, bounds.max);
         if at_least > at_most {
             let what = format!("{max} ({at_most}) must be greater than or equal to {min} ({at_least})");
             problems.push(Problem::Conflict { what });
         } else {
-            problems.extend(bounds.check(&format!("group.{}", bounds.option), value));
+            problems.extend(bounds.check(&format!("group.{}", bounds.option), bounds.default));
         }
     }
     if heartbeat >= session {
@@ -108,20 +112,7 @@ impl GroupConfig {
     /// # Errors
     /// All that is wrong with them: names that no group option has, values out of the broker's bounds, contradictions.
     pub fn resolve(broker: &BrokerConfig, overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        let mut values = BTreeMap::new();
-        for (name, text) in overrides {
-            let Some(definition) = definition(name) else {
-                problems.push(unknown(name));
-                continue;
-            };
-            match definition.parse(text) {
-                Ok(value) => {
-                    values.insert(definition.name, value);
-                }
-                Err(why) => problems.push(Problem::invalid(name, text, why)),
-            }
-        }
+        let (values, mut problems) = parse_overrides(overrides, definition, unknown);
         for bounds in bounds(&broker.options) {
             if let Some(Value::Int(value)) = values.get(bounds.option) {
                 problems.extend(bounds.check(bounds.option, *value));
@@ -138,20 +129,8 @@ impl GroupConfig {
     /// Also says what of the overrides does not hold, for a warning.
     #[must_use]
     pub fn effective(broker: &BrokerConfig, overrides: &BTreeMap<String, String>) -> (Self, Vec<String>) {
-        let mut warnings = Vec::new();
-        let mut values = BTreeMap::new();
-        for (name, text) in overrides {
-            let Some(definition) = definition(name) else {
-                warnings.push(unknown(name).to_string());
-                continue;
-            };
-            match definition.parse(text) {
-                Ok(value) => {
-                    values.insert(definition.name, value);
-                }
-                Err(why) => warnings.push(Problem::invalid(name, text, why).to_string()),
-            }
-        }
+        let (mut values, problems) = parse_overrides(overrides, definition, unknown);
+        let mut warnings: Vec<String> = problems.iter().map(ToString::to_string).collect();
         for bounds in bounds(&broker.options) {
             if let Some(Value::Int(value)) = values.get_mut(bounds.option)
                 && let Some(problem) = bounds.check(bounds.option, *value)
@@ -161,8 +140,15 @@ impl GroupConfig {
             }
         }
         let config = Self::from_values(|name| values.get(name).or_else(|| broker.inherited(definition(name)?)));
-        warnings.extend(config.conflict().map(|conflict| conflict.to_string()));
-        (config, warnings)
+        match config.conflict() {
+            // Members that do as they are told would be put out.
+            Some(conflict) => {
+                warnings.push(format!("{conflict}; both are the broker's"));
+                let Self { consumer_heartbeat_interval_ms, consumer_session_timeout_ms, .. } = broker.group_defaults;
+                (Self { consumer_heartbeat_interval_ms, consumer_session_timeout_ms, ..config }, warnings)
+            }
+            None => (config, warnings),
+        }
     }
 
     /// What of it contradicts something else.

@@ -1,5 +1,5 @@
-//! The configuration of the broker, of topics and of groups: one definition per option, from which it is parsed, described to clients and
-//! documented. Used by everything in the server; pure: it reads text that others have read, and no file, clock or socket.
+//! The configuration of the broker, of topics and of groups: one definition per option, from which it is parsed, described to
+//! clients and documented. Used by everything in the server; pure: it reads text that others have read, and no file, clock or socket.
 
 pub mod broker;
 pub mod definition;

@@ -28,7 +28,8 @@ pub fn markdown() -> String {
         "\n## Groups\n\nSet with AlterConfigs on a resource of type GROUP (`kafka-configs --entity-type groups --alter`, `ringlog config alter \
          --group`), for groups of the new protocol (KIP-848), whether or not the group exists; they stay when it is deleted. A group that does \
          not set an option gets the broker's. A value out of the broker's bounds is refused; one that is out of them after a restart, \
-         because they were changed, is taken as the nearest in them, with a warning. In the log's metadata and towards clients it stays \
+         because they were changed, is taken as the nearest in them, with a warning; where heartbeats and session then contradict each other, \
+         both are the broker's. At most 10,000 groups may have settings. In the log's metadata and towards clients it stays \
          what was set.\n\n",
     );
     section(&mut page, GROUP_DEFINITIONS);

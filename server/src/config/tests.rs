@@ -330,6 +330,14 @@ fn overrides_that_do_not_hold_any_more_are_taken_into_the_bounds() {
     assert!(warnings.iter().any(|warning| warning.ends_with("taken as 46000")), "{warnings:?}");
     let (effective, warnings) = GroupConfig::effective(&config, &overrides(&[(SESSION, "x")]));
     assert_eq!((effective, warnings.len()), (config.group_defaults, 1));
+    let short = broker("group.consumer.min.session.timeout.ms=10000\ngroup.consumer.session.timeout.ms=10000");
+    let (effective, warnings) = GroupConfig::effective(&short, &overrides(&[(HEARTBEAT, "15000"), (ASSIGNMENT, "7")]));
+    assert_eq!(
+        effective,
+        GroupConfig { consumer_assignment_interval_ms: 7, ..short.group_defaults },
+        "nobody is told to come too late"
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
 
     let shown = describe_group(&config, &own, None);
     assert_eq!(shown.iter().map(|entry| entry.name).collect::<Vec<_>>(), [ASSIGNMENT, HEARTBEAT, SESSION]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::broker::BrokerConfig;
 use super::definition::Valid::{Any, AtLeast, Between, OneOf, OrBetween};
-use super::definition::{Definition, Value, options};
+use super::definition::{Definition, options, parse_overrides};
 use super::error::{ConfigError, Problem};
 
 options! {
@@ -136,26 +136,8 @@ impl TopicConfig {
     /// # Errors
     /// All that is wrong with the overrides: names that no topic option has, values out of range, contradictions.
     pub fn resolve(broker: &BrokerConfig, overrides: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
-        for name in overrides.keys() {
-            if definition(name).is_none() {
-                problems.push(Problem::UnknownTopicConfig { name: name.clone() });
-            }
-        }
-        let mut values: BTreeMap<&'static str, Value> = BTreeMap::new();
-        for definition in TOPIC_DEFINITIONS {
-            let value = match overrides.get(definition.name) {
-                Some(text) => match definition.parse(text) {
-                    Ok(value) => value,
-                    Err(why) => {
-                        problems.push(Problem::invalid(definition.name, text, why));
-                        continue;
-                    }
-                },
-                None => continue,
-            };
-            values.insert(definition.name, value);
-        }
+        let unknown = |name: &str| Problem::UnknownTopicConfig { name: name.to_owned() };
+        let (values, problems) = parse_overrides(overrides, definition, unknown);
         if !problems.is_empty() {
             return Err(ConfigError::new(problems));
         }

@@ -69,9 +69,10 @@ impl AsRef<[u8]> for FrameMemory {
 pub(super) async fn buffer(pool: &Pool, len: usize) -> io::Result<Buffer> {
     let start = Instant::now();
     // What would be most of the pool is not worth waiting for.
-    let pool_wait_max = if len <= pool.bytes_max() / 2 { POOL_WAIT_MAX } else { Duration::ZERO };
+    let is_pooled = len <= pool.bytes_max() / 2;
+    let pool_wait_max = if is_pooled { POOL_WAIT_MAX } else { Duration::ZERO };
     loop {
-        if let Some(buffer) = pool.buffer(len) {
+        if is_pooled && let Some(buffer) = pool.buffer(len) {
             return Ok(buffer);
         }
         let waited = start.elapsed();

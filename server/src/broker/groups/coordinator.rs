@@ -46,10 +46,16 @@ type LoadDone = (i32, Result<(Shard, Output), LoadError>);
 /// Answers that wait for an append, their own or one before it.
 struct InFlight {
     sequence: u64,
-    begun: Duration,
     /// What came of the append, once that is known.
     result: Option<Result<(), String>>,
-    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    answers: Vec<Waiting>,
+}
+
+/// An answer that waits, and since when.
+struct Waiting {
+    reply: oneshot::Sender<Answer>,
+    answer: Answer,
+    since: Duration,
 }
 
 /// A batch that is not in the core's hands yet.
@@ -250,7 +256,9 @@ impl Coordinator {
 
     /// The largest key and value that fit into the log.
     fn record_bytes_max(&self) -> usize {
-        self.segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES)
+        let bytes = self.segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES);
+        // What cannot be compressed becomes larger: by a sixth at the most, with snappy.
+        if self.codec == Codec::None { bytes } else { bytes - bytes / 4 }
     }
 
     fn new_shard(&self) -> Shard {
@@ -400,7 +408,7 @@ impl Coordinator {
     /// Appends what shards said, and lets answers go that wait for nothing.
     fn append_all(&mut self) {
         let (batch_bytes_max, record_bytes_max) = (BATCH_BYTES_MAX.min(self.segment_bytes / 2), self.record_bytes_max());
-        let begun = self.core.env.monotonic();
+        let since = self.core.env.monotonic();
         let Self { slots, core, appends, sequence, codec, .. } = self;
         let mut too_large = Vec::new();
         for (index, slot) in slots.iter_mut() {
@@ -413,11 +421,11 @@ impl Coordinator {
                 too_large.push((*index, record.bytes()));
                 continue;
             }
-            let answers: Vec<_> =
-                replies.into_iter().filter_map(|(call, answer)| Some((slot.calls.remove(&call)?, answer))).collect();
+            let waiting = |(call, answer)| Some(Waiting { reply: slot.calls.remove(&call)?, answer, since });
+            let answers: Vec<_> = replies.into_iter().filter_map(waiting).collect();
             for (at, batch) in batches(core, records, batch_bytes_max, *codec).into_iter().enumerate() {
                 *sequence += 1;
-                slot.in_flight.push_back(InFlight { sequence: *sequence, begun, result: None, answers: Vec::new() });
+                slot.in_flight.push_back(InFlight { sequence: *sequence, result: None, answers: Vec::new() });
                 slot.unsent.push_back(Unsent { sequence: *sequence, batch, goes_on: at > 0 });
             }
             match slot.in_flight.back_mut() {
@@ -493,15 +501,17 @@ impl Slot {
         }
     }
 
-    /// Since when somebody waits for an append.
+    /// Since when somebody waits for an append: those who wait for one have come before those who wait for the next.
     fn waits_since(&self) -> Option<Duration> {
-        self.in_flight.iter().find(|in_flight| !in_flight.answers.is_empty()).map(|in_flight| in_flight.begun)
+        self.in_flight.iter().find_map(|in_flight| in_flight.answers.first()).map(|waiting| waiting.since)
     }
 
     /// Lets those ask again who have waited for an append for so long. What they asked for may be done all the same.
     fn refuse_late(&mut self, now: Duration, timeout: Duration) {
-        for in_flight in self.in_flight.iter_mut().take_while(|in_flight| in_flight.begun + timeout <= now) {
-            for (reply, _) in in_flight.answers.drain(..) {
+        while self.waits_since().is_some_and(|since| since + timeout <= now) {
+            let Some(in_flight) = self.in_flight.iter_mut().find(|in_flight| !in_flight.answers.is_empty()) else { return };
+            let late = in_flight.answers.partition_point(|waiting| waiting.since + timeout <= now);
+            for Waiting { reply, .. } in in_flight.answers.drain(..late) {
                 // Who gave up does not hear it.
                 let _ = reply.send(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
             }
@@ -526,7 +536,7 @@ impl Slot {
         self.out = Output::default();
         self.unsent.clear();
         let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|in_flight| in_flight.answers);
-        let waiting = in_flight.map(|(reply, _)| reply).chain(std::mem::take(&mut self.calls).into_values());
+        let waiting = in_flight.map(|waiting| waiting.reply).chain(std::mem::take(&mut self.calls).into_values());
         for reply in waiting {
             // Who gave up does not hear it.
             let _ = reply.send(Err(error));
@@ -534,8 +544,8 @@ impl Slot {
     }
 }
 
-fn send(answers: Vec<(oneshot::Sender<Answer>, Answer)>) {
-    for (reply, answer) in answers {
+fn send(answers: Vec<Waiting>) {
+    for Waiting { reply, answer, .. } in answers {
         // Who gave up does not hear it.
         let _ = reply.send(answer);
     }

@@ -34,8 +34,8 @@ pub(super) enum LoadError {
     Batch(Offset, String),
 }
 
-/// Replays a partition into a shard, reading `read_bytes` at a time. What its groups have committed of topics that were deleted in the meantime is in the output as
-/// forgotten.
+/// Replays a partition into a shard, reading `read_bytes` at a time. What its groups have committed of topics that were deleted in the
+/// meantime is in the output as forgotten.
 pub(super) async fn load(
     core: &Rc<Core>,
     controller: &Controller,

@@ -413,11 +413,18 @@ fn who_waits_for_a_slow_disk_is_told_to_ask_again() {
         machine.disk.set_faults(Faults { slow: 1.0, slow_delay: Duration::from_secs(12), ..Faults::default() });
         let env = &running.cores[0].env;
         let begun = env.monotonic();
-        let late = running.commit_to("a", nobody(), "t", 8);
-        let (late, behind) = tokio::join!(late, async { running.ask_group("a", Request::Fetch(None)).await });
-        assert_eq!(late, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
-        assert_eq!(behind, Err(ErrorCode::COORDINATOR_NOT_AVAILABLE), "nobody hears of what may not last");
-        assert_eq!((env.monotonic() - begun).as_secs(), 5);
+        let late = async { (running.commit_to("a", nobody(), "t", 8).await, (env.monotonic() - begun).as_secs()) };
+        // Whoever comes later may wait as long.
+        let (running, env) = (&running, env);
+        let behind = |seconds| async move {
+            env.sleep(Duration::from_secs(seconds)).await;
+            (running.ask_group("a", Request::Fetch(None)).await, (env.monotonic() - begun).as_secs())
+        };
+        let (late, behind, behind_refused) = tokio::join!(late, behind(4), behind(6));
+        assert_eq!(late, (Err(ErrorCode::COORDINATOR_NOT_AVAILABLE), 5));
+        for (behind, seconds) in [(behind, 9), (behind_refused, 11)] {
+            assert_eq!(behind, (Err(ErrorCode::COORDINATOR_NOT_AVAILABLE), seconds), "nobody hears of what may not last");
+        }
         machine.disk.set_faults(Faults::default());
         env.sleep(Duration::from_secs(60)).await;
         let (fetched, has_waited) = running.ask_loaded("a", Request::Fetch(None)).await;

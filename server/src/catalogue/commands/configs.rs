@@ -17,6 +17,8 @@ use crate::config::{
 
 /// The longest value, and the longest name of a group, in bytes: what a string of the log can hold.
 const STRING_BYTES_MAX: usize = 32767;
+/// How many groups may have settings: they outlive the group, and all of them are copied when one changes.
+const CONFIGURED_GROUPS_MAX: usize = 10_000;
 
 type Overrides = BTreeMap<String, String>;
 
@@ -86,7 +88,7 @@ pub fn alter_configs<'a>(
     for resource in &request.resources {
         let key = (resource.resource_type, &*resource.resource_name);
         let names = resource.configs.iter().map(|config| &*config.name);
-        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|target| {
+        let records = check_resource(catalogue, broker, key, &repeated, names, plan.records.len()).and_then(|target| {
             let mut overrides = BTreeMap::new();
             for config in &resource.configs {
                 let Some(value) = &config.value else { return Err(null_value(&config.name)) };
@@ -119,7 +121,7 @@ pub fn incremental_alter_configs<'a>(
     for resource in &request.resources {
         let key = (resource.resource_type, &*resource.resource_name);
         let names = resource.configs.iter().map(|config| &*config.name);
-        let records = check_resource(catalogue, broker, key, &repeated, names).and_then(|target| {
+        let records = check_resource(catalogue, broker, key, &repeated, names, plan.records.len()).and_then(|target| {
             let mut overrides = target.overrides().into_owned();
             for config in &resource.configs {
                 match new_value(broker, &target, config)? {
@@ -160,13 +162,14 @@ fn repeated<'r>(resources: impl Iterator<Item = (i8, &'r Cow<'r, str>)>) -> BTre
     resources.map(|(resource_type, name)| (resource_type, &**name)).filter(|resource| !seen.insert(*resource)).collect()
 }
 
-/// What a resource is, if it can be changed at all.
+/// What a resource is, if it can be changed at all; so many changes are `planned` already.
 fn check_resource<'c, 'r>(
     catalogue: &'c Catalogue,
     broker: &BrokerConfig,
     (resource_type, name): Resource<'c>,
     repeated: &BTreeSet<(i8, &str)>,
     mut option_names: impl Iterator<Item = &'r str>,
+    planned: usize,
 ) -> Result<Target<'c>, Refusal> {
     let invalid = |message: String| Err(Refusal::new(ErrorCode::INVALID_REQUEST, message));
     if repeated.contains(&(resource_type, name)) {
@@ -189,6 +192,14 @@ fn check_resource<'c, 'r>(
         RESOURCE_GROUP if name.is_empty() => invalid("Default group resources are not allowed.".to_owned()),
         RESOURCE_GROUP if name.len() > STRING_BYTES_MAX => {
             invalid(format!("The name of a group has at most {STRING_BYTES_MAX} bytes."))
+        }
+        RESOURCE_GROUP
+            if !catalogue.group_overrides().contains_key(name)
+                && catalogue.group_overrides().len() + planned >= CONFIGURED_GROUPS_MAX =>
+        {
+            invalid(format!(
+                "{CONFIGURED_GROUPS_MAX} groups have settings, and no more can have some; take back what is not needed."
+            ))
         }
         RESOURCE_GROUP => Ok(Target::Group(name, catalogue.group_overrides().get(name).map(|overrides| &**overrides))),
         other => invalid(format!(
@@ -219,7 +230,7 @@ fn new_value(
                 let message = format!("Can't append to or subtract from key {name} because its type is not LIST.");
                 return Err(Refusal::new(ErrorCode::INVALID_CONFIG, message));
             }
-            // What is appended to is the effective value, not only what the topic itself has set.
+            // What is appended to is the effective value, not only what the topic or group itself has set.
             let now = target.describe(broker, &[name]).into_iter().find_map(|entry| entry.value);
             let mut entries = split_list(&now.unwrap_or_default());
             let given = split_list(value);

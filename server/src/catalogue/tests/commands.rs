@@ -432,3 +432,29 @@ fn producer_ids_come_in_blocks_and_never_twice() {
     commit(&mut state, &[super::super::records::MetadataRecord::ProducerIds(nearly_all)]);
     assert_eq!(allocate_producer_ids(&state, 1).unwrap_err().code, ErrorCode::UNKNOWN_SERVER_ERROR);
 }
+
+/// They outlive the groups, so that nothing else bounds them.
+#[test]
+fn so_many_groups_are_configured_and_no_more() {
+    let resource = |name: String| incremental::AlterConfigsResource {
+        resource_type: RESOURCE_GROUP,
+        resource_name: name.into(),
+        configs: vec![incremental::AlterableConfig {
+            name: "consumer.session.timeout.ms".into(),
+            config_operation: 0,
+            value: Some("50000".into()),
+        }],
+    };
+    let resources = (0..10_001).map(|at| resource(format!("g{at}"))).collect();
+    let request = incremental::IncrementalAlterConfigsRequest { resources, validate_only: false };
+    let (mut state, broker) = (catalogue(&[]), broker(""));
+    let plan = incremental_alter_configs(&state, &broker, &request);
+    let refused: Vec<_> = plan.answers.iter().filter(|answer| answer.error_code != ErrorCode::NONE).collect();
+    assert_eq!((plan.records.len(), refused.len(), &*refused[0].resource_name), (10_000, 1, "g10000"));
+    commit(&mut state, &plan.records);
+    assert_eq!(
+        alter(&state, RESOURCE_GROUP, "more", &[("consumer.session.timeout.ms", 0, Some("50000"))]).0,
+        ErrorCode::INVALID_REQUEST
+    );
+    assert_eq!(alter(&state, RESOURCE_GROUP, "g7", &[("consumer.session.timeout.ms", 0, Some("51000"))]).0, ErrorCode::NONE);
+}

@@ -411,11 +411,7 @@ pub(crate) fn served_at(address: SocketAddr, plan: &Plan, start: Instant, answer
     let groups = stored_groups(plan.offsets, plan.partitions);
     let served = runtime()?.block_on(async { served(Connection::open(address, plan.timeout).await?, &groups, plan).await });
     let (offsets, served) = served?;
-    Ok(OffsetsLoaded {
-        offsets,
-        since_answer_ms: ms_between(answered, served),
-        since_start_ms: Some(ms_between(start, served)),
-    })
+    Ok(OffsetsLoaded { offsets, since_answer_ms: ms_between(answered, served), since_start_ms: Some(ms_between(start, served)) })
 }
 
 #[cfg(test)]

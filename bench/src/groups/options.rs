@@ -278,6 +278,9 @@ mod tests {
             assert!(error.to_string().contains(words) && error.exit_status() == 2, "{line}: {error}");
         }
         assert!(plan("--bootstrap 192.0.2.1:9092 --allow-remote --only leave,load --partitions 2").is_ok());
-        assert!(plan("--only commits,fetches,store,load --partitions 1").is_ok(), "who rebalances nothing needs no partitions for it");
+        assert!(
+            plan("--only commits,fetches,store,load --partitions 1").is_ok(),
+            "who rebalances nothing needs no partitions for it"
+        );
     }
 }

@@ -440,8 +440,7 @@ mod tests {
     #[test]
     fn a_session_timeout_that_is_not_told_has_a_reason() {
         let told = |error_code, name: &'static str, value: Option<&'static str>| {
-            let config =
-                DescribeConfigsResourceResult { name: name.into(), value: value.map(Into::into), ..Default::default() };
+            let config = DescribeConfigsResourceResult { name: name.into(), value: value.map(Into::into), ..Default::default() };
             let result = DescribeConfigsResult { error_code, configs: vec![config], ..Default::default() };
             session_told(&DescribeConfigsResponse { results: vec![result], ..Default::default() })
         };

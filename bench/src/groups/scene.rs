@@ -225,11 +225,15 @@ impl<'a> Scene<'a> {
         let plan = self.plan;
         let cleaned = self.runtime.block_on(async {
             let removed = remove_groups(&groups, plan).await;
-            if delete_topic_too {
-                // A connection of its own: that of the groups may have ended.
-                delete_topic(&mut Connection::open_any(&plan.addresses, plan.timeout).await?, &plan.topic).await?;
+            if !delete_topic_too {
+                return removed;
             }
-            removed
+            // A connection of its own: that of the groups may have ended.
+            let deleted = match Connection::open_any(&plan.addresses, plan.timeout).await {
+                Ok(mut connection) => delete_topic(&mut connection, &plan.topic).await,
+                Err(error) => Err(error),
+            };
+            removed.and(deleted)
         });
         match cleaned {
             Ok(()) => {}

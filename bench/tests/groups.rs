@@ -3,23 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod fake;
+mod ran;
+mod real_broker;
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fake::{Broker, Fault};
-use ringlog_bench::results::{Cause, GroupProtocol, Groups, OffsetCall, Outcome, Run};
+use ran::Ran;
+use real_broker::{Real, ringlog, skipped};
+use ringlog_bench::results::{Cause, GroupProtocol, Groups, OffsetCall, Outcome};
 use ringlog_protocol::{ApiKey, ErrorCode};
 use rustix::process::{Pid, Signal, kill_process};
-
-struct Ran {
-    status: i32,
-    stderr: String,
-    groups: Option<Groups>,
-}
 
 fn command(address: impl ToString, line: &str, out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
@@ -28,38 +25,19 @@ fn command(address: impl ToString, line: &str, out: &Path) -> Command {
     command
 }
 
-fn run(address: impl ToString, line: &str) -> Ran {
+fn run(address: impl ToString, line: &str) -> Ran<Groups> {
     let out = tempfile::tempdir().unwrap();
     let ran = ran(command(address, line, out.path()).output().unwrap());
     let stored = std::fs::read_dir(out.path()).unwrap().count();
-    assert_eq!(stored, usize::from(ran.groups.is_some()), "what is printed is stored, and nothing else");
+    assert_eq!(stored, usize::from(ran.measured.is_some()), "what is printed is stored, and nothing else");
     ran
 }
 
-fn ran(output: Output) -> Ran {
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    let run: Option<Run> = serde_json::from_slice(&output.stdout).ok();
-    let groups = run.map(|run| match run.outcome {
+fn ran(output: Output) -> Ran<Groups> {
+    Ran::new(output, |outcome| match outcome {
         Outcome::Groups(groups) => *groups,
         other => panic!("{other:?}"),
-    });
-    Ran { status: output.status.code().unwrap(), stderr, groups }
-}
-
-impl Ran {
-    fn ok(self) -> Groups {
-        assert_eq!(self.status, 0, "{}", self.stderr);
-        self.groups.unwrap()
-    }
-
-    /// It failed with one line that holds `words`, and left no result.
-    fn failed(&self, status: i32, words: &str) {
-        assert_eq!(self.status, status, "{}", self.stderr);
-        assert!(self.groups.is_none());
-        assert_eq!(self.stderr.trim().lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.contains(words), "{words:?} is not in {}", self.stderr);
-    }
+    })
 }
 
 const SHORT: &str = "--partitions 4 --members 2 --duration 100ms --warm-up 10ms --timeout 1s";
@@ -92,6 +70,8 @@ fn a_broker_that_fails_ends_it_in_one_line_and_its_topic_is_removed() {
         ("rebalance", Fault::GroupError(JoinGroup, ErrorCode::INVALID_SESSION_TIMEOUT), "INVALID_SESSION_TIMEOUT"),
         ("leave", Fault::GroupClose(JoinGroup), "closes the connection"),
         ("heartbeats", Fault::GroupClose(JoinGroup), "closes the connection"),
+        ("commits", Fault::GroupClose(FindCoordinator), "closes the connection"),
+        ("fetches", Fault::Duplicate(0), "has offsets of 0 partitions"),
         ("commits", Fault::Lacks(OffsetCommit), "the broker has no OffsetCommit"),
         ("commits", Fault::NoCreation(ErrorCode::POLICY_VIOLATION), "POLICY_VIOLATION"),
         ("commits", Fault::LeaderAt("192.0.2.7"), "--allow-remote"),
@@ -105,6 +85,33 @@ fn a_broker_that_fails_ends_it_in_one_line_and_its_topic_is_removed() {
     let broker = Broker::start(&[Fault::GroupError(FindCoordinator, ErrorCode::GROUP_AUTHORIZATION_FAILED)]);
     let ran = run(broker.address, &format!("--only commits {SHORT}"));
     assert!(ran.status == 1 && ran.stderr.contains("FindCoordinator"), "{}", ran.stderr);
+}
+
+#[test]
+fn cleaning_up_goes_on_after_what_fails_and_takes_nothing_of_others() {
+    use ApiKey::{DeleteGroups, LeaveGroup};
+    let line = format!("--only commits {SHORT}");
+    for (fault, told) in [
+        // It has gone by itself.
+        (Fault::GroupError(LeaveGroup, ErrorCode::UNKNOWN_MEMBER_ID), ""),
+        (Fault::GroupError(LeaveGroup, ErrorCode::GROUP_AUTHORIZATION_FAILED), "LeaveGroup of group ringlog-bench-"),
+        (Fault::GroupError(DeleteGroups, ErrorCode::GROUP_AUTHORIZATION_FAILED), "DeleteGroups of group ringlog-bench-"),
+        (Fault::GroupClose(LeaveGroup), "closes the connection"),
+    ] {
+        let broker = Broker::start(&[Fault::GroupMember, fault]);
+        let ran = run(broker.address, &line);
+        let lines = 1 + usize::from(!told.is_empty());
+        assert_eq!((ran.status, ran.stderr.lines().count()), (0, lines), "{fault:?} {}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{fault:?} {}", ran.stderr);
+        assert!(broker.topics().is_empty(), "{fault:?}");
+        if fault != Fault::GroupClose(LeaveGroup) {
+            assert_eq!(broker.deleted_groups().len(), 48, "{fault:?}");
+        }
+    }
+    // Another run has made the topic since we looked.
+    let broker = Broker::start(&[Fault::NoCreation(ErrorCode::TOPIC_ALREADY_EXISTS)]);
+    run(broker.address, &line).failed(1, "TOPIC_ALREADY_EXISTS");
+    assert!(broker.deleted().is_empty(), "{:?}", broker.deleted());
 }
 
 #[test]
@@ -130,62 +137,17 @@ fn nonsense_and_nobody_are_told() {
     run(listener.local_addr().unwrap(), "--only commits --timeout 300ms").failed(1, "says nothing");
 }
 
-/// The real broker's binary, where this build has made it.
-fn ringlog() -> Option<PathBuf> {
-    let tests = std::env::current_exe().ok()?;
-    let path = std::env::var_os("RINGLOG_BIN").map(PathBuf::from).or_else(|| Some(tests.parent()?.parent()?.join("ringlog")))?;
-    if path.is_file() {
-        return Some(path);
-    }
-    skipped(&format!("no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display()));
-    None
-}
-
-/// Says so past the harness, which keeps what a test that passes prints.
-fn skipped(why: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
-}
-
-struct Real {
-    child: Child,
-    address: String,
-}
-
-impl Real {
-    /// With sessions short enough for a test.
-    fn start(binary: &Path, data: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let settings = [
-            "group.initial.rebalance.delay.ms=0",
-            "group.min.session.timeout.ms=100",
-            "group.consumer.min.heartbeat.interval.ms=200",
-            "group.consumer.min.session.timeout.ms=2000",
-            "group.consumer.heartbeat.interval.ms=200",
-            "group.consumer.session.timeout.ms=2000",
-        ];
-        let child = Command::new(binary)
-            .args(["serve", "--listen", &address, "--data-dir"])
-            .arg(data)
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(&address).is_err() {
-            assert!(Instant::now() < until, "the broker does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { child, address }
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The real broker, with sessions short enough for a test.
+fn start(binary: &Path, data: &Path) -> Real {
+    let settings = [
+        "group.initial.rebalance.delay.ms=0",
+        "group.min.session.timeout.ms=100",
+        "group.consumer.min.heartbeat.interval.ms=200",
+        "group.consumer.min.session.timeout.ms=2000",
+        "group.consumer.heartbeat.interval.ms=200",
+        "group.consumer.session.timeout.ms=2000",
+    ];
+    Real::start(binary, data, None, &settings)
 }
 
 const SMALL: &str =
@@ -204,7 +166,7 @@ fn assert_nothing_is_left(binary: &Path, address: &str) {
 fn the_real_broker_is_measured_in_every_way() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path());
+    let broker = start(&binary, data.path());
     let groups = run(&broker.address, &format!("{SMALL} --pid {}", broker.child.id())).ok();
     let both = [GroupProtocol::Classic, GroupProtocol::Consumer];
     assert_eq!(groups.rebalances.iter().map(|own| own.protocol).collect::<Vec<_>>(), both);
@@ -227,7 +189,7 @@ fn the_real_broker_is_measured_in_every_way() {
     let stored = run(&broker.address, &format!("{SMALL} --only store")).ok().stored.unwrap();
     assert_eq!((stored.offsets, stored.groups), (50, 2));
     drop(broker);
-    let broker = Real::start(&binary, data.path());
+    let broker = start(&binary, data.path());
     assert_eq!(run(&broker.address, &format!("{SMALL} --only load")).ok().loaded.unwrap().offsets, 50);
     assert_nothing_is_left(&binary, &broker.address);
     run(&broker.address, &format!("{SMALL} --only load")).failed(1, "--only store commits it");
@@ -237,7 +199,7 @@ fn the_real_broker_is_measured_in_every_way() {
 fn ctrl_c_keeps_what_was_measured_and_removes_the_rest() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path());
+    let broker = start(&binary, data.path());
     let out = tempfile::tempdir().unwrap();
     let line = format!("{SMALL} --only rebalance,heartbeats --protocol classic --duration 10min");
     let line = line.replace("--duration 1s ", "");
@@ -255,7 +217,7 @@ fn ctrl_c_keeps_what_was_measured_and_removes_the_rest() {
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), Signal::INT).unwrap();
     let ran = ran(child.wait_with_output().unwrap());
     assert_eq!(ran.status, 130, "{}", ran.stderr);
-    let groups = ran.groups.unwrap();
+    let groups = ran.measured.unwrap();
     assert!(groups.rebalances.len() == 1 && groups.heartbeats.is_empty());
     assert_nothing_is_left(&binary, &broker.address);
 }

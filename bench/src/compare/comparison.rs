@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
+use super::arguments::{self, GroupsAction, shown};
 use super::broker::Broker;
 use super::generator::{Called, Generator};
 use super::guard::Guard;
 use super::instance::{self, Instance, SetUp};
-use super::spec::{self, Before, GroupsAction, Spec, Step, Workload};
+use super::spec::{Before, Spec, Step, Workload};
 use super::steady::{Filler, drop_cached};
 use super::{metrics, restart, start_stop, summary};
 use crate::error::Error;
@@ -226,14 +227,14 @@ impl Comparison<'_> {
     ) -> Result<Called<Load>, Error> {
         let Some(action) = step.load else { return Err(Error::Usage(format!("step {:?} has no load", step.name))) };
         let mut options = workload.options_of(step);
-        let topic = options.remove("topic").map_or_else(|| topic.to_owned(), |own| spec::shown(&own));
+        let topic = options.remove("topic").map_or_else(|| topic.to_owned(), |own| shown(&own));
         let is_new = topics.insert(topic.clone());
         if !is_new {
             options.remove("partitions");
         }
         let mut arguments = vec![action.argument().to_owned(), format!("--bootstrap=127.0.0.1:{}", instance.port())];
         arguments.push(format!("--topic={topic}"));
-        arguments.extend(spec::arguments(&options).map_err(Error::Usage)?);
+        arguments.extend(arguments::arguments(&options).map_err(Error::Usage)?);
         // A broker that goes away has failed, unless the spec says that it may.
         if !options.contains_key("retry_for") {
             arguments.push("--retry-for=0s".to_owned());
@@ -249,7 +250,7 @@ impl Comparison<'_> {
 
     /// Has the generator measure consumer groups, and restarts the broker where that is part of it.
     fn groups(&self, step: &Step, action: GroupsAction, name: &str, instance: &mut Instance<'_>) -> Result<StepRun, Error> {
-        let options = spec::groups_arguments(step, action).map_err(Error::Usage)?;
+        let options = arguments::groups_arguments(&step.options, action).map_err(Error::Usage)?;
         let mut arguments = vec![format!("--bootstrap=127.0.0.1:{}", instance.port())];
         arguments.extend(options);
         arguments.push(format!("--pid={}", instance.pid()?));

@@ -110,7 +110,7 @@ pub const METRICS: [Metric; 50] = [
     less("consumer_vanish_ms", "takeover after a member vanished, beyond its session timeout, KIP-848", Unit::Ms, |step| {
         takeover(step, GroupProtocol::Consumer, Cause::Vanish)
     }),
-    less("classic_heartbeats_cpu_percent", "heartbeats, classic", Unit::PercentOfCore, |step| {
+    less("classic_heartbeats_cpu_percent", "heartbeats: broker CPU, classic", Unit::PercentOfCore, |step| {
         heartbeats(step, GroupProtocol::Classic)?.broker_cpu_percent
     }),
     more("classic_heartbeats_per_s", "heartbeats, classic", Unit::PerS, |step| {
@@ -119,7 +119,7 @@ pub const METRICS: [Metric; 50] = [
     less("classic_heartbeats_p99_us", "heartbeats p99, classic", Unit::Us, |step| {
         Some(heartbeats(step, GroupProtocol::Classic)?.latency.as_ref()?.p99_us as f64)
     }),
-    less("consumer_heartbeats_cpu_percent", "heartbeats, KIP-848", Unit::PercentOfCore, |step| {
+    less("consumer_heartbeats_cpu_percent", "heartbeats: broker CPU, KIP-848", Unit::PercentOfCore, |step| {
         heartbeats(step, GroupProtocol::Consumer)?.broker_cpu_percent
     }),
     more("consumer_heartbeats_per_s", "heartbeats, KIP-848", Unit::PerS, |step| {
@@ -128,33 +128,25 @@ pub const METRICS: [Metric; 50] = [
     less("consumer_heartbeats_p99_us", "heartbeats p99, KIP-848", Unit::Us, |step| {
         Some(heartbeats(step, GroupProtocol::Consumer)?.latency.as_ref()?.p99_us as f64)
     }),
-    more("commits_per_s", "commits, one at a time", Unit::PerS, |step| Some(rate(step, OffsetCall::Commit, false)?.per_s)),
-    less("commits_p99_us", "commits, one at a time: p99", Unit::Us, |step| {
-        Some(rate(step, OffsetCall::Commit, false)?.latency.as_ref()?.p99_us as f64)
-    }),
+    more("commits_per_s", "commits, one at a time", Unit::PerS, |step| rate_per_s(step, OffsetCall::Commit, false)),
+    less("commits_p99_us", "commits, one at a time: p99", Unit::Us, |step| rate_p99_us(step, OffsetCall::Commit, false)),
     less("commits_cpu_us", "commits, one at a time: broker CPU of each", Unit::CpuUs, |step| {
-        rate(step, OffsetCall::Commit, false)?.broker_cpu_us
+        rate_cpu_us(step, OffsetCall::Commit, false)
     }),
-    more("commits_pipelined_per_s", "commits, pipelined", Unit::PerS, |step| Some(rate(step, OffsetCall::Commit, true)?.per_s)),
-    less("commits_pipelined_p99_us", "commits, pipelined: p99", Unit::Us, |step| {
-        Some(rate(step, OffsetCall::Commit, true)?.latency.as_ref()?.p99_us as f64)
-    }),
+    more("commits_pipelined_per_s", "commits, pipelined", Unit::PerS, |step| rate_per_s(step, OffsetCall::Commit, true)),
+    less("commits_pipelined_p99_us", "commits, pipelined: p99", Unit::Us, |step| rate_p99_us(step, OffsetCall::Commit, true)),
     less("commits_pipelined_cpu_us", "commits, pipelined: broker CPU of each", Unit::CpuUs, |step| {
-        rate(step, OffsetCall::Commit, true)?.broker_cpu_us
+        rate_cpu_us(step, OffsetCall::Commit, true)
     }),
-    more("fetches_per_s", "fetches, one at a time", Unit::PerS, |step| Some(rate(step, OffsetCall::Fetch, false)?.per_s)),
-    less("fetches_p99_us", "fetches, one at a time: p99", Unit::Us, |step| {
-        Some(rate(step, OffsetCall::Fetch, false)?.latency.as_ref()?.p99_us as f64)
-    }),
+    more("fetches_per_s", "fetches, one at a time", Unit::PerS, |step| rate_per_s(step, OffsetCall::Fetch, false)),
+    less("fetches_p99_us", "fetches, one at a time: p99", Unit::Us, |step| rate_p99_us(step, OffsetCall::Fetch, false)),
     less("fetches_cpu_us", "fetches, one at a time: broker CPU of each", Unit::CpuUs, |step| {
-        rate(step, OffsetCall::Fetch, false)?.broker_cpu_us
+        rate_cpu_us(step, OffsetCall::Fetch, false)
     }),
-    more("fetches_pipelined_per_s", "fetches, pipelined", Unit::PerS, |step| Some(rate(step, OffsetCall::Fetch, true)?.per_s)),
-    less("fetches_pipelined_p99_us", "fetches, pipelined: p99", Unit::Us, |step| {
-        Some(rate(step, OffsetCall::Fetch, true)?.latency.as_ref()?.p99_us as f64)
-    }),
+    more("fetches_pipelined_per_s", "fetches, pipelined", Unit::PerS, |step| rate_per_s(step, OffsetCall::Fetch, true)),
+    less("fetches_pipelined_p99_us", "fetches, pipelined: p99", Unit::Us, |step| rate_p99_us(step, OffsetCall::Fetch, true)),
     less("fetches_pipelined_cpu_us", "fetches, pipelined: broker CPU of each", Unit::CpuUs, |step| {
-        rate(step, OffsetCall::Fetch, true)?.broker_cpu_us
+        rate_cpu_us(step, OffsetCall::Fetch, true)
     }),
     less("offsets_load_ms", "all offsets served after the broker's first answer", Unit::Ms, |step| {
         Some(groups(step)?.loaded.as_ref()?.since_answer_ms)
@@ -199,6 +191,18 @@ fn heartbeats(step: &StepOutcome, protocol: GroupProtocol) -> Option<&Heartbeats
 
 fn rate(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<&OffsetRate> {
     groups(step)?.rates.iter().find(|own| own.call == call && (own.in_flight > 1) == is_pipelined)
+}
+
+fn rate_per_s(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<f64> {
+    Some(rate(step, call, is_pipelined)?.per_s)
+}
+
+fn rate_p99_us(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<f64> {
+    Some(rate(step, call, is_pipelined)?.latency.as_ref()?.p99_us as f64)
+}
+
+fn rate_cpu_us(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<f64> {
+    rate(step, call, is_pipelined)?.broker_cpu_us
 }
 
 fn produce(step: &StepOutcome) -> Option<&Side> {

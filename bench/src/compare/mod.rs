@@ -2,6 +2,7 @@
 //! data directory, and holds the figures beside each other. It drives brokers only from outside, and load only through the load
 //! generator's own process. Whatever ends it, no process and no data directory of its making is left.
 
+mod arguments;
 mod broker;
 mod child;
 mod comparison;

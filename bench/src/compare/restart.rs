@@ -23,14 +23,13 @@ pub(super) fn measure(instance: &mut Instance<'_>, stored_by: &[String]) -> Resu
     let start = Instant::now();
     instance.launch()?;
     instance.wait_until(POLL, |instance| instance.answers().map_err(|error| error.to_string()))?;
-    let answered = start.elapsed();
-    let loaded = served_at(SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port())), &plan);
+    let answered = Instant::now();
+    let loaded = served_at(SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port())), &plan, start, answered);
     if loaded.is_err() {
         // A broker that is gone is the cause and not the symptom.
         instance.check_running()?;
     }
     let loaded = loaded?;
     instance.wait_ready()?;
-    let since_start_ms = answered.as_secs_f64() * 1e3 + loaded.since_answer_ms;
-    Ok(OffsetsLoaded { since_start_ms: Some(since_start_ms), ..loaded })
+    Ok(loaded)
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Value;
 
+use super::arguments::{Action, GroupsAction, OF_AMOUNT, arguments, groups_arguments, is_known, shown};
 use super::broker::{Broker, in_one_line};
 use crate::error::Error;
-use crate::{groups, units};
+use crate::units;
 
 /// The specs that come with the binary: name and text.
 pub(super) const READY_MADE: [(&str, &str); 7] = [
@@ -21,48 +22,6 @@ pub(super) const READY_MADE: [(&str, &str); 7] = [
     ("start-stop", include_str!("specs/start-stop.toml")),
     ("groups", include_str!("specs/groups.toml")),
     ("linkedin-2014", include_str!("specs/linkedin-2014.toml")),
-];
-
-/// Options of `load` that `compare` itself gives.
-const OURS: [&str; 8] = ["bootstrap", "topic_config", "pid", "keep_topic", "allow_remote", "out", "json", "quiet"];
-/// Options of `load` for every action.
-const OF_ALL: [&str; 7] = ["topic", "partitions", "client", "threads", "timeout", "warm_up", "retry_for"];
-/// How much; a step of consumers takes what the topic holds, unless it says otherwise itself.
-const OF_AMOUNT: [&str; 3] = ["records", "bytes", "duration"];
-/// Options of `load` where there are producers.
-const OF_PRODUCERS: [&str; 13] = [
-    "producers",
-    "record_bytes",
-    "batch_bytes",
-    "batch_records",
-    "linger",
-    "keys",
-    "key_skew",
-    "compression",
-    "acks",
-    "idempotent",
-    "in_flight",
-    "rate",
-    "verify",
-];
-/// Options of `load` where there are consumers.
-const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
-
-/// Options of `groups`.
-const OF_GROUPS: [&str; 13] = [
-    "only",
-    "protocol",
-    "partitions",
-    "members",
-    "rounds",
-    "beat",
-    "session",
-    "heartbeat_members",
-    "duration",
-    "warm_up",
-    "offsets",
-    "threads",
-    "timeout",
 ];
 
 /// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
@@ -120,7 +79,7 @@ pub(super) struct Workload {
     /// Which of the broker's topic configs it takes: `durable` or `page_cache`.
     #[serde(default = "durable")]
     pub mode: String,
-    /// Options of `load` for all its steps that do not say otherwise; names with underscores.
+    /// Options of `load` for all its steps of load that do not say otherwise; names with underscores.
     #[serde(default)]
     pub options: toml::Table,
     /// Makes a workload of each combination of these values.
@@ -174,55 +133,6 @@ pub(super) struct Step {
     pub groups: Option<GroupsAction>,
     /// What happens to the broker before it.
     pub before: Option<Before>,
-}
-
-/// What the generator does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Action {
-    /// Producers.
-    Produce,
-    /// Consumers of what is there.
-    Consume,
-    /// Producers and consumers, latency from one to the other.
-    EndToEnd,
-    /// Producers and consumers.
-    Mixed,
-}
-
-impl Action {
-    /// As `load` is told.
-    #[must_use]
-    pub(super) fn argument(self) -> &'static str {
-        match self {
-            Self::Produce => "produce",
-            Self::Consume => "consume",
-            Self::EndToEnd => "end-to-end",
-            Self::Mixed => "mixed",
-        }
-    }
-
-    fn takes(self, option: &str) -> bool {
-        let (producers, consumers) = match self {
-            Self::Produce => (true, false),
-            Self::Consume => (false, true),
-            Self::EndToEnd | Self::Mixed => (true, true),
-        };
-        OF_ALL.contains(&option)
-            || OF_AMOUNT.contains(&option)
-            || (producers && OF_PRODUCERS.contains(&option))
-            || (consumers && OF_CONSUMERS.contains(&option))
-    }
-}
-
-/// What is done with consumer groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum GroupsAction {
-    /// What `groups` measures.
-    Measure,
-    /// Offsets are committed, and the broker restarted: until it serves all of them again.
-    Restart,
 }
 
 /// What happens to the broker before a step.
@@ -383,7 +293,12 @@ impl Workload {
                 return Err(format!("two steps are called {:?}", step.name));
             }
         }
-        for step in self.warm_up.iter().chain(&self.step) {
+        let steps = self.warm_up.iter().chain(&self.step);
+        if !self.options.is_empty() && !steps.clone().any(|step| step.load.is_some()) {
+            let options: Vec<_> = self.options.keys().map(String::as_str).collect();
+            return Err(format!("its options are for steps of load, and it has none: {}", options.join(", ")));
+        }
+        for step in steps {
             self.check_step(step).map_err(|error| format!("step {:?}: {error}", step.name))?;
         }
         for published in &self.published {
@@ -407,7 +322,7 @@ impl Workload {
                 arguments(&self.options)?;
                 arguments(&self.options_of(step)).map(drop)
             }
-            (None, None, Some(action)) => groups_arguments(step, *action).map(drop),
+            (None, None, Some(action)) => groups_arguments(&step.options, *action).map(drop),
             (None, Some(start_stop), None) => {
                 units::duration(&start_stop.idle).map_err(|error| format!("idle: {error}"))?;
                 units::duration(&start_stop.settle).map_err(|error| format!("settle: {error}"))?;
@@ -534,97 +449,6 @@ fn size_of(options: &toml::Table) -> u64 {
     }
 }
 
-/// A value as an argument.
-pub(super) fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The options of a step of groups as arguments of `groups`.
-///
-/// # Errors
-/// An option is none of `groups`, `compare`'s own, or its value is no scalar.
-pub(super) fn groups_arguments(step: &Step, action: GroupsAction) -> Result<Vec<String>, String> {
-    if let Some(option) = step.options.keys().find(|option| !OF_GROUPS.contains(&option.as_str())) {
-        return Err(format!("{option:?} is no option of groups that is free here"));
-    }
-    match (action, step.options.get("only")) {
-        (GroupsAction::Restart, Some(_)) => return Err("only: a restart stores offsets and loads them".to_owned()),
-        (GroupsAction::Measure, Some(only))
-            if ["store", "load"].iter().any(|part| shown(only).split(',').any(|own| own == *part)) =>
-        {
-            return Err("only: what stores and loads offsets is groups = \"restart\"".to_owned());
-        }
-        _ => {}
-    }
-    let mut arguments = scalars(&step.options)?;
-    if action == GroupsAction::Restart {
-        arguments.push("--only=store".to_owned());
-    }
-    groups::plan_of(&arguments).map_err(|error| error.to_string())?;
-    Ok(arguments)
-}
-
-/// Options as arguments of the generator: `record_bytes = 100` is `--record-bytes 100`, `verify = true` is `--verify`.
-///
-/// # Errors
-/// An option is `compare`'s own, or its value is no scalar.
-pub(super) fn arguments(options: &toml::Table) -> Result<Vec<String>, String> {
-    for name in options.keys() {
-        if OURS.contains(&name.as_str()) {
-            return Err(format!("{name} is given by compare itself"));
-        }
-        if !is_known(name) {
-            return Err(format!("{name:?} is no option of load (they are written in lower case with underscores)"));
-        }
-    }
-    let arguments = scalars(options)?;
-    check_sizes(options)?;
-    Ok(arguments)
-}
-
-fn scalars(options: &toml::Table) -> Result<Vec<String>, String> {
-    let mut arguments = Vec::new();
-    for (name, value) in options {
-        let option = format!("--{}", name.replace('_', "-"));
-        match value {
-            Value::Boolean(true) => arguments.push(option),
-            Value::Boolean(false) => {}
-            // One argument each, so that a value may begin with a dash.
-            Value::String(_) | Value::Integer(_) | Value::Float(_) => arguments.push(format!("{option}={}", shown(value))),
-            Value::Array(_) | Value::Table(_) | Value::Datetime(_) => {
-                return Err(format!("{name} is a text, a number or true"));
-            }
-        }
-    }
-    Ok(arguments)
-}
-
-fn is_known(option: &str) -> bool {
-    [&OF_ALL[..], &OF_AMOUNT, &OF_PRODUCERS, &OF_CONSUMERS].concat().contains(&option)
-}
-
-/// Sizes are read here too, so that nonsense is told before the first broker is started.
-fn check_sizes(options: &toml::Table) -> Result<(), String> {
-    for (name, value) in options {
-        let text = shown(value);
-        let read = match name.as_str() {
-            "bytes" | "record_bytes" | "batch_bytes" => units::bytes(&text),
-            "records" | "rate" | "batch_records" | "producers" | "consumers" | "partitions" | "in_flight" | "threads" => {
-                units::count(&text)
-            }
-            "duration" => units::duration(&text).map(|duration| duration.as_micros() as u64),
-            _ => continue,
-        };
-        if read.map_err(|error| format!("{name}: {error}"))? == 0 {
-            return Err(format!("{name}: more than 0"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -650,32 +474,6 @@ mod tests {
                 }
                 let is_load = !["start-stop", "groups"].contains(&name);
                 assert!(workload.bytes_written() > 0 || !is_load, "{name}: {}", workload.name);
-            }
-        }
-    }
-
-    #[test]
-    fn ready_made_ones_are_what_load_understands() {
-        use clap::Parser;
-        for (name, _) in READY_MADE {
-            for workload in Spec::find(name).unwrap().workload {
-                let verify = workload.verify_step();
-                assert_eq!(verify.is_some(), !["start-stop", "groups"].contains(&name));
-                for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
-                    if let Some(action) = step.groups {
-                        groups_arguments(step, action).unwrap_or_else(|error| panic!("{name}: {error}"));
-                        continue;
-                    }
-                    let (action, options) = match &step.start_stop {
-                        Some(start_stop) => (Action::Produce, start_stop.load_step("t").options),
-                        None => (step.load.unwrap(), workload.options_of(step)),
-                    };
-                    let mut line = vec!["ringlog-bench".to_owned(), "load".to_owned(), action.argument().to_owned()];
-                    line.extend(arguments(&options).unwrap());
-                    let cli = crate::cli::Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{name}: {error}"));
-                    let crate::cli::Command::Load(args) = cli.command else { panic!("{line:?}") };
-                    args.command.plan().unwrap_or_else(|error| panic!("{name}: {line:?}: {error}"));
-                }
             }
         }
     }
@@ -728,19 +526,21 @@ mod tests {
         assert!(refusal(&format!("{LEAST}[setting.rabbit]\na = 'b'\n")).contains("no broker \"rabbit\""));
         assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("one of load, start_stop and groups"));
         assert!(refusal(&LEAST.replace("'produce'", "'juggle'")).contains("unknown variant"));
-        assert!(refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("bytes: \"many\" is not a number"));
-        assert!(refusal(&format!("{LEAST}options = {{ producers = 0 }}")).contains("producers: more than 0"));
-        assert!(refusal(&format!("{LEAST}options = {{ bootstrap = 'x' }}")).contains("given by compare"));
-        assert!(refusal(&format!("{LEAST}options = {{ rate = [1] }}")).contains("a text, a number or true"));
-        assert!(refusal(&format!("{LEAST}options = {{ 'Rate x' = 1 }}")).contains("no option of load"));
+        assert!(
+            refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("step \"s\": bytes: \"many\" is not a number")
+        );
         assert!(refusal(&format!("{LEAST}options = {{ fan_out = true }}")).contains("fan_out is no option of load produce"));
         let groups = |rest: &str| refusal(&LEAST.replace("load = 'produce'", &format!("groups = {rest}")));
         assert!(groups("'sing'").contains("unknown variant"));
-        assert!(groups("'measure'\noptions = { acks = 1 }").contains("\"acks\" is no option of groups"));
-        assert!(groups("'measure'\noptions = { only = 'leave,store' }").contains("groups = \"restart\""));
-        assert!(groups("'measure'\noptions = { members = 'few' }").contains("--members"));
-        assert!(groups("'measure'\noptions = { members = 5, partitions = 4 }").contains("cannot share 4 partitions"));
-        assert!(groups("'restart'\noptions = { only = 'leave' }").contains("a restart stores"));
+        assert!(groups("'measure'\noptions = { acks = 1 }").contains("step \"s\": \"acks\" is no option of groups"));
+        // They would go nowhere: the step's own are the only ones that it takes.
+        let no_load = groups("'measure'\n[workload.options]\nmembers = 5");
+        assert!(no_load.contains("workload \"w\": its options are for steps of load, and it has none: members"), "{no_load}");
+        let swept = LEAST.replace("'w'", "'{members}'").replace("load = 'produce'", "groups = 'measure'");
+        let swept = refusal(&format!("{swept}[[workload.sweep]]\noption = 'members'\nvalues = [5]"));
+        assert!(swept.contains("workload \"5\": its options are for steps of load"), "{swept}");
+        let start_stop = refusal(&LEAST.replace("load = 'produce'", "start_stop = {}\n[workload.options]\nacks = 1"));
+        assert!(start_stop.contains("steps of load, and it has none: acks"), "{start_stop}");
         assert!(groups("'measure'\nload = 'produce'").contains("one of load, start_stop and groups"));
         assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
         assert!(refusal(&format!("{LEAST}[[workload.sweep]]\noption = 'rate'\nvalues = [1]")).contains("needs {rate}"));

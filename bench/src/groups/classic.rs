@@ -25,7 +25,7 @@ const ASSIGNOR: &str = "range";
 #[derive(Debug)]
 pub(super) struct Classic {
     pub connection: Connection,
-    group: String,
+    pub group: String,
     topic: String,
     partitions: u32,
     session: Duration,

@@ -21,7 +21,7 @@ const EPOCH_LEAVE: i32 = -1;
 #[derive(Debug)]
 pub(super) struct Consumer {
     pub connection: Connection,
-    group: String,
+    pub group: String,
     topic: String,
     id: String,
     epoch: i32,
@@ -49,9 +49,7 @@ impl Consumer {
 
     /// Goes, to join again as a member that is new with its next step.
     pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
-        if self.epoch != EPOCH_JOIN {
-            self.leave().await?;
-        }
+        self.leave().await?;
         self.id = uuid::Uuid::new_v4().to_string();
         self.epoch = EPOCH_JOIN;
         self.owned.clear();

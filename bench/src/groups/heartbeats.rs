@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
-use ringlog_protocol::ApiKey;
 
 use super::board::Board;
 use super::member::{Member, settle_all};
 use super::options::GROUP_MEMBERS;
 use super::scene::Scene;
-use super::{check_group, stopped};
+use super::stopped;
 use crate::error::Error;
 use crate::load::client::ClientError;
 use crate::load::measure::{histogram, record_us, summary};
@@ -99,13 +98,7 @@ async fn watch(
                 return Err(stopped());
             }
             let sent = Instant::now();
-            let code = member.heartbeat().await?;
-            check_group(
-                if protocol == GroupProtocol::Classic { ApiKey::Heartbeat } else { ApiKey::ConsumerGroupHeartbeat },
-                "of idle members",
-                code,
-                None,
-            )?;
+            member.stay().await?;
             if due >= from {
                 record_us(&mut latency.borrow_mut(), sent.elapsed().as_micros() as u64, 1);
             }

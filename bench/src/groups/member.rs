@@ -1,14 +1,14 @@
 //! A member of either protocol, and what it does until its group has come to rest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use ringlog_protocol::ErrorCode;
+use ringlog_protocol::{ApiKey, ErrorCode};
 
 use super::board::Board;
 use super::classic::Classic;
 use super::consumer::Consumer;
-use super::stopped;
+use super::{check_group, stopped};
 use crate::load::client::ClientError;
 use crate::stop;
 
@@ -25,11 +25,11 @@ pub(super) enum Member {
 }
 
 impl Member {
-    /// Does what a member does, with a heartbeat every `beat`, until the board says that all is dealt out.
+    /// Does what a member does, with a heartbeat every `beat`, until the board says that all is dealt out; since when it is.
     ///
     /// # Errors
     /// The broker fails or says no, it takes too long, or the user stops.
-    pub(super) async fn settle(&mut self, seat: usize, board: &Board, beat: Duration) -> Result<(), ClientError> {
+    pub(super) async fn settle(&mut self, seat: usize, board: &Board, beat: Duration) -> Result<Instant, ClientError> {
         loop {
             let owned = match self {
                 Self::Classic(member) => member.step(seat, board).await?,
@@ -38,8 +38,8 @@ impl Member {
             if let Some(owned) = owned {
                 board.owns(seat, owned);
             }
-            if board.dealt_out().is_some() {
-                return Ok(());
+            if let Some(dealt_out) = board.dealt_out() {
+                return Ok(dealt_out);
             }
             if stop::requested() {
                 return Err(stopped());
@@ -51,7 +51,7 @@ impl Member {
         }
     }
 
-    /// What makes it join again with its next step.
+    /// What makes it, who has joined, join again with its next step.
     pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
         match self {
             Self::Classic(member) => {
@@ -70,19 +70,23 @@ impl Member {
         }
     }
 
+    /// Says that it is there.
+    ///
+    /// # Errors
+    /// The broker fails, or does not know it as a member that has nothing else to do.
+    pub(super) async fn stay(&mut self) -> Result<(), ClientError> {
+        let code = self.heartbeat().await?;
+        match self {
+            Self::Classic(member) => check_group(ApiKey::Heartbeat, &member.group, code, None),
+            Self::Consumer(member) => check_group(ApiKey::ConsumerGroupHeartbeat, &member.group, code, None),
+        }
+    }
+
     /// How often a real client would say so.
     pub(super) fn interval(&self) -> Duration {
         match self {
             Self::Classic(_) => CLASSIC_INTERVAL,
             Self::Consumer(member) => Duration::from_millis(member.interval_ms.max(1) as u64),
-        }
-    }
-
-    /// Goes, where it has not gone already to join again.
-    pub(super) async fn leave_if_in(&mut self) -> Result<(), ClientError> {
-        match self {
-            Self::Classic(member) => member.leave().await,
-            Self::Consumer(member) => member.begin_again().await,
         }
     }
 
@@ -95,10 +99,13 @@ impl Member {
     }
 }
 
-/// Lets all of a group settle; in the order of their seats.
+/// Lets all of a group settle, in the order of their seats; since when all is dealt out.
 ///
 /// # Errors
 /// As [`Member::settle`].
-pub(super) async fn settle_all(members: &mut [Member], board: &Board, beat: Duration) -> Result<(), ClientError> {
-    try_join_all(members.iter_mut().enumerate().map(|(seat, member)| member.settle(seat, board, beat))).await.map(drop)
+pub(super) async fn settle_all(members: &mut [Member], board: &Board, beat: Duration) -> Result<Instant, ClientError> {
+    let settled = members.iter_mut().enumerate().map(|(seat, member)| member.settle(seat, board, beat));
+    let settled = try_join_all(settled).await?;
+    // They have it from the same board.
+    Ok(*settled.first().unwrap_or_else(|| unreachable!("a group has members")))
 }

@@ -91,11 +91,12 @@ fn fetch<'a>(
     OffsetFetchRequest { groups: vec![wanted], ..Default::default() }
 }
 
-/// The first error of a commit.
-fn committed(decoder: &mut Decoder<'_>, version: i16) -> Result<ErrorCode, DecodeError> {
+/// The first error of a commit, and how many partitions are in the answer.
+fn committed(decoder: &mut Decoder<'_>, version: i16) -> Result<(ErrorCode, u64), DecodeError> {
     let answer = OffsetCommitResponse::decode(decoder, version)?;
-    let mut codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code);
-    Ok(codes.find(|code| !code.is_none()).unwrap_or_default())
+    let codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code);
+    let count = codes.clone().count() as u64;
+    Ok((codes.into_iter().find(|code| !code.is_none()).unwrap_or_default(), count))
 }
 
 /// The first error of a fetch, and how many partitions have an offset.
@@ -116,6 +117,22 @@ fn fetched(decoder: &mut Decoder<'_>, version: i16) -> Result<(ErrorCode, u64), 
     Ok((code, partitions.iter().filter(|(_, offset)| *offset >= 0).count() as u64))
 }
 
+/// That an answer about a group says yes, of as many partitions as it was asked about.
+fn check_answer(
+    connection: &Connection,
+    api: ApiKey,
+    group: &str,
+    (code, found): (ErrorCode, u64),
+    asked: u64,
+) -> Result<(), ClientError> {
+    check_group(api, group, code, None)?;
+    if found == asked {
+        return Ok(());
+    }
+    let why = format!("it has offsets of {found} partitions of group {group}, and {asked} are there");
+    Err(ClientError::Nonsense { address: connection.address, api, why })
+}
+
 /// Commits; a coordinator that was just made may not know yet that it is one.
 ///
 /// # Errors
@@ -127,12 +144,13 @@ async fn commit_patiently(
 ) -> Result<(), ClientError> {
     let started = Instant::now();
     loop {
-        let code = connection.call(request, committed).await?;
+        let answer = connection.call(request, committed).await?;
         if stop::requested() {
             return Err(stopped());
         }
-        if !code.is_retriable() || started.elapsed() > COMMIT_PATIENCE {
-            return check_group(ApiKey::OffsetCommit, group, code, None);
+        if !answer.0.is_retriable() || started.elapsed() > COMMIT_PATIENCE {
+            let asked = request.topics.iter().map(|topic| topic.partitions.len() as u64).sum();
+            return check_answer(connection, ApiKey::OffsetCommit, group, answer, asked);
         }
         tokio::time::sleep(COMMIT_PAUSE).await;
     }
@@ -250,11 +268,11 @@ async fn drive(
             let Some((id, sent)) = under_way.pop_front() else {
                 return if stop::requested() { Err(stopped()) } else { Ok(latency) };
             };
-            let code = match call {
+            let answer = match call {
                 OffsetCall::Commit => connection.receive(api, id, committed).await?,
-                OffsetCall::Fetch => connection.receive(api, id, fetched).await?.0,
+                OffsetCall::Fetch => connection.receive(api, id, fetched).await?,
             };
-            check_group(api, group, code, None)?;
+            check_answer(&connection, api, group, answer, 1)?;
             let now = Instant::now();
             if now >= from && now < end {
                 record_us(&mut latency, now.duration_since(sent).as_micros() as u64, 1);
@@ -280,23 +298,26 @@ pub(super) fn store(scene: &mut Scene<'_>) -> Result<OffsetsStored, Error> {
     let plan = scene.plan;
     let groups = stored_groups(plan.offsets, plan.partitions);
     let of = Of { topic: &plan.topic, id: scene.topic.id };
-    let began = Instant::now();
     let stored = scene.runtime.block_on(async {
+        let mut any = scene.connect_any().await?;
+        let began = Instant::now();
         let mut connections = BTreeMap::new();
         for (group, partitions) in &groups {
             if stop::requested() {
                 return Err(stopped());
             }
-            let connection = to_coordinator(&mut connections, scene.connect_any().await?, group, plan).await?;
+            let connection = to_coordinator(&mut connections, &mut any, group, plan).await?;
             commit_patiently(connection, group, &of.commit(group, 0..*partitions, 1)).await?;
         }
-        Ok(())
+        Ok(ms_between(began, Instant::now()))
     });
-    let ms = ms_between(began, Instant::now());
-    if let Err(error) = stored {
-        scene.adopt(&groups.into_iter().map(|(group, _)| group).collect::<Vec<_>>());
-        return Err(error.into());
-    }
+    let ms = match stored {
+        Ok(ms) => ms,
+        Err(error) => {
+            scene.adopt(&groups.into_iter().map(|(group, _)| group).collect::<Vec<_>>());
+            return Err(error.into());
+        }
+    };
     scene.keeps_offsets = true;
     Ok(OffsetsStored { offsets: u64::from(plan.offsets), groups: groups.len() as u64, ms })
 }
@@ -304,11 +325,11 @@ pub(super) fn store(scene: &mut Scene<'_>) -> Result<OffsetsStored, Error> {
 /// The connection to a group's coordinator, opened the first time.
 async fn to_coordinator<'a>(
     connections: &'a mut BTreeMap<SocketAddr, Connection>,
-    mut any: Connection,
+    any: &mut Connection,
     group: &str,
     plan: &Plan,
 ) -> Result<&'a mut Connection, ClientError> {
-    let address = find_coordinator(&mut any, group, plan).await?.address;
+    let address = find_coordinator(any, group, plan).await?.address;
     match connections.entry(address) {
         std::collections::btree_map::Entry::Occupied(open) => Ok(open.into_mut()),
         std::collections::btree_map::Entry::Vacant(free) => Ok(free.insert(Connection::open(address, plan.timeout).await?)),
@@ -322,7 +343,7 @@ async fn to_coordinator<'a>(
 pub(super) fn load(scene: &mut Scene<'_>) -> Result<OffsetsLoaded, Error> {
     let plan = scene.plan;
     let groups = stored_groups(plan.offsets, plan.partitions);
-    let loaded = scene.runtime.block_on(async {
+    let (answered, (offsets, served)) = scene.runtime.block_on(async {
         let started = Instant::now();
         let first = loop {
             match scene.connect_any().await {
@@ -337,29 +358,26 @@ pub(super) fn load(scene: &mut Scene<'_>) -> Result<OffsetsLoaded, Error> {
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         };
-        served(first, &groups, plan).await
+        let answered = Instant::now();
+        Ok((answered, served(first, &groups, plan).await?))
     })?;
     scene.adopt(&groups.into_iter().map(|(group, _)| group).collect::<Vec<_>>());
     scene.keeps_offsets = false;
     scene.ends_topic = is_our_topic(plan);
-    Ok(loaded)
+    Ok(OffsetsLoaded { offsets, since_answer_ms: ms_between(answered, served), since_start_ms: None })
 }
 
-/// From now, when a broker has answered for the first time, until it has served every offset that was stored.
+/// Asks for every offset that was stored until it is served: how many, and when the last one was.
 ///
 /// # Errors
 /// The broker fails, or does not have all; or the user stops.
-async fn served(mut first: Connection, groups: &[(String, i32)], plan: &Plan) -> Result<OffsetsLoaded, ClientError> {
+async fn served(mut any: Connection, groups: &[(String, i32)], plan: &Plan) -> Result<(u64, Instant), ClientError> {
     let began = Instant::now();
     let mut connections = BTreeMap::new();
     let mut offsets = 0;
     let mut missing = None;
     for (group, partitions) in groups {
-        let address = find_coordinator(&mut first, group, plan).await?.address;
-        if let std::collections::btree_map::Entry::Vacant(free) = connections.entry(address) {
-            free.insert(Connection::open(address, plan.timeout).await?);
-        }
-        let Some(connection) = connections.get_mut(&address) else { continue };
+        let connection = to_coordinator(&mut connections, &mut any, group, plan).await?;
         let version = connection.versions.of(ApiKey::OffsetFetch)?;
         let found = loop {
             let (code, found) = connection.call(&fetch(group, version, None), fetched).await?;
@@ -380,18 +398,20 @@ async fn served(mut first: Connection, groups: &[(String, i32)], plan: &Plan) ->
     }
     match missing {
         Some(why) => Err(ClientError::Unfit(format!("what was stored is not all there: {why}; --only store commits it"))),
-        None => Ok(OffsetsLoaded { offsets, since_answer_ms: ms_between(began, Instant::now()), since_start_ms: None }),
+        None => Ok((offsets, Instant::now())),
     }
 }
 
-/// For `compare`: the same on a broker at `address` that has just answered.
+/// For `compare`: the same as [`load`] on a broker at `address`, whose process was started at `start` and gave its first answer at
+/// `answered`; nothing is removed.
 ///
 /// # Errors
 /// As [`served`].
-pub(crate) fn served_at(address: SocketAddr, plan: &Plan) -> Result<OffsetsLoaded, Error> {
+pub(crate) fn served_at(address: SocketAddr, plan: &Plan, start: Instant, answered: Instant) -> Result<OffsetsLoaded, Error> {
     let groups = stored_groups(plan.offsets, plan.partitions);
     let served = runtime()?.block_on(async { served(Connection::open(address, plan.timeout).await?, &groups, plan).await });
-    Ok(served?)
+    let (offsets, served) = served?;
+    Ok(OffsetsLoaded { offsets, since_answer_ms: ms_between(answered, served), since_start_ms: Some(ms_between(start, served)) })
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub struct GroupsCommand {
     /// How groups speak.
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocols,
-    /// The topic that groups share. One that is not there is created, and deleted at the end.
+    /// The topic that groups share. One that is not there is created, and deleted at the end; only `store` leaves it, and `load`
+    /// deletes it under this name and no other.
     #[arg(long, default_value = TOPIC)]
     topic: String,
     /// Partitions of the topic.
@@ -164,12 +165,17 @@ impl GroupsCommand {
         };
         let partitions = within("partitions", self.partitions, 100_000)? as u32;
         let members = within("members", self.members, 10_000)?;
-        if members > u64::from(partitions) {
+        let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only.clone() };
+        if parts.contains(&Part::Rebalance) && members > u64::from(partitions) {
             return Err(Error::Usage(format!(
                 "{members} members cannot share {partitions} partitions: some would never get one"
             )));
         }
-        let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only.clone() };
+        if let Some(part) = parts.iter().find(|part| matches!(part, Part::Leave | Part::Vanish))
+            && partitions < 2
+        {
+            return Err(Error::Usage(format!("{}: two members cannot share 1 partition", part.name())));
+        }
         let idle = self.heartbeat_members.min(GROUP_MEMBERS as u64);
         if parts.contains(&Part::Heartbeats) && idle > u64::from(partitions) {
             return Err(Error::Usage(format!("groups of {idle} idle members cannot share {partitions} partitions")));
@@ -257,6 +263,8 @@ mod tests {
             ("--members 0", "--members: more than 0"),
             ("--members 5 --partitions 4", "cannot share 4 partitions"),
             ("--members 2 --partitions 99", "groups of 100 idle members"),
+            ("--only commits,leave --partitions 1", "leave: two members cannot share 1 partition"),
+            ("--only vanish --partitions 1", "vanish: two members"),
             ("--partitions 1M", "at most 100000"),
             ("--rounds 0", "--rounds"),
             ("--beat 0s", "--beat"),
@@ -269,6 +277,10 @@ mod tests {
             let error = plan(line).unwrap_err();
             assert!(error.to_string().contains(words) && error.exit_status() == 2, "{line}: {error}");
         }
-        assert!(plan("--bootstrap 192.0.2.1:9092 --allow-remote --only leave,load --members 2 --partitions 2").is_ok());
+        assert!(plan("--bootstrap 192.0.2.1:9092 --allow-remote --only leave,load --partitions 2").is_ok());
+        assert!(
+            plan("--only commits,fetches,store,load --partitions 1").is_ok(),
+            "who rebalances nothing needs no partitions for it"
+        );
     }
 }

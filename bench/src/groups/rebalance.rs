@@ -7,12 +7,11 @@ use futures_util::future::try_join_all;
 use super::board::Board;
 use super::member::{Member, settle_all};
 use super::scene::Scene;
-use super::{check_group, median, ms_between, stopped};
+use super::{median, ms_between, stopped};
 use crate::error::Error;
 use crate::load::client::ClientError;
 use crate::results::{Cause, GroupProtocol, Rebalance, Takeover};
 use crate::stop;
-use ringlog_protocol::ApiKey;
 
 /// How long a group may take to come to rest, beyond what it has to wait for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,13 +28,16 @@ pub(super) fn rebalance(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Resul
     let times = scene.runtime.block_on(async {
         let mut members = scene.members(protocol, &group, plan.members, SESSION).await?;
         let mut times = Vec::new();
-        for _ in 0..=plan.rounds {
+        for round in 0..=plan.rounds {
+            if round > 0 {
+                try_join_all(members.iter_mut().map(Member::begin_again)).await?;
+            }
             let board = Board::new(plan.members, plan.partitions, PATIENCE);
-            settle_all(&mut members, &board, plan.beat).await?;
-            times.extend(board.last_joined().zip(board.dealt_out()).map(|(joined, dealt_out)| ms_between(joined, dealt_out)));
-            try_join_all(members.iter_mut().map(Member::begin_again)).await?;
+            let dealt_out = settle_all(&mut members, &board, plan.beat).await?;
+            let joined = board.last_joined().unwrap_or_else(|| unreachable!("who has partitions has joined"));
+            times.push(ms_between(joined, dealt_out));
         }
-        try_join_all(members.iter_mut().map(Member::leave_if_in)).await?;
+        try_join_all(members.iter_mut().map(Member::leave)).await?;
         Ok::<_, ClientError>(times)
     })?;
     let (first, times) = times.split_first().map_or((0.0, &[][..]), |(first, times)| (*first, times));
@@ -56,12 +58,12 @@ pub(super) fn rebalance(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Resul
 pub(super) fn takeover(scene: &mut Scene<'_>, protocol: GroupProtocol, cause: Cause) -> Result<Takeover, Error> {
     let plan = scene.plan;
     let groups: Vec<String> = (0..plan.rounds).map(|round| scene.group(protocol, &format!("{}-{round}", name(cause)))).collect();
-    let (session, times) = scene.runtime.block_on(async {
-        let session = match (cause, protocol, groups.first()) {
-            (Cause::Vanish, GroupProtocol::Classic, _) => plan.session,
-            (Cause::Vanish, GroupProtocol::Consumer, Some(group)) => scene.consumer_session(group).await?,
-            _ => Duration::ZERO,
-        };
+    let session = match (cause, protocol) {
+        (Cause::Vanish, GroupProtocol::Classic) => plan.session,
+        (Cause::Vanish, GroupProtocol::Consumer) => scene.consumer_session(&groups[0])?,
+        (Cause::Leave, _) => Duration::ZERO,
+    };
+    let times = scene.runtime.block_on(async {
         let mut times = Vec::new();
         if cause == Cause::Leave {
             for group in &groups {
@@ -71,7 +73,7 @@ pub(super) fn takeover(scene: &mut Scene<'_>, protocol: GroupProtocol, cause: Ca
             // Their sessions run out side by side.
             times = try_join_all(groups.iter().map(|group| after_vanishing(scene, protocol, group, session))).await?;
         }
-        Ok::<_, ClientError>((session, times))
+        Ok::<_, ClientError>(times)
     })?;
     Ok(Takeover { protocol, cause, session_ms: session.as_millis() as u64, median_ms: median(&times), times_ms: times })
 }
@@ -80,9 +82,11 @@ async fn after_leaving(scene: &Scene<'_>, protocol: GroupProtocol, group: &str) 
     let (mut stays, mut goes) = pair(scene, protocol, group, SESSION).await?;
     let board = Board::new(1, scene.plan.partitions, PATIENCE);
     let began = Instant::now();
-    tokio::try_join!(goes.leave(), stays.settle(0, &board, scene.plan.beat))?;
+    // One after the other: a heartbeat that overtook the leave would cost, or not, a whole wait until the next.
+    goes.leave().await?;
+    let dealt_out = stays.settle(0, &board, scene.plan.beat).await?;
     stays.leave().await?;
-    Ok(board.dealt_out().map_or(0.0, |dealt_out| ms_between(began, dealt_out)))
+    Ok(ms_between(began, dealt_out))
 }
 
 /// Beyond the session timeout, which begins with the last heartbeat.
@@ -90,11 +94,11 @@ async fn after_vanishing(scene: &Scene<'_>, protocol: GroupProtocol, group: &str
     let (mut stays, mut goes) = pair(scene, protocol, group, session).await?;
     let board = Board::new(1, scene.plan.partitions, PATIENCE + session);
     let last = Instant::now();
-    check_group(ApiKey::Heartbeat, group, goes.heartbeat().await?, None)?;
+    goes.stay().await?;
     drop(goes);
-    stays.settle(0, &board, scene.plan.beat).await?;
+    let dealt_out = stays.settle(0, &board, scene.plan.beat).await?;
     stays.leave().await?;
-    Ok(board.dealt_out().map_or(0.0, |dealt_out| ms_between(last, dealt_out) - session.as_secs_f64() * 1e3))
+    Ok(ms_between(last, dealt_out) - session.as_secs_f64() * 1e3)
 }
 
 /// Two members that share the topic.

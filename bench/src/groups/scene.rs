@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use super::classic::{self, Classic};
 use super::consumer::{self, Consumer};
 use super::member::Member;
-use super::{Plan, options, stopped};
+use super::{Plan, check_group, options, stopped};
 use crate::error::Error;
 use crate::load::client::{ClientError, Connection, Topic, check_local, create_topic, delete_topic, find_topic};
 use crate::results::GroupProtocol;
@@ -28,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that are opened at once: Kafka's `socket.listen.backlog.size` is 50.
 const OPENED_AT_ONCE: usize = 32;
-/// Kafka's `group.consumer.session.timeout.ms`.
+/// The broker's session timeout of KIP-848's members, and Kafka's default of it.
+const CONSUMER_SESSION: &str = "group.consumer.session.timeout.ms";
 const CONSUMER_SESSION_MS: u64 = 45_000;
 /// Kafka's number for a broker in DescribeConfigs.
 const RESOURCE_BROKER: i8 = 4;
@@ -47,6 +48,8 @@ pub(super) struct Scene<'a> {
     pub keeps_offsets: bool,
     /// The end of the topic has come, whoever made it.
     pub ends_topic: bool,
+    /// What a reader of the figures has to know.
+    pub notes: Vec<String>,
     run: String,
     groups: Vec<(String, GroupProtocol)>,
 }
@@ -78,6 +81,7 @@ impl<'a> Scene<'a> {
             created: false,
             keeps_offsets: false,
             ends_topic: false,
+            notes: Vec::new(),
             run: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
             groups: Vec::new(),
         };
@@ -99,8 +103,10 @@ impl<'a> Scene<'a> {
             if let Some(topic) = find_topic(&mut connection, &plan.topic, false, plan.allow_remote).await? {
                 return Ok(Some(topic));
             }
-            *created = true;
-            create_topic(&mut connection, &plan.topic, plan.partitions, &[]).await?;
+            let made = create_topic(&mut connection, &plan.topic, plan.partitions, &[]).await;
+            // What was there, another run has made meanwhile. What failed in any other way may come to be there yet.
+            *created = !matches!(made, Err(ClientError::Refused { code: ErrorCode::TOPIC_ALREADY_EXISTS, .. }));
+            made?;
             find_topic(&mut connection, &plan.topic, true, plan.allow_remote).await
         });
         let found = found.map_err(|error: ClientError| Error::from(error))?;
@@ -179,24 +185,33 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// The broker's session timeout for members of groups that speak KIP-848.
-    pub(super) async fn consumer_session(&self, group: &str) -> Result<Duration, ClientError> {
-        const KEY: &str = "group.consumer.session.timeout.ms";
-        let coordinator = self.coordinator(group).await?;
-        let mut connection = Connection::open(coordinator.address, self.plan.timeout).await?;
-        let resource = DescribeConfigsResource {
-            resource_type: RESOURCE_BROKER,
-            resource_name: coordinator.node.to_string().into(),
-            configuration_keys: Some(vec![KEY.into()]),
-        };
-        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-        let answer = connection.call(&request, |decoder, version| {
-            let answer = DescribeConfigsResponse::decode(decoder, version)?;
-            let mut configs = answer.results.iter().flat_map(|result| &result.configs);
-            Ok(configs.find(|config| config.name == KEY).and_then(|config| config.value.as_deref()?.parse::<u64>().ok()))
+    /// The broker's session timeout for members of groups that speak KIP-848. One that does not tell it is taken to have Kafka's,
+    /// and a note says so.
+    ///
+    /// # Errors
+    /// The broker fails.
+    pub(super) fn consumer_session(&mut self, group: &str) -> Result<Duration, Error> {
+        let told = self.runtime.block_on(async {
+            let coordinator = self.coordinator(group).await?;
+            let mut connection = Connection::open(coordinator.address, self.plan.timeout).await?;
+            let resource = DescribeConfigsResource {
+                resource_type: RESOURCE_BROKER,
+                resource_name: coordinator.node.to_string().into(),
+                configuration_keys: Some(vec![CONSUMER_SESSION.into()]),
+            };
+            let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+            let told = connection
+                .call(&request, |decoder, version| Ok(session_told(&DescribeConfigsResponse::decode(decoder, version)?)));
+            told.await
         });
-        // Whoever does not tell it has Kafka's.
-        Ok(Duration::from_millis(answer.await?.unwrap_or(CONSUMER_SESSION_MS)))
+        let session_ms = told.map_err(|error: ClientError| Error::from(error))?.unwrap_or_else(|why| {
+            self.notes.push(format!(
+                "the broker does not tell its {CONSUMER_SESSION} ({why}): {} s are assumed",
+                CONSUMER_SESSION_MS / 1000
+            ));
+            CONSUMER_SESSION_MS
+        });
+        Ok(Duration::from_millis(session_ms))
     }
 
     /// Removes groups and the topic, as far as the broker lets us. `failed`: something is being told already, and a broker that is
@@ -209,12 +224,16 @@ impl<'a> Scene<'a> {
         }
         let plan = self.plan;
         let cleaned = self.runtime.block_on(async {
-            let mut connection = Connection::open_any(&plan.addresses, plan.timeout).await?;
-            let removed = remove_groups(&mut connection, &groups, plan).await;
-            if delete_topic_too {
-                delete_topic(&mut connection, &plan.topic).await?;
+            let removed = remove_groups(&groups, plan).await;
+            if !delete_topic_too {
+                return removed;
             }
-            removed
+            // A connection of its own: that of the groups may have ended.
+            let deleted = match Connection::open_any(&plan.addresses, plan.timeout).await {
+                Ok(mut connection) => delete_topic(&mut connection, &plan.topic).await,
+                Err(error) => Err(error),
+            };
+            removed.and(deleted)
         });
         match cleaned {
             Ok(()) => {}
@@ -277,7 +296,7 @@ pub(super) async fn find_coordinator(connection: &mut Connection, group: &str, p
             tokio::time::sleep(PAUSE).await;
             continue;
         }
-        super::check_group(ApiKey::FindCoordinator, group, code, None)?;
+        check_group(ApiKey::FindCoordinator, group, code, None)?;
         let port = u16::try_from(port).map_err(|_| nonsense(format!("port {port}")))?;
         let mut found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|error| {
             ClientError::Unfit(format!("the broker says that the coordinator listens at {host}:{port}: {error}"))
@@ -289,31 +308,81 @@ pub(super) async fn find_coordinator(connection: &mut Connection, group: &str, p
     }
 }
 
-/// Makes everybody leave, and deletes the groups.
-async fn remove_groups(connection: &mut Connection, groups: &[(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
+/// What a broker that does not tell its session timeout says instead.
+fn session_told(answer: &DescribeConfigsResponse<'_>) -> Result<u64, String> {
+    let Some(result) = answer.results.first() else { return Err("it says nothing".to_owned()) };
+    if !result.error_code.is_none() {
+        return Err(result.error_code.to_string());
+    }
+    let config = result.configs.iter().find(|config| config.name == CONSUMER_SESSION);
+    match config.map(|config| config.value.as_deref().unwrap_or_default()) {
+        None => Err("it has none".to_owned()),
+        Some(value) => value.parse().map_err(|_| format!("it says {value:?}")),
+    }
+}
+
+/// Makes everybody leave, and deletes the groups: what fails for one is no reason to leave the others.
+///
+/// # Errors
+/// The first one.
+async fn remove_groups(groups: &[(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let mut connection = Connection::open_any(&plan.addresses, plan.timeout).await?;
+    let mut removed = Ok(());
     let mut coordinators: BTreeMap<SocketAddr, Vec<&(String, GroupProtocol)>> = BTreeMap::new();
     for group in groups {
-        coordinators.entry(find_coordinator(connection, &group.0, plan).await?.address).or_default().push(group);
+        match find_coordinator(&mut connection, &group.0, plan).await {
+            Ok(coordinator) => coordinators.entry(coordinator.address).or_default().push(group),
+            // A connection that is no good, or a wait that was in vain: the next group would fare no better.
+            Err(error) if error.is_passing() => {
+                removed = removed.and(Err(error));
+                break;
+            }
+            Err(error) => removed = removed.and(Err(error)),
+        }
     }
     for (address, groups) in coordinators {
-        let mut connection = Connection::open(address, plan.timeout).await?;
-        for (group, protocol) in &groups {
-            match protocol {
-                GroupProtocol::Classic => {
-                    let ids = classic_members(&mut connection, group).await?;
-                    if !ids.is_empty() {
-                        classic::leave(&mut connection, group, ids).await?;
-                    }
-                }
-                GroupProtocol::Consumer => {
-                    for id in consumer_members(&mut connection, group).await? {
-                        consumer::leave(&mut connection, group, &id).await?;
-                    }
-                }
+        removed = removed.and(remove_groups_at(address, &groups, plan).await);
+    }
+    removed
+}
+
+/// The same, of those that one broker coordinates.
+async fn remove_groups_at(address: SocketAddr, groups: &[&(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
+    let mut connection = Connection::open(address, plan.timeout).await?;
+    let mut removed = Ok(());
+    for (group, protocol) in groups {
+        match empty(&mut connection, group, *protocol).await {
+            Err(error @ ClientError::Refused { .. }) => removed = removed.and(Err(error)),
+            // Nothing comes over this connection any more.
+            Err(error) => return removed.and(Err(error)),
+            Ok(()) => {}
+        }
+    }
+    let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
+    removed.and(delete_groups(&mut connection, names).await)
+}
+
+/// Makes every member of a group leave; one that is gone already is fine.
+async fn empty(connection: &mut Connection, group: &str, protocol: GroupProtocol) -> Result<(), ClientError> {
+    let or_gone = |left: Result<(), ClientError>| match left {
+        Err(ClientError::Refused { code: ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND, .. }) => Ok(()),
+        left => left,
+    };
+    match protocol {
+        GroupProtocol::Classic => {
+            let ids = classic_members(connection, group).await?;
+            if !ids.is_empty() {
+                or_gone(classic::leave(connection, group, ids).await)?;
             }
         }
-        let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
-        delete_groups(&mut connection, &names).await?;
+        GroupProtocol::Consumer => {
+            for id in consumer_members(connection, group).await? {
+                or_gone(consumer::leave(connection, group, &id).await)?;
+            }
+        }
     }
     Ok(())
 }
@@ -337,24 +406,53 @@ async fn consumer_members(connection: &mut Connection, group: &str) -> Result<Ve
 }
 
 /// Deletes groups; one that is gone already is fine. A group whose last member has just left may need a moment.
-async fn delete_groups(connection: &mut Connection, groups: &[&str]) -> Result<(), ClientError> {
+async fn delete_groups(connection: &mut Connection, mut groups: Vec<&str>) -> Result<(), ClientError> {
     let started = Instant::now();
-    loop {
+    let mut deleted = Ok(());
+    while !groups.is_empty() {
         let request = DeleteGroupsRequest { groups_names: groups.iter().map(|name| (*name).into()).collect() };
         let answer = connection.call(&request, |decoder, version| {
             let answer = DeleteGroupsResponse::decode(decoder, version)?;
             let refused = answer
                 .results
                 .into_iter()
-                .find(|result| !result.error_code.is_none() && result.error_code != ErrorCode::GROUP_ID_NOT_FOUND);
-            Ok(refused.map(|result| (result.group_id.into_owned(), result.error_code)))
+                .filter(|result| !result.error_code.is_none() && result.error_code != ErrorCode::GROUP_ID_NOT_FOUND);
+            Ok(refused.map(|result| (result.group_id.into_owned(), result.error_code)).collect::<Vec<_>>())
         });
-        match answer.await? {
-            None => return Ok(()),
-            Some((_, code)) if (code == ErrorCode::NON_EMPTY_GROUP || code.is_retriable()) && started.elapsed() < PATIENCE => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Some((group, code)) => return super::check_group(ApiKey::DeleteGroups, &group, code, None),
+        let may_wait = started.elapsed() < PATIENCE;
+        let (later, refused): (Vec<_>, Vec<_>) = answer
+            .await?
+            .into_iter()
+            .partition(|(_, code)| may_wait && (*code == ErrorCode::NON_EMPTY_GROUP || code.is_retriable()));
+        for (group, code) in refused {
+            deleted = deleted.and(check_group(ApiKey::DeleteGroups, &group, code, None));
         }
+        groups.retain(|name| later.iter().any(|(group, _)| group == name));
+        if !groups.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    deleted
+}
+
+#[cfg(test)]
+mod tests {
+    use ringlog_protocol::api::describe_configs::{DescribeConfigsResourceResult, DescribeConfigsResult};
+
+    use super::*;
+
+    #[test]
+    fn a_session_timeout_that_is_not_told_has_a_reason() {
+        let told = |error_code, name: &'static str, value: Option<&'static str>| {
+            let config = DescribeConfigsResourceResult { name: name.into(), value: value.map(Into::into), ..Default::default() };
+            let result = DescribeConfigsResult { error_code, configs: vec![config], ..Default::default() };
+            session_told(&DescribeConfigsResponse { results: vec![result], ..Default::default() })
+        };
+        let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+        assert_eq!(told(ErrorCode::NONE, CONSUMER_SESSION, Some("2000")), Ok(2000));
+        assert_eq!(told(code, CONSUMER_SESSION, Some("2000")), Err(code.to_string()));
+        assert!(told(ErrorCode::NONE, "group.max.size", Some("2000")).is_err_and(|why| why.contains("has none")));
+        assert!(told(ErrorCode::NONE, CONSUMER_SESSION, Some("-1")).is_err_and(|why| why.contains("\"-1\"")));
+        assert!(session_told(&DescribeConfigsResponse::default()).is_err());
     }
 }

@@ -1,10 +1,14 @@
-//! What the fake says about groups: it takes every commit and forgets it, has no member, and lets nobody join.
+//! What the fake says about groups: it takes every commit and forgets it, has no member unless it is told to, and lets nobody
+//! join.
 
 use ringlog_protocol::api::consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ringlog_protocol::api::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
-use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
+use ringlog_protocol::api::describe_groups::{
+    DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
+};
 use ringlog_protocol::api::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use ringlog_protocol::api::join_group::{JoinGroupRequest, JoinGroupResponse};
+use ringlog_protocol::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse};
 use ringlog_protocol::api::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -58,8 +62,20 @@ impl Broker {
                 OffsetFetchResponse { groups: groups.collect(), ..Default::default() }.encode(encoder, version);
             }
             ApiKey::DescribeGroups => {
-                DescribeGroupsRequest::decode(decoder, version).unwrap();
-                DescribeGroupsResponse::default().encode(encoder, version);
+                let request = DescribeGroupsRequest::decode(decoder, version).unwrap();
+                let member = DescribedGroupMember { member_id: "ghost".into(), ..Default::default() };
+                let members = if self.lock().faults.contains(&Fault::GroupMember) { vec![member] } else { Vec::new() };
+                let group = |group_id: &std::borrow::Cow<'_, str>| DescribedGroup {
+                    group_id: group_id.clone().into_owned().into(),
+                    members: members.clone(),
+                    ..Default::default()
+                };
+                let groups = request.groups.iter().map(group).collect();
+                DescribeGroupsResponse { groups, ..Default::default() }.encode(encoder, version);
+            }
+            ApiKey::LeaveGroup => {
+                LeaveGroupRequest::decode(decoder, version).unwrap();
+                LeaveGroupResponse { error_code, ..Default::default() }.encode(encoder, version);
             }
             ApiKey::DeleteGroups => {
                 let request = DeleteGroupsRequest::decode(decoder, version).unwrap();

@@ -86,6 +86,8 @@ pub(crate) enum Fault {
     GroupClose(ApiKey),
     /// A request about groups is not answered.
     GroupSilent(ApiKey),
+    /// Every group that is asked about has a member.
+    GroupMember,
 }
 
 #[derive(Default)]

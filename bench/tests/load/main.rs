@@ -3,7 +3,11 @@
 
 #[path = "../fake/mod.rs"]
 mod fake;
+#[path = "../ran/mod.rs"]
+mod ran;
 mod real;
+#[path = "../real_broker/mod.rs"]
+mod real_broker;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,18 +16,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fake::{Broker, Fault};
-use ringlog_bench::results::{Load, Outcome, Run, Verified};
+use ran::Ran;
+use ringlog_bench::results::{Load, Outcome, Verified};
 use ringlog_protocol::ErrorCode;
 use tempfile::TempDir;
 
 struct Bench {
     out: TempDir,
-}
-
-struct Ran {
-    status: i32,
-    stderr: String,
-    load: Option<Load>,
 }
 
 impl Bench {
@@ -39,7 +38,7 @@ impl Bench {
         command
     }
 
-    fn run(&self, address: impl ToString, line: &str) -> Ran {
+    fn run(&self, address: impl ToString, line: &str) -> Ran<Load> {
         ran(self.command(address, line).output().unwrap())
     }
 
@@ -50,30 +49,11 @@ impl Bench {
     }
 }
 
-fn ran(output: Output) -> Ran {
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    let run: Option<Run> = serde_json::from_slice(&output.stdout).ok();
-    let load = run.map(|run| match run.outcome {
+fn ran(output: Output) -> Ran<Load> {
+    Ran::new(output, |outcome| match outcome {
         Outcome::Load(load) => *load,
         other => panic!("{other:?}"),
-    });
-    Ran { status: output.status.code().unwrap(), stderr, load }
-}
-
-impl Ran {
-    fn ok(self) -> Load {
-        assert_eq!(self.status, 0, "{}", self.stderr);
-        self.load.unwrap()
-    }
-
-    /// It failed with one line that holds `words`, and left no result.
-    fn failed(&self, status: i32, words: &str) {
-        assert_eq!(self.status, status, "{}", self.stderr);
-        assert!(self.load.is_none());
-        assert_eq!(self.stderr.trim().lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.contains(words), "{words:?} is not in {}", self.stderr);
-    }
+    })
 }
 
 const SMALL: &str = "--records 300 --record-bytes 100 --batch-records 10";
@@ -241,7 +221,7 @@ fn verify_catches_each_fault_of_a_broker() {
             let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
             let ran = bench.run(broker.address, &format!("{line} {SMALL} --keys 1000 --verify"));
             assert_eq!(ran.status, 1, "{fault:?} {line} {}", ran.stderr);
-            let found = ran.load.unwrap().verify.unwrap();
+            let found = ran.measured.unwrap().verify.unwrap();
             let expected =
                 if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_) | Fault::CorruptKey(_)) { 1 } else { 10 };
             assert_eq!(count(&found), expected, "{fault:?} {line}: {found:?}");
@@ -258,7 +238,7 @@ fn records_that_are_said_to_be_there_and_never_come_are_lost() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::FetchNothing]));
     let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 1s"));
     assert_eq!(ran.status, 1, "{}", ran.stderr);
-    let found = ran.load.unwrap().verify.unwrap();
+    let found = ran.measured.unwrap().verify.unwrap();
     assert!(found.acknowledged > 0 && found.lost == found.acknowledged, "{found:?}");
 }
 
@@ -426,7 +406,7 @@ fn a_broker_that_is_away_for_a_while_is_waited_for() {
     // For ever is too long, and Ctrl-C does not wait.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
     let ran_out = bench.run(broker.address, &format!("produce {SMALL} --retry-for 500ms"));
-    assert!(ran_out.status == 1 && ran_out.load.is_none(), "{}", ran_out.stderr);
+    assert!(ran_out.status == 1 && ran_out.measured.is_none(), "{}", ran_out.stderr);
     assert!(ran_out.stderr.contains("does not answer as a Kafka broker"), "{}", ran_out.stderr);
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
     let mut command = bench.command(broker.address, "produce --record-bytes 100 --duration 10min");
@@ -462,7 +442,7 @@ fn a_later_process_verifies_several_runs() {
     broker.lose_tails();
     let ran = bench.run(broker.address, &format!("verify --verify-log {log}"));
     assert_eq!(ran.status, 1, "{}", ran.stderr);
-    assert_eq!(ran.load.unwrap().verify.unwrap().lost, 20);
+    assert_eq!(ran.measured.unwrap().verify.unwrap().lost, 20);
     bench.run(broker.address, &format!("produce {SMALL} --topic other --verify-log {log}")).failed(2, "is of topic");
     std::fs::write(log, "{}").unwrap();
     bench.run(broker.address, &format!("verify --verify-log {log}")).failed(2, "is no verify log");
@@ -508,7 +488,7 @@ fn ctrl_c_reports_what_was_measured_and_removes_the_topic() {
         signal(&child, "-INT");
         let ran = ran(child.wait_with_output().unwrap());
         assert_eq!(ran.status, 130, "{line}: {}", ran.stderr);
-        let produce = ran.load.unwrap().produce.unwrap();
+        let produce = ran.measured.unwrap().produce.unwrap();
         assert!(produce.records >= 20 && produce.latency.is_some(), "{line}: {produce:?}");
         assert!(broker.topics().is_empty(), "{line}");
         assert_eq!(broker.deleted(), ["ringlog-bench"]);
@@ -524,7 +504,7 @@ fn ctrl_c_ends_a_run_against_a_silent_broker() {
     signal(&child, "-INT");
     let ran = ran(child.wait_with_output().unwrap());
     assert_eq!(ran.status, 130, "{}", ran.stderr);
-    assert_eq!(ran.load.unwrap().produce.unwrap().records, 0);
+    assert_eq!(ran.measured.unwrap().produce.unwrap().records, 0);
     assert!(broker.topics().is_empty());
 }
 

@@ -1,66 +1,16 @@
 //! The generator against real brokers: ours, and any that runs already.
 
-use std::io::Write;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use super::real_broker::{Real, ringlog, skipped};
 use super::*;
-
-/// The real broker's binary, where this build has made it.
-fn ringlog() -> Option<PathBuf> {
-    let tests = std::env::current_exe().ok()?;
-    let path = std::env::var_os("RINGLOG_BIN").map(PathBuf::from).or_else(|| Some(tests.parent()?.parent()?.join("ringlog")))?;
-    if path.is_file() {
-        return Some(path);
-    }
-    skipped(&format!("no {}; `cargo build` makes it, or RINGLOG_BIN names it", path.display()));
-    None
-}
-
-/// Says so past the harness, which keeps what a test that passes prints.
-fn skipped(why: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
-}
-
-struct Real {
-    child: Child,
-    address: String,
-}
-
-impl Real {
-    fn start(binary: &Path, data: &Path, port: Option<u16>) -> Self {
-        let port = port.unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
-        let address = format!("127.0.0.1:{port}");
-        let child = Command::new(binary)
-            .args(["serve", "--listen", &address, "--data-dir"])
-            .arg(data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(&address).is_err() {
-            assert!(Instant::now() < until, "the broker does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { child, address }
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn the_real_broker_is_sound() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path(), None);
+    let broker = Real::start(&binary, data.path(), None, &[]);
     is_sound(&broker.address, &format!("--pid {}", broker.child.id()));
 }
 
@@ -102,7 +52,7 @@ fn is_sound(address: &str, options: &str) {
 fn librdkafka_drives_the_real_broker() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path(), None);
+    let broker = Real::start(&binary, data.path(), None, &[]);
     let bench = Bench::new();
     for options in ["--batch-records 50", "--rate 2000 --linger 1ms", "--idempotent --compression lz4 --batch-bytes 64KiB"] {
         let line =
@@ -121,7 +71,7 @@ fn librdkafka_drives_the_real_broker() {
 fn what_the_real_broker_acknowledged_survives_kill_9() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path(), None);
+    let broker = Real::start(&binary, data.path(), None, &[]);
     let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
     let bench = Bench::new();
     let log = bench.out.path().join("log");
@@ -138,7 +88,7 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
         std::thread::sleep(Duration::from_millis(20));
     }
     drop(broker);
-    let broker = Real::start(&binary, data.path(), Some(port));
+    let broker = Real::start(&binary, data.path(), Some(port), &[]);
     let load = ran(child.wait_with_output().unwrap()).ok();
     let verified = load.verify.unwrap();
     assert!(verified.is_sound() && verified.acknowledged == 12_000, "{verified:?}");
@@ -153,7 +103,7 @@ fn what_is_consumed_over_kill_9_is_what_was_acknowledged() {
     let Some(binary) = ringlog() else { return };
     for options in ["--idempotent", "--in-flight 2"] {
         let data = tempfile::tempdir().unwrap();
-        let broker = Real::start(&binary, data.path(), None);
+        let broker = Real::start(&binary, data.path(), None, &[]);
         let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
         let bench = Bench::new();
         let line = "mixed --rate 3000 --records 9000 --record-bytes 200 --partitions 3 --producers 2 --consumers 2 --verify";
@@ -165,7 +115,7 @@ fn what_is_consumed_over_kill_9_is_what_was_acknowledged() {
             assert!(Instant::now() < until, "nothing is there");
         }
         drop(broker);
-        let broker = Real::start(&binary, data.path(), Some(port));
+        let broker = Real::start(&binary, data.path(), Some(port), &[]);
         let load = ran(child.wait_with_output().unwrap()).ok();
         let verified = load.verify.unwrap();
         assert!(verified.is_sound() && verified.acknowledged == 9000, "{options}: {verified:?}");

@@ -115,20 +115,36 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Who commits, and in which group.
+#[derive(Debug)]
+pub struct Committer {
+    /// For people.
+    pub who: String,
+    /// The group.
+    pub group: usize,
+    /// As whom.
+    pub identity: Identity,
+    /// By which versions of the request, from here on.
+    pub version_min: i16,
+}
+
 /// A partition of a topic, by its place in the model.
 pub type Target = (usize, i32);
 
-/// Commits offsets of these partitions that nobody has committed before. Returns what all of them were answered with: nothing
-/// where it is not known.
+/// Commits offsets of these partitions that nobody has committed before. Returns what all of them were answered with; nothing
+/// where that is not known, or only that the coordinator is to be looked for again.
 pub async fn commit(
     asker: &mut Asker,
     life: &Life,
     random: &mut Random,
-    (group, who): (usize, &str),
-    identity: &Identity,
-    versions_min: i16,
+    by: &Committer,
     targets: &[Target],
 ) -> Option<ErrorCode> {
+    if targets.is_empty() {
+        return None;
+    }
+    let Committer { who, group, identity, version_min } = by;
+    let group = *group;
     let min = if identity.instance.is_some() {
         COMMIT_INSTANCE_VERSION_MIN
     } else if identity.generation >= 0 {
@@ -136,7 +152,7 @@ pub async fn commit(
     } else {
         0
     };
-    let version = version(random, ApiKey::OffsetCommit, min.max(versions_min));
+    let version = version(random, ApiKey::OffsetCommit, min.max(*version_min));
     let is_by_id = version >= TOPIC_ID_VERSION_MIN;
     let sent = life.now();
     let mut writes = Vec::new();
@@ -208,6 +224,7 @@ pub async fn commit(
     drop(model);
     if let Some(code) = whole.filter(|code| is_trouble(*code)) {
         asker.trouble(code);
+        return None;
     }
     whole
 }

@@ -147,7 +147,7 @@ impl Crowd {
     /// Members stay from now on, and nothing is deleted any more.
     pub fn drain(&self) {
         self.classic.iter().for_each(|(_, member)| member.borrow_mut().drain());
-        self.consumers.iter().for_each(|(_, member)| member.borrow_mut().is_draining = true);
+        self.consumers.iter().for_each(|(_, member)| member.borrow_mut().drain());
         self.operators.iter().for_each(|operator| operator.borrow_mut().is_draining = true);
     }
 }

@@ -149,25 +149,35 @@ pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
         let Some(mut random) = presence::turn(&*member, &life, &mut asker).await else { continue };
         if member.borrow().epoch == 0 {
             beat(&member, &life, &mut asker, &mut random, JOINS).await;
-            continue;
+        } else {
+            act(&member, &life, &mut asker, &mut random).await;
         }
-        let action = member.borrow().presence.action(&mut random);
-        match action {
-            0 => leave(&member, &life, &mut asker, &mut random).await,
-            1 => vanish(&mut member.borrow_mut(), &life, &mut random),
-            2 | 3 => commit_as_ghost(&member, &life, &mut asker, &mut random).await,
-            4 | 5 => commit_with_an_old_epoch(&member, &life, &mut asker, &mut random).await,
-            6..=14 => commit(&member, &life, &mut asker, &mut random).await,
-            15..=19 => fetch(&member, &life, &mut asker, &mut random).await,
-            _ => {
-                if random.chance(0.5) {
-                    let member = &mut *member.borrow_mut();
-                    let Member { held, told, .. } = member;
-                    held.retain(|at| told.contains(at));
-                }
-                let epoch = member.borrow().epoch;
-                beat(&member, &life, &mut asker, &mut random, epoch).await;
+        // While it is to come in, or everybody is to stay, who it was before is not kept alive.
+        let may_haunt = member.borrow().epoch > 0 && !member.borrow().presence.is_draining;
+        if may_haunt && random.chance(0.15) {
+            beat_as_ghost(&member, &life, &mut asker, &mut random).await;
+        }
+    }
+}
+
+/// What a member does that is in.
+async fn act(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let action = member.borrow().presence.action(random);
+    match action {
+        0 => leave(member, life, asker, random).await,
+        1 => vanish(&mut member.borrow_mut(), life, random),
+        2 | 3 => commit_as_ghost(member, life, asker, random).await,
+        4 | 5 => commit_with_an_old_epoch(member, life, asker, random).await,
+        6..=14 => commit(member, life, asker, random).await,
+        15..=19 => fetch(member, life, asker, random).await,
+        _ => {
+            if random.chance(0.5) {
+                let member = &mut *member.borrow_mut();
+                let Member { held, told, .. } = member;
+                held.retain(|at| told.contains(at));
             }
+            let epoch = member.borrow().epoch;
+            beat(member, life, asker, random, epoch).await;
         }
     }
 }
@@ -267,9 +277,6 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         ErrorCode::NONE => {
             member.hear(life, model, at.sent, &response, is_join);
             model.at_epoch(group, at, member.epoch, is_join, &name);
-            if epoch > 0 {
-                assert!(!model.groups.is_out(group, &id), "FencedStaysOut: {name} is in");
-            }
         }
         code if is_trouble(code) => asker.trouble(code),
         _ if epoch < 0 => {
@@ -409,6 +416,49 @@ async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Aske
         assert!(!(was_out && is_out()), "FencedStaysOut: a commit of {}, {}", by.who, by.identity);
     }
     fenced_or_not_of_rivals(life, &by, &targets, code);
+}
+
+/// It did not notice that it is out, and says that it is there.
+async fn beat_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let Some((Committer { who, group, identity, .. }, _)) = member.borrow().ghost() else { return };
+    let id = identity.member;
+    // Under the id that it has again it would hear what is meant for the member that it is now.
+    if member.borrow().id == id {
+        return;
+    }
+    let (group_id, was_out, was_safe) = {
+        let groups = &mut life.model.borrow_mut().groups;
+        let holder = groups.all[group].holders.get_mut(&id);
+        let was_safe = holder.as_ref().map(|holder| (*holder).clone());
+        if let Some(holder) = holder {
+            // Where it is in it may be told to give something up, and does not.
+            holder.exposed.get_or_insert(life.now());
+        }
+        (groups.all[group].name.clone(), groups.is_out(group, &id), was_safe)
+    };
+    let version = version(random, ApiKey::ConsumerGroupHeartbeat, 0);
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: group_id.into(),
+        member_id: id.as_str().into(),
+        member_epoch: identity.generation,
+        instance_id: identity.instance.map(Into::into),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else { return };
+    let response: ConsumerGroupHeartbeatResponse<'_> = wire::answer(&frame, version, correlation);
+    let code = response.error_code;
+    life.say(|| format!("{who} at epoch {}: {code}", identity.generation));
+    match code {
+        ErrorCode::NONE => assert!(!was_out, "FencedStaysOut: a heartbeat of {who} at epoch {}", identity.generation),
+        code if is_trouble(code) => asker.trouble(code),
+        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND => {
+            let is_safe = was_safe.is_some_and(|holder| holder.is_safe(life.now()));
+            assert!(!is_safe, "MembersStay: {who} at epoch {} is told {code}", identity.generation);
+            life.model.borrow_mut().groups.out(group, &id);
+        }
+        ErrorCode::FENCED_MEMBER_EPOCH | ErrorCode::FENCED_INSTANCE_ID => {}
+        code => panic!("GroupErrorsAreExpected: a heartbeat of {who}: {code} {:?}", response.error_message),
+    }
 }
 
 /// By an epoch that it is not at any more only what it has held since then may be committed (KIP-1251).

@@ -136,7 +136,7 @@ async fn delete_offset(asker: &mut Asker, life: &Life, random: &mut Random, grou
     life.say(|| format!("operator: {topic}-{partition} {code}"));
     let mut model = life.model.borrow_mut();
     match code {
-        ErrorCode::NONE => model.committed(&write, sent, life.now(), 0),
+        ErrorCode::NONE => model.removed(&write, sent, life.now()),
         // It has none, and the topic is gone, perhaps.
         ErrorCode::GROUP_ID_NOT_FOUND => {
             model.refused(&write);

@@ -28,6 +28,18 @@ pub enum Groups {
     Never,
 }
 
+impl Groups {
+    /// What the binary is told, with a space before it.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::BySeed => "",
+            Self::Always => " --groups always",
+            Self::Never => " --groups never",
+        }
+    }
+}
+
 /// Everybody who has to do with groups.
 pub struct Crowd {
     /// Members of classic groups, with their groups.

@@ -29,16 +29,16 @@ use ringlog_engine::batch::{BatchBuilder, BatchHeader, BatchView, batches};
 use ringlog_engine::compression::Codec;
 use ringlog_engine::core::cleaner::{Cleaner, CleanerSettings};
 use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings, NewPartition, recover};
+use ringlog_engine::core::{Core, CoreSettings, recover};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{Faults, Injection, Operation};
 use ringlog_engine::log::append::AppendError;
 use ringlog_engine::log::config::{CompactionConfig, LogConfig};
 use ringlog_engine::log::read::ReadError;
 use ringlog_engine::record::Header;
-use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
+use ringlog_engine::types::{Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine, bytes_of, scrub_settings};
+use sim_support::{Boot, Dice, Machine, begin, bytes_of, open_all, scrub_settings};
 
 const PARTITIONS: usize = 3;
 const KEYS: u64 = 12;
@@ -169,23 +169,10 @@ impl World {
             core.start();
             core.start_cleaner(cleaner);
             core.start_scrubber(scrubber.clone());
-            let mut partitions = Vec::new();
-            for (index, config) in configs.into_iter().enumerate() {
-                let known = found.partitions.iter().find(|partition| partition.id == id(index));
-                let new = NewPartition {
-                    id: id(index),
-                    folder: folder(index),
-                    config,
-                    leader_epoch: LeaderEpoch(0),
-                    recovery_point: known.map_or(Offset(0), |known| known.recovery_point),
-                    log_start: known.map_or(Offset(0), |known| known.log_start),
-                    clean: found.clean,
-                };
-                partitions.push(core.open_partition(new).await.unwrap());
-            }
+            let wanted = configs.into_iter().enumerate().map(|(index, config)| (id(index), folder(index), config));
+            let partitions = open_all(&core, &found, wanted).await;
             core.env.sleep(pause).await;
-            core.begin().await.unwrap();
-            recover::finish(&disk, &data, 1).await.unwrap();
+            begin(&core, &data).await;
             Boot { core, partitions, scrubber }
         };
         match until {

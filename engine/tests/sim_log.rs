@@ -48,7 +48,7 @@ use ringlog_engine::log::append::AppendError;
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine, PATIENCE, bytes_of, scrub_settings};
+use sim_support::{Boot, Dice, Machine, PATIENCE, begin, bytes_of, open_all, scrub_settings};
 
 const PARTITIONS: i32 = 4;
 
@@ -159,22 +159,9 @@ impl World {
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             core.start_scrubber(scrubber.clone());
-            let mut partitions = Vec::new();
-            for (index, &id) in (0..PARTITIONS).zip(&ids) {
-                let known = found.partitions.iter().find(|partition| partition.id == id);
-                let new = NewPartition {
-                    id,
-                    folder: folder(index),
-                    config: config(index),
-                    leader_epoch: LeaderEpoch(0),
-                    recovery_point: known.map_or(Offset(0), |known| known.recovery_point),
-                    log_start: known.map_or(Offset(0), |known| known.log_start),
-                    clean: found.clean,
-                };
-                partitions.push(core.open_partition(new).await.unwrap());
-            }
-            core.begin().await.unwrap();
-            recover::finish(&disk, &data, 1).await.unwrap();
+            let wanted = (0..PARTITIONS).zip(ids).map(|(index, id)| (id, folder(index), config(index)));
+            let partitions = open_all(&core, &found, wanted).await;
+            begin(&core, &data).await;
             Boot { core, partitions, scrubber }
         };
         match until {

@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use ringlog_engine::batch::{BatchBuilder, batches};
 use ringlog_engine::core::scrubber::{FindingKind, ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings, NewPartition, recover};
+use ringlog_engine::core::{Core, CoreSettings, recover};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{Faults, Injection, Operation};
 use ringlog_engine::log::config::LogConfig;
-use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
+use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Dice, Machine};
+use sim_support::{Boot, Dice, Machine, begin, open_all};
 
 const PARTITIONS: usize = 3;
 
@@ -61,10 +61,8 @@ impl World {
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             core.start_scrubber(scrubber.clone());
-            let mut partitions = Vec::new();
-            for index in 0..PARTITIONS {
+            let wanted = (0..PARTITIONS).map(|index| {
                 let id = PartitionId { topic: TopicId([index as u8 + 1; 16]), index: 0 };
-                let known = found.partitions.iter().find(|partition| partition.id == id);
                 let config = LogConfig {
                     segment_bytes: 16 << 10,
                     index_interval_bytes: 1_000,
@@ -73,19 +71,10 @@ impl World {
                     retention_ms: -1,
                     ..LogConfig::default()
                 };
-                let new = NewPartition {
-                    id,
-                    folder: format!("topic{index}-0"),
-                    config: Arc::new(config),
-                    leader_epoch: LeaderEpoch(0),
-                    recovery_point: known.map_or(Offset(0), |known| known.recovery_point),
-                    log_start: known.map_or(Offset(0), |known| known.log_start),
-                    clean: found.clean,
-                };
-                partitions.push(core.open_partition(new).await.unwrap());
-            }
-            core.begin().await.unwrap();
-            recover::finish(&disk, &data, 1).await.unwrap();
+                (id, format!("topic{index}-0"), Arc::new(config))
+            });
+            let partitions = open_all(&core, &found, wanted).await;
+            begin(&core, &data).await;
             Boot { core, partitions, scrubber }
         })
     }
@@ -118,16 +107,6 @@ impl World {
             }
             self.machine.simulation.run_for(Duration::from_millis(self.dice.below(40)));
         }
-    }
-
-    /// The files of segments that are sealed, and nobody writes any more.
-    fn sealed(boot: &Boot) -> Vec<PathBuf> {
-        let views = boot.partitions.iter().map(|partition| partition.published.view.load_full());
-        let sealed = views.flat_map(|view| {
-            let (_, sealed) = view.segments.split_last().unwrap();
-            sealed.iter().filter(|s| s.live_index.load().is_none()).map(|s| s.path.clone()).collect::<Vec<_>>()
-        });
-        sealed.collect()
     }
 
     /// Lets a batch rot. Where it begins, and what it was; `None` where the first one is no batch any more.
@@ -177,7 +156,7 @@ impl World {
             let is_rotten = rotted.contains_key(&finding.path) || indexes.contains(&finding.path);
             assert!(is_rotten, "SoundIsNeverReported: {finding:?}");
         }
-        let there = Self::sealed(boot);
+        let there = boot.core.sealed_segments();
         for (path, starts) in rotted.iter().filter(|(path, _)| there.contains(path)) {
             let told: BTreeSet<u64> =
                 findings.iter().filter(|finding| finding.path == *path).map(|finding| finding.position).collect();
@@ -208,7 +187,7 @@ fn run(seed: u64, loud: bool) -> usize {
         world.machine.say(&format!("life {life}"));
         for _ in 0..2 {
             world.work(&boot);
-            let sealed = World::sealed(&boot);
+            let sealed = boot.core.sealed_segments();
             for _ in 0..world.dice.below(4).min(sealed.len() as u64) {
                 let path = &sealed[world.dice.below(sealed.len() as u64) as usize];
                 let Some((start, batch)) = world.rot(path) else { continue };

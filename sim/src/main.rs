@@ -82,7 +82,7 @@ fn many(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool) ->
     let report = runner::run(from, seeds, groups, jobs, keep_going, |line| println!("{line}"));
     println!("{:?}", report.total);
     for (seed, violation) in &report.failed {
-        println!("seed {seed} fails: {violation}\n  cargo run --profile sim -p ringlog-sim -- seed {seed}");
+        println!("seed {seed} fails: {violation}\n  {}", runner::replay(*seed, groups));
     }
     if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

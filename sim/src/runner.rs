@@ -20,6 +20,12 @@ pub struct Report {
     pub failed: Vec<(u64, String)>,
 }
 
+/// How to run a seed again and see its steps.
+#[must_use]
+pub fn replay(seed: u64, groups: Groups) -> String {
+    format!("cargo run --profile sim -p ringlog-sim -- seed {seed}{}", groups.option())
+}
+
 struct Progress {
     next: AtomicU64,
     end: AtomicU64,

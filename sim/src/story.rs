@@ -43,7 +43,7 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Batches that were read and checked.
     pub read: u64,
-    /// Acknowledged commits of offsets.
+    /// Offsets whose commit was acknowledged.
     pub committed: u64,
     /// Generations and epochs that members of groups came to.
     pub rebalanced: u64,

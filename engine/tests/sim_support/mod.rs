@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::batch::BatchHeader;
+use ringlog_engine::core::recover::{self, Recovered};
 use ringlog_engine::core::scrubber::{FindingKind, ScrubSettings, Scrubber};
-use ringlog_engine::core::{Append, Core, Partition, recover};
+use ringlog_engine::core::{Append, Core, NewPartition, Partition};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{CrashOutcome, SimDisk};
 use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::read::{Plan, Source};
 use ringlog_engine::memory::Buffer;
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId};
 use tokio::sync::oneshot;
 
 /// How long anything may take, by the simulation's clock: what takes longer does not end.
@@ -119,6 +122,35 @@ pub(crate) struct Boot {
     pub(crate) core: Rc<Core>,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) scrubber: Arc<Scrubber>,
+}
+
+/// Opens partitions on a core, each as recovery found it, if it did. [`begin`] comes next.
+pub(crate) async fn open_all(
+    core: &Rc<Core>,
+    found: &Recovered,
+    wanted: impl IntoIterator<Item = (PartitionId, String, Arc<LogConfig>)>,
+) -> Vec<Partition> {
+    let mut partitions = Vec::new();
+    for (id, folder, config) in wanted {
+        let known = found.partitions.iter().find(|partition| partition.id == id);
+        let new = NewPartition {
+            id,
+            folder,
+            config,
+            leader_epoch: LeaderEpoch(0),
+            recovery_point: known.map_or(Offset(0), |known| known.recovery_point),
+            log_start: known.map_or(Offset(0), |known| known.log_start),
+            clean: found.clean,
+        };
+        partitions.push(core.open_partition(new).await.unwrap());
+    }
+    partitions
+}
+
+/// Begins the core's new journal, and drops the old ones.
+pub(crate) async fn begin(core: &Core, data: &Path) {
+    core.begin().await.unwrap();
+    recover::finish(&core.disk, data, 1).await.unwrap();
 }
 
 /// A scrub that never rests, for every other seed: at any rate.

@@ -2,7 +2,7 @@
 //! against the model here.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -115,20 +115,36 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Who commits, and in which group.
+#[derive(Debug)]
+pub struct Committer {
+    /// For people.
+    pub who: String,
+    /// The group.
+    pub group: usize,
+    /// As whom.
+    pub identity: Identity,
+    /// By which versions of the request, from here on.
+    pub version_min: i16,
+}
+
 /// A partition of a topic, by its place in the model.
 pub type Target = (usize, i32);
 
-/// Commits offsets of these partitions that nobody has committed before. Returns what all of them were answered with: nothing
-/// where it is not known.
+/// Commits offsets of these partitions that nobody has committed before. Returns what all of them were answered with; nothing
+/// where that is not known, or only that the coordinator is to be looked for again.
 pub async fn commit(
     asker: &mut Asker,
     life: &Life,
     random: &mut Random,
-    (group, who): (usize, &str),
-    identity: &Identity,
-    versions_min: i16,
+    by: &Committer,
     targets: &[Target],
 ) -> Option<ErrorCode> {
+    if targets.is_empty() {
+        return None;
+    }
+    let Committer { who, group, identity, version_min } = by;
+    let group = *group;
     let min = if identity.instance.is_some() {
         COMMIT_INSTANCE_VERSION_MIN
     } else if identity.generation >= 0 {
@@ -136,7 +152,7 @@ pub async fn commit(
     } else {
         0
     };
-    let version = version(random, ApiKey::OffsetCommit, min.max(versions_min));
+    let version = version(random, ApiKey::OffsetCommit, min.max(*version_min));
     let is_by_id = version >= TOPIC_ID_VERSION_MIN;
     let sent = life.now();
     let mut writes = Vec::new();
@@ -202,12 +218,15 @@ pub async fn commit(
             }
         }
         if !is_unknown_topic(code) {
+            let is_same = whole.is_none_or(|known| known == code);
+            assert!(is_same, "GroupErrorsAreExpected: a commit of {who}: {whole:?} of one partition, {code} of another");
             whole = Some(code);
         }
     }
     drop(model);
     if let Some(code) = whole.filter(|code| is_trouble(*code)) {
         asker.trouble(code);
+        return None;
     }
     whole
 }
@@ -281,10 +300,19 @@ pub async fn fetch(
             model.check_gone(group, topic, *partition, *offset);
         }
     }
-    if topic.is_none() {
-        let told: BTreeSet<(&str, i32)> = found.iter().map(|(topic, partition, _)| (topic.as_str(), *partition)).collect();
-        for (topic, partition) in all_partitions().filter(|at| !told.contains(at)) {
-            model.fetched(group, topic, partition, NOTHING, sent, life.now());
+    let mut told: Vec<(&str, i32)> = found.iter().map(|(topic, partition, _)| (topic.as_str(), *partition)).collect();
+    told.sort_unstable();
+    match (wanted, &topic) {
+        (Some((topic, ..)), Some((name, _, count))) => {
+            let is_whole = told.iter().copied().eq((0..*count).map(|partition| (name.as_str(), partition)));
+            let may_be_gone = model.topics[topic].existence != Existence::Present;
+            assert!(is_whole || may_be_gone, "AnswersAreUnderstood: {count} offsets of {name} were asked for, not {told:?}");
+        }
+        _ => {
+            assert!(told.is_sorted_by(|one, next| one < next), "AnswersAreUnderstood: an offset is told twice: {told:?}");
+            for (topic, partition) in all_partitions().filter(|at| told.binary_search(at).is_err()) {
+                model.fetched(group, topic, partition, NOTHING, sent, life.now());
+            }
         }
     }
     Some(ErrorCode::NONE)
@@ -295,33 +323,42 @@ pub fn all_partitions() -> impl Iterator<Item = (&'static str, i32)> {
     NAMES.into_iter().flat_map(|name| (0..PARTITIONS_MAX as i32).map(move |partition| (name, partition)))
 }
 
+/// What an answer says of a group: its error, or the offsets. One of a partition says that there is no such topic, or is none.
 fn found(response: &OffsetFetchResponse<'_>, version: i16, model: &Model) -> (ErrorCode, Vec<Found>) {
     let mut found = Vec::new();
-    let mut take = |topic: &str, partition: i32, offset: i64, said: Option<&str>| {
+    let mut take = |topic: &str, at: Option<usize>, partition: i32, code: ErrorCode, offset: i64, said: Option<&str>| {
+        if !code.is_none() {
+            let may_be_gone = at.is_none_or(|at| model.topics[at].existence != Existence::Present);
+            let is_expected = is_unknown_topic(code) && may_be_gone;
+            return assert!(is_expected, "GroupErrorsAreExpected: the offset of {topic}-{partition}: {code}");
+        }
         let expected = if offset == NOTHING { String::new() } else { metadata(offset) };
         assert_eq!(said.unwrap_or_default(), expected, "CommittedStays: what is kept with {offset} of {topic}-{partition}");
         found.push((topic.to_owned(), partition, offset));
     };
     if version < BATCHED_FETCH_VERSION_MIN {
         for topic in &response.topics {
-            for partition in topic.partitions.iter().filter(|partition| partition.error_code.is_none()) {
-                take(&topic.name, partition.partition_index, partition.committed_offset, partition.metadata.as_deref());
+            let at = model.by_name(&topic.name);
+            for part in &topic.partitions {
+                let (code, said) = (part.error_code, part.metadata.as_deref());
+                take(&topic.name, at, part.partition_index, code, part.committed_offset, said);
             }
         }
         return (response.error_code, found);
     }
     let Some(group) = response.groups.first() else { panic!("AnswersAreUnderstood: offsets of no group") };
     for topic in &group.topics {
-        let name = if version >= TOPIC_ID_VERSION_MIN {
-            let known = model.topics.iter().find(|known| known.id == Some(topic.topic_id));
+        let (name, at) = if version >= TOPIC_ID_VERSION_MIN {
+            let at = model.topics.iter().position(|known| known.id == Some(topic.topic_id));
             // One that is being made is not known by its id yet.
-            let Some(known) = known else { continue };
-            known.name.as_str()
+            let Some(at) = at else { continue };
+            (model.topics[at].name.as_str(), Some(at))
         } else {
-            &*topic.name
+            (&*topic.name, model.by_name(&topic.name))
         };
-        for partition in topic.partitions.iter().filter(|partition| partition.error_code.is_none()) {
-            take(name, partition.partition_index, partition.committed_offset, partition.metadata.as_deref());
+        for part in &topic.partitions {
+            let (code, said) = (part.error_code, part.metadata.as_deref());
+            take(name, at, part.partition_index, code, part.committed_offset, said);
         }
     }
     (group.error_code, found)

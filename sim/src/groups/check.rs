@@ -54,13 +54,13 @@ pub fn unsettled(crowd: &Crowd, model: &Model) -> Option<String> {
     let mut owned: BTreeMap<usize, Vec<(String, i32)>> = BTreeMap::new();
     for (group, member) in &crowd.classic {
         let member = member.borrow();
-        let Some(topics) = member.settled(model) else { return Some(format!("{} is not in", member.name)) };
+        let Some(topics) = member.settled(model) else { return Some(format!("{} is not in", member.name())) };
         wanted.entry(*group).or_default().extend(topics);
         owned.entry(*group).or_default().extend(member.parts.iter().cloned());
     }
     for (group, member) in &crowd.consumers {
         let member = member.borrow();
-        let Some((topics, held)) = member.settled() else { return Some(format!("{} is not where it is to be", member.name)) };
+        let Some((topics, held)) = member.settled() else { return Some(format!("{} is not where it is to be", member.name())) };
         wanted.entry(*group).or_default().extend(topics);
         let name = |id: &[u8; 16]| model.topics.iter().find(|topic| topic.id == Some(*id)).map(|topic| topic.name.clone());
         owned.entry(*group).or_default().extend(held.iter().map(|(id, partition)| (name(id).unwrap_or_default(), *partition)));

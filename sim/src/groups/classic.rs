@@ -14,7 +14,8 @@ use ringlog_protocol::api::sync_group::{SyncGroupRequest, SyncGroupRequestAssign
 use ringlog_protocol::consumer_protocol::{AssignedTopicPartition, ConsumerProtocolAssignment, ConsumerProtocolSubscription};
 use ringlog_protocol::{ApiKey, Encoder, ErrorCode, Payload};
 
-use super::ask::{self, Asker, Identity, is_trouble, ms};
+use super::ask::{self, Asker, Committer, Identity, is_trouble, ms};
+use super::presence::{self, Presence, Present};
 use crate::client::version;
 use crate::life::Life;
 use crate::model::{Existence, Model};
@@ -26,10 +27,7 @@ const PAYLOAD_VERSION: i16 = 1;
 
 /// See the module.
 pub struct Member {
-    /// For people.
-    pub name: String,
-    group: usize,
-    random: Random,
+    presence: Presence,
     instance: Option<String>,
     /// What it wants.
     topics: Vec<&'static str>,
@@ -49,9 +47,6 @@ pub struct Member {
     steady: Option<Duration>,
     /// Who it was before, and what it had.
     ghost: Option<(Identity, Vec<(String, i32)>)>,
-    away_until: Duration,
-    /// Whether it does nothing any more but stay.
-    is_draining: bool,
     /// Whether it is to join once more.
     joins_again: bool,
 }
@@ -62,13 +57,11 @@ impl Member {
     pub fn new(name: String, group: usize, mut random: Random, topics: Vec<&'static str>) -> Self {
         let instance = random.chance(0.3).then(|| format!("static {name}"));
         Self {
-            name,
-            group,
             instance,
             topics,
             session: Duration::from_millis(1_000 + random.below(4_000)),
             rebalance: Duration::from_millis(1_000 + random.below(3_000)),
-            random,
+            presence: Presence::new(name, group, random),
             id: String::new(),
             generation: -1,
             is_in: false,
@@ -77,22 +70,26 @@ impl Member {
             parts: Vec::new(),
             steady: None,
             ghost: None,
-            away_until: Duration::ZERO,
-            is_draining: false,
             joins_again: false,
         }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.presence.name
     }
 
     /// What it wants, for people.
     #[must_use]
     pub fn wish(&self) -> String {
-        format!("{} wants {:?}, instance {:?}", self.name, self.topics, self.instance)
+        format!("{} wants {:?}, instance {:?}", self.name(), self.topics, self.instance)
     }
 
     /// It stays from now on. Once it is in it joins again, by its id: one that came back under another id may not know that it leads,
     /// or what topics there were when it was given what it has (KIP-814), and nobody would assign anew.
     pub fn drain(&mut self) {
-        (self.is_draining, self.joins_again) = (true, self.leads || self.instance.is_some());
+        (self.presence.is_draining, self.joins_again) = (true, self.leads || self.instance.is_some());
     }
 
     /// What it wants, and whether it is in and has what it has for good, as far as it knows.
@@ -103,6 +100,10 @@ impl Member {
 
     fn identity(&self) -> Identity {
         Identity { member: self.id.clone(), instance: self.instance.clone(), generation: self.generation }
+    }
+
+    fn committer(&self) -> Committer {
+        Committer { who: self.name().to_owned(), group: self.presence.group, identity: self.identity(), version_min: 0 }
     }
 
     /// Whoever it was is gone, or is to be.
@@ -129,14 +130,20 @@ impl Member {
     fn told_out(&mut self, code: ErrorCode, now: Duration) {
         if code != ErrorCode::REBALANCE_IN_PROGRESS {
             let is_safe = self.steady.is_some_and(|steady| now < steady + self.session.min(self.rebalance));
-            assert!(!is_safe, "MembersStay: {} of generation {} is told {code}", self.name, self.generation);
+            assert!(!is_safe, "MembersStay: {} of generation {} is told {code}", self.name(), self.generation);
         }
         match code {
             // The group may have been forgotten.
             ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::FENCED_INSTANCE_ID | ErrorCode::GROUP_ID_NOT_FOUND => self.be_out(),
             ErrorCode::REBALANCE_IN_PROGRESS | ErrorCode::ILLEGAL_GENERATION => self.rejoin(),
-            code => panic!("GroupErrorsAreExpected: {}: {code}", self.name),
+            code => panic!("GroupErrorsAreExpected: {}: {code}", self.name()),
         }
+    }
+}
+
+impl Present for Member {
+    fn presence(&mut self) -> &mut Presence {
+        &mut self.presence
     }
 }
 
@@ -156,18 +163,7 @@ fn encoded<'a>(payload: &impl Payload<'a>) -> Vec<u8> {
 pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
     let mut asker = Asker::default();
     loop {
-        let (pause, group, mut random) = {
-            let member = &mut *member.borrow_mut();
-            (member.random.below(300_000), member.group, member.random.fork())
-        };
-        life.env.sleep(Duration::from_micros(pause)).await;
-        let away = member.borrow().away_until.saturating_sub(life.now());
-        if !away.is_zero() && !member.borrow().is_draining {
-            life.env.sleep(away).await;
-        }
-        if !asker.find(&life, &mut random, group).await {
-            continue;
-        }
+        let Some(mut random) = presence::turn(&*member, &life, &mut asker).await else { continue };
         if member.borrow().is_in {
             let wants_to = member.borrow().wants_to_assign(&life.model.borrow()) && random.chance(0.5);
             let member = &mut *member.borrow_mut();
@@ -179,14 +175,20 @@ pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
             join(&member, &life, &mut asker, &mut random).await;
             continue;
         }
-        let action = if member.borrow().is_draining { 6 + random.below(34) } else { random.below(40) };
+        let action = member.borrow().presence.action(&mut random);
         match action {
             0 => leave(&member, &life, &mut asker, &mut random).await,
-            1 => vanish(&mut member.borrow_mut(), &life, &mut random),
+            1 => {
+                let member = &mut *member.borrow_mut();
+                if member.presence.vanish(&life, &mut random, member.session) {
+                    member.be_out();
+                }
+            }
             2 | 3 => commit_as_ghost(&member, &life, &mut asker, &mut random).await,
             4 if random.chance(0.5) => member.borrow_mut().rejoin(),
             5..=15 => commit(&member, &life, &mut asker, &mut random).await,
             16..=20 => {
+                let group = member.borrow().presence.group;
                 ask::fetch(&mut asker, &life, &mut random, group, None, false).await;
             }
             _ => heartbeat(&member, &life, &mut asker, &mut random).await,
@@ -194,22 +196,12 @@ pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
     }
 }
 
-fn vanish(member: &mut Member, life: &Life, random: &mut Random) {
-    let away = Duration::from_millis(random.below(2 * member.session.as_millis() as u64));
-    life.say(|| format!("{} vanishes for {} ms", member.name, away.as_millis()));
-    member.away_until = life.now() + away;
-    if random.chance(0.5) {
-        // It is another process by then, and knows nothing.
-        member.be_out();
-    }
-}
-
 async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
     let (name, request_group, group, identity, wanted, session, rebalance) = {
         let member = member.borrow();
-        let group = life.model.borrow().groups.all[member.group].name.clone();
+        let group = life.model.borrow().groups.all[member.presence.group].name.clone();
         let wanted: Vec<_> = member.topics.iter().map(|topic| (*topic).into()).collect();
-        (member.name.clone(), group, member.group, member.identity(), wanted, member.session, member.rebalance)
+        (member.name().to_owned(), group, member.presence.group, member.identity(), wanted, member.session, member.rebalance)
     };
     let min = if identity.instance.is_some() { INSTANCE_VERSIONS_MIN[0] } else { 0 };
     let version = version(random, ApiKey::JoinGroup, min);
@@ -300,7 +292,7 @@ fn assign(members: &[JoinGroupResponseMember<'_>], topics: &[(String, usize)]) -
 async fn sync(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, parts: &[(String, Vec<u8>)]) {
     let (name, group, identity) = {
         let member = member.borrow();
-        (member.name.clone(), member.group, member.identity())
+        (member.name().to_owned(), member.presence.group, member.identity())
     };
     let min = if identity.instance.is_some() { INSTANCE_VERSIONS_MIN[1] } else { 0 };
     let version = version(random, ApiKey::SyncGroup, min);
@@ -356,7 +348,7 @@ async fn sync(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
 async fn heartbeat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
     let (name, group, identity) = {
         let member = member.borrow();
-        (member.name.clone(), member.group, member.identity())
+        (member.name().to_owned(), member.presence.group, member.identity())
     };
     let min = if identity.instance.is_some() { INSTANCE_VERSIONS_MIN[2] } else { 0 };
     let version = version(random, ApiKey::Heartbeat, min);
@@ -388,11 +380,10 @@ async fn leave(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random:
     let (name, group, identity) = {
         let mut member = member.borrow_mut();
         let is_static = member.instance.is_some();
-        let pause = random.below(if is_static { 3_000 } else { 1_000 });
-        member.away_until = life.now() + Duration::from_millis(pause);
+        member.presence.go_away(life, random, Duration::from_secs(if is_static { 3 } else { 1 }));
         let identity = member.identity();
         member.be_out();
-        (member.name.clone(), member.group, identity)
+        (member.name().to_owned(), member.presence.group, identity)
     };
     let min = if identity.instance.is_some() { INSTANCE_VERSIONS_MIN[3] } else { 0 };
     let version = version(random, ApiKey::LeaveGroup, min);
@@ -433,55 +424,52 @@ pub(super) fn targets(model: &Model, parts: &[(String, i32)], random: &mut Rando
     there.into_iter().filter(|_| random.chance(chance)).collect()
 }
 
-async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (name, group, identity, targets) = {
-        let member = member.borrow();
-        let targets = targets(&life.model.borrow(), &member.parts, random);
-        (member.name.clone(), member.group, member.identity(), targets)
-    };
-    if targets.is_empty() {
-        return;
+/// Commits some of what it has. Returns the error, where it was refused.
+async fn commit_by(
+    by: &Committer,
+    parts: &[(String, i32)],
+    life: &Life,
+    asker: &mut Asker,
+    random: &mut Random,
+) -> Option<ErrorCode> {
+    let targets = targets(&life.model.borrow(), parts, random);
+    let at = life.model.borrow().groups.at_send(by.group, life.now());
+    let code = ask::commit(asker, life, random, by, &targets).await?;
+    if code.is_none() {
+        let what = format!("a commit of {}", by.who);
+        life.model.borrow_mut().is_in(by.group, at, by.identity.generation, &by.identity.member, &what);
+        return None;
     }
-    let at = life.model.borrow().groups.at_send(group, life.now());
-    let code = ask::commit(asker, life, random, (group, &name), &identity, 0, &targets).await;
-    let member = &mut *member.borrow_mut();
-    match code {
-        Some(ErrorCode::NONE) => {
-            let what = format!("a commit of {name}");
-            life.model.borrow_mut().is_in(group, at, identity.generation, &identity.member, &what);
-        }
-        Some(code) if !is_trouble(code) => member.told_out(code, life.now()),
-        _ => {}
+    Some(code)
+}
+
+async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let (by, parts) = {
+        let member = member.borrow();
+        (member.committer(), member.parts.clone())
+    };
+    if let Some(code) = commit_by(&by, &parts, life, asker, random).await {
+        member.borrow_mut().told_out(code, life.now());
     }
 }
 
 /// It did not notice that it is out, or that there is a new generation.
 async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (name, group, ghost) = {
+    let (by, ghost) = {
         let member = member.borrow();
-        (member.name.clone(), member.group, member.ghost.clone())
+        (member.committer(), member.ghost.clone())
     };
     let Some((identity, parts)) = ghost else { return };
-    let targets = targets(&life.model.borrow(), &parts, random);
-    if targets.is_empty() {
-        return;
-    }
-    let at = life.model.borrow().groups.at_send(group, life.now());
-    let name = format!("{name} of old");
-    let code = ask::commit(asker, life, random, (group, &name), &identity, 0, &targets).await;
-    match code {
-        Some(ErrorCode::NONE) => {
-            let what = format!("a commit of {name}");
-            life.model.borrow_mut().is_in(group, at, identity.generation, &identity.member, &what);
-        }
-        Some(
+    let by = Committer { who: format!("{} of old", by.who), identity, ..by };
+    if let Some(code) = commit_by(&by, &parts, life, asker, random).await {
+        let is_fence = matches!(
+            code,
             ErrorCode::UNKNOWN_MEMBER_ID
-            | ErrorCode::ILLEGAL_GENERATION
-            | ErrorCode::FENCED_INSTANCE_ID
-            | ErrorCode::GROUP_ID_NOT_FOUND
-            | ErrorCode::REBALANCE_IN_PROGRESS,
-        )
-        | None => {}
-        Some(code) => assert!(is_trouble(code), "GroupErrorsAreExpected: {name}: {code}"),
+                | ErrorCode::ILLEGAL_GENERATION
+                | ErrorCode::FENCED_INSTANCE_ID
+                | ErrorCode::GROUP_ID_NOT_FOUND
+                | ErrorCode::REBALANCE_IN_PROGRESS
+        );
+        assert!(is_fence, "GroupErrorsAreExpected: {}: {code}", by.who);
     }
 }

@@ -12,8 +12,9 @@ use ringlog_protocol::api::consumer_group_heartbeat::{
 };
 use ringlog_protocol::{ApiKey, ErrorCode};
 
-use super::ask::{self, Asker, Identity, is_trouble, ms};
+use super::ask::{self, Asker, Committer, Identity, is_trouble, ms};
 use super::known::{Held, Holder};
+use super::presence::{self, Presence, Present};
 use crate::client::version;
 use crate::life::Life;
 use crate::model::{Existence, Model};
@@ -30,10 +31,7 @@ const COMMIT_VERSION_MIN: i16 = 9;
 
 /// See the module.
 pub struct Member {
-    /// For people.
-    pub name: String,
-    group: usize,
-    random: Random,
+    presence: Presence,
     instance: Option<String>,
     /// What it wants.
     topics: Vec<&'static str>,
@@ -56,9 +54,6 @@ pub struct Member {
     says_all: bool,
     /// Who it was before, and what it held.
     ghost: Option<(Identity, Held)>,
-    away_until: Duration,
-    /// Whether it does nothing any more but stay.
-    pub is_draining: bool,
 }
 
 impl Member {
@@ -66,16 +61,14 @@ impl Member {
     #[must_use]
     pub fn new(name: String, group: usize, mut random: Random, topics: Vec<&'static str>, session: Duration) -> Self {
         Self {
-            group,
             instance: random.chance(0.3).then(|| format!("static {name}")),
             topics,
             has_pattern: random.chance(0.25),
             assignor: [None, Some("uniform"), Some("range")][random.below(3) as usize],
             session,
             rebalance: Duration::from_millis(1_000 + random.below(4_000)),
-            random,
             id: format!("{name} 0"),
-            name,
+            presence: Presence::new(name, group, random),
             ids: 0,
             epoch: 0,
             held: Held::new(),
@@ -83,16 +76,25 @@ impl Member {
             said: None,
             says_all: true,
             ghost: None,
-            away_until: Duration::ZERO,
-            is_draining: false,
         }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.presence.name
     }
 
     /// What it wants, for people.
     #[must_use]
     pub fn wish(&self) -> String {
         let by = if self.has_pattern { " by a pattern" } else { "" };
-        format!("{} wants {:?}{by}, instance {:?}, assignor {:?}", self.name, self.topics, self.instance, self.assignor)
+        format!("{} wants {:?}{by}, instance {:?}, assignor {:?}", self.name(), self.topics, self.instance, self.assignor)
+    }
+
+    /// It stays from now on.
+    pub fn drain(&mut self) {
+        self.presence.is_draining = true;
     }
 
     /// What it wants and holds, where it is in and holds what it is to hold.
@@ -105,6 +107,11 @@ impl Member {
         Identity { member: self.id.clone(), instance: self.instance.clone(), generation: self.epoch }
     }
 
+    fn committer(&self) -> Committer {
+        let version_min = COMMIT_VERSION_MIN;
+        Committer { who: self.name().to_owned(), group: self.presence.group, identity: self.identity(), version_min }
+    }
+
     /// It holds nothing any more.
     fn be_out(&mut self, model: &mut Model) {
         if self.epoch > 0 {
@@ -113,12 +120,25 @@ impl Member {
         (self.epoch, self.said) = (0, None);
         self.held.clear();
         self.told.clear();
-        model.groups.all[self.group].holders.remove(&self.id);
+        model.groups.all[self.presence.group].holders.remove(&self.id);
+    }
+
+    /// Who it was before, and what it held.
+    fn ghost(&self) -> Option<(Committer, Held)> {
+        let (identity, held) = self.ghost.clone()?;
+        let now = self.committer();
+        Some((Committer { who: format!("{} of old", now.who), identity, ..now }, held))
     }
 
     fn new_id(&mut self) {
         self.ids += 1;
-        self.id = format!("{} {}", self.name, self.ids);
+        self.id = format!("{} {}", self.presence.name, self.ids);
+    }
+}
+
+impl Present for Member {
+    fn presence(&mut self) -> &mut Presence {
+        &mut self.presence
     }
 }
 
@@ -126,54 +146,51 @@ impl Member {
 pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
     let mut asker = Asker::default();
     loop {
-        let (pause, group, mut random) = {
-            let member = &mut *member.borrow_mut();
-            (member.random.below(300_000), member.group, member.random.fork())
-        };
-        life.env.sleep(Duration::from_micros(pause)).await;
-        let away = member.borrow().away_until.saturating_sub(life.now());
-        if !away.is_zero() && !member.borrow().is_draining {
-            life.env.sleep(away).await;
-        }
-        if !asker.find(&life, &mut random, group).await {
-            continue;
-        }
+        let Some(mut random) = presence::turn(&*member, &life, &mut asker).await else { continue };
         if member.borrow().epoch == 0 {
             beat(&member, &life, &mut asker, &mut random, JOINS).await;
-            continue;
+        } else {
+            act(&member, &life, &mut asker, &mut random).await;
         }
-        let action = if member.borrow().is_draining { 6 + random.below(34) } else { random.below(40) };
-        match action {
-            0 => leave(&member, &life, &mut asker, &mut random).await,
-            1 => vanish(&mut member.borrow_mut(), &life, &mut random),
-            2 | 3 => commit_as_ghost(&member, &life, &mut asker, &mut random).await,
-            4 | 5 => commit_with_an_old_epoch(&member, &life, &mut asker, &mut random).await,
-            6..=14 => commit(&member, &life, &mut asker, &mut random).await,
-            15..=19 => fetch(&member, &life, &mut asker, &mut random).await,
-            _ => {
-                if random.chance(0.5) {
-                    let member = &mut *member.borrow_mut();
-                    let Member { held, told, .. } = member;
-                    held.retain(|at| told.contains(at));
-                }
-                let epoch = member.borrow().epoch;
-                beat(&member, &life, &mut asker, &mut random, epoch).await;
+        // While it is to come in, or everybody is to stay, who it was before is not kept alive.
+        let may_haunt = member.borrow().epoch > 0 && !member.borrow().presence.is_draining;
+        if may_haunt && random.chance(0.15) {
+            beat_as_ghost(&member, &life, &mut asker, &mut random).await;
+        }
+    }
+}
+
+/// What a member does that is in.
+async fn act(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let action = member.borrow().presence.action(random);
+    match action {
+        0 => leave(member, life, asker, random).await,
+        1 => vanish(&mut member.borrow_mut(), life, random),
+        2 | 3 => commit_as_ghost(member, life, asker, random).await,
+        4 | 5 => commit_with_an_old_epoch(member, life, asker, random).await,
+        6..=14 => commit(member, life, asker, random).await,
+        15..=19 => fetch(member, life, asker, random).await,
+        _ => {
+            if random.chance(0.5) {
+                let member = &mut *member.borrow_mut();
+                let Member { held, told, .. } = member;
+                held.retain(|at| told.contains(at));
             }
+            let epoch = member.borrow().epoch;
+            beat(member, life, asker, random, epoch).await;
         }
     }
 }
 
 fn vanish(member: &mut Member, life: &Life, random: &mut Random) {
-    let away = Duration::from_millis(random.below(2 * member.session.as_millis() as u64));
-    life.say(|| format!("{} vanishes for {} ms", member.name, away.as_millis()));
-    member.away_until = life.now() + away;
-    if random.chance(0.5) {
-        // It is another process by then, and knows nothing. What it held is its until its session ends, as far as others know.
-        let holder = life.model.borrow().groups.all[member.group].holders.get(&member.id).cloned();
+    if member.presence.vanish(life, random, member.session) {
+        // What it held is its until its session ends, as far as others know.
+        let group = member.presence.group;
+        let holder = life.model.borrow().groups.all[group].holders.get(&member.id).cloned();
         let id = member.id.clone();
         member.be_out(&mut life.model.borrow_mut());
         if let Some(holder) = holder {
-            life.model.borrow_mut().groups.all[member.group].holders.insert(id, holder);
+            life.model.borrow_mut().groups.all[group].holders.insert(id, holder);
         }
         member.new_id();
     }
@@ -200,7 +217,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         let names = member.topics.iter().map(|topic| (*topic).into()).collect();
         let pattern = format!("({})", member.topics.join("|"));
         let request = ConsumerGroupHeartbeatRequest {
-            group_id: life.model.borrow().groups.all[member.group].name.clone().into(),
+            group_id: life.model.borrow().groups.all[member.presence.group].name.clone().into(),
             member_id: member.id.clone().into(),
             member_epoch: epoch,
             instance_id: member.instance.clone().map(Into::into),
@@ -211,7 +228,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
             server_assignor: member.assignor.filter(|_| says_all).map(Into::into),
             topic_partitions: owned.as_ref().map(partitions),
         };
-        (member.name.clone(), member.group, member.id.clone(), request, version, owned)
+        (member.name().to_owned(), member.presence.group, member.id.clone(), request, version, owned)
     };
     let (at, was_safe) = {
         let mut model = life.model.borrow_mut();
@@ -260,9 +277,6 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         ErrorCode::NONE => {
             member.hear(life, model, at.sent, &response, is_join);
             model.at_epoch(group, at, member.epoch, is_join, &name);
-            if epoch > 0 {
-                assert!(!model.groups.is_out(group, &id), "FencedStaysOut: {name} is in");
-            }
         }
         code if is_trouble(code) => asker.trouble(code),
         _ if epoch < 0 => {
@@ -296,7 +310,7 @@ impl Member {
         is_join: bool,
     ) {
         let (now, epoch) = (life.now(), response.member_epoch);
-        assert!(epoch >= self.epoch, "EpochsGrow: {} from {} to {epoch}", self.name, self.epoch);
+        assert!(epoch >= self.epoch, "EpochsGrow: {} from {} to {epoch}", self.name(), self.epoch);
         if let Some(assignment) = &response.assignment {
             let told = assignment.topic_partitions.iter();
             self.told = told.flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition))).collect();
@@ -309,18 +323,18 @@ impl Member {
                 held.iter().map(|(topic, partition)| format!("{:02x}{:02x}-{partition}", topic[0], topic[1])).collect::<Vec<_>>()
             };
             life.say(|| {
-                format!("{} at epoch {epoch} is to hold {:?}, holds {:?}", self.name, short(&self.told), short(&self.held))
+                format!("{} at epoch {epoch} is to hold {:?}, holds {:?}", self.name(), short(&self.told), short(&self.held))
             });
         }
         for at in self.told.difference(&self.held) {
-            if let Some(rival) = model.groups.rival(self.group, &self.id, *at, now) {
-                panic!("OneOwner: {} gets partition {} of {:02x?}, which {rival} holds", self.name, at.1, &at.0[..2]);
+            if let Some(rival) = model.groups.rival(self.presence.group, &self.id, *at, now) {
+                panic!("OneOwner: {} gets partition {} of {:02x?}, which {rival} holds", self.name(), at.1, &at.0[..2]);
             }
         }
         self.held.extend(self.told.iter().copied());
         (self.epoch, self.says_all) = (epoch, false);
         self.said = Some(self.held.clone());
-        let holders = &mut model.groups.all[self.group].holders;
+        let holders = &mut model.groups.all[self.presence.group].holders;
         let exposed = holders.get(&self.id).and_then(|holder| holder.exposed);
         // What it is to give up it has given up, or it is counted from when it was told at the earliest.
         let exposed = if self.held == self.told { None } else { exposed.or(Some(sent)) };
@@ -330,17 +344,14 @@ impl Member {
 }
 
 async fn leave(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (epoch, pause) = {
-        let member = member.borrow();
-        let is_for_now = member.instance.is_some() && random.chance(0.6);
-        (if is_for_now { LEAVES_FOR_NOW } else { LEAVES }, random.below(3_000))
-    };
-    {
+    let epoch = {
         let mut member = member.borrow_mut();
-        member.away_until = life.now() + Duration::from_millis(pause);
+        let is_for_now = member.instance.is_some() && random.chance(0.6);
+        member.presence.go_away(life, random, Duration::from_secs(3));
         // What it says is that it holds nothing any more.
         member.be_out(&mut life.model.borrow_mut());
-    }
+        if is_for_now { LEAVES_FOR_NOW } else { LEAVES }
+    };
     beat(member, life, asker, random, epoch).await;
     member.borrow_mut().new_id();
 }
@@ -356,16 +367,10 @@ fn targets(model: &Model, held: &Held, random: &mut Random) -> Vec<ask::Target> 
 }
 
 async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (name, group, identity, targets) = {
-        let member = member.borrow();
-        let targets = targets(&life.model.borrow(), &member.held, random);
-        (member.name.clone(), member.group, member.identity(), targets)
-    };
-    if targets.is_empty() {
-        return;
-    }
-    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
-    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
+    let by = member.borrow().committer();
+    let targets = targets(&life.model.borrow(), &member.borrow().held, random);
+    let Some(code) = ask::commit(asker, life, random, &by, &targets).await else { return };
+    let Committer { who: name, group, identity, .. } = by;
     let member = &mut *member.borrow_mut();
     let model = &mut *life.model.borrow_mut();
     if code.is_none() {
@@ -402,55 +407,85 @@ fn is_fence(code: ErrorCode) -> bool {
 
 /// It did not notice that it is out.
 async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (name, group, ghost) = {
-        let member = member.borrow();
-        (format!("{} of old", member.name), member.group, member.ghost.clone())
-    };
-    let Some((identity, held)) = ghost else { return };
+    let Some((by, held)) = member.borrow().ghost() else { return };
     let targets = targets(&life.model.borrow(), &held, random);
-    if targets.is_empty() {
+    let is_out = || life.model.borrow().groups.is_out(by.group, &by.identity.member);
+    let was_out = is_out();
+    let Some(code) = ask::commit(asker, life, random, &by, &targets).await else { return };
+    if code.is_none() {
+        assert!(!(was_out && is_out()), "FencedStaysOut: a commit of {}, {}", by.who, by.identity);
+    }
+    fenced_or_not_of_rivals(life, &by, &targets, code);
+}
+
+/// It did not notice that it is out, and says that it is there.
+async fn beat_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
+    let Some((Committer { who, group, identity, .. }, _)) = member.borrow().ghost() else { return };
+    let id = identity.member;
+    // Under the id that it has again it would hear what is meant for the member that it is now.
+    if member.borrow().id == id {
         return;
     }
-    let was_out = life.model.borrow().groups.is_out(group, &identity.member);
-    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
-    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
-    if code.is_none() {
-        let is_out = life.model.borrow().groups.is_out(group, &identity.member);
-        assert!(!(was_out && is_out), "FencedStaysOut: a commit of {name}, {identity}");
-        not_of_rivals(life, group, &name, &identity, &targets);
-    } else {
-        assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");
+    let (group_id, was_out, was_safe) = {
+        let groups = &mut life.model.borrow_mut().groups;
+        let holder = groups.all[group].holders.get_mut(&id);
+        let was_safe = holder.as_ref().map(|holder| (*holder).clone());
+        if let Some(holder) = holder {
+            // Where it is in it may be told to give something up, and does not.
+            holder.exposed.get_or_insert(life.now());
+        }
+        (groups.all[group].name.clone(), groups.is_out(group, &id), was_safe)
+    };
+    let version = version(random, ApiKey::ConsumerGroupHeartbeat, 0);
+    let request = ConsumerGroupHeartbeatRequest {
+        group_id: group_id.into(),
+        member_id: id.as_str().into(),
+        member_epoch: identity.generation,
+        instance_id: identity.instance.map(Into::into),
+        ..ConsumerGroupHeartbeatRequest::default()
+    };
+    let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else { return };
+    let response: ConsumerGroupHeartbeatResponse<'_> = wire::answer(&frame, version, correlation);
+    let code = response.error_code;
+    life.say(|| format!("{who} at epoch {}: {code}", identity.generation));
+    match code {
+        ErrorCode::NONE => assert!(!was_out, "FencedStaysOut: a heartbeat of {who} at epoch {}", identity.generation),
+        code if is_trouble(code) => asker.trouble(code),
+        ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND => {
+            let is_safe = was_safe.is_some_and(|holder| holder.is_safe(life.now()));
+            assert!(!is_safe, "MembersStay: {who} at epoch {} is told {code}", identity.generation);
+            life.model.borrow_mut().groups.out(group, &id);
+        }
+        ErrorCode::FENCED_MEMBER_EPOCH | ErrorCode::FENCED_INSTANCE_ID => {}
+        code => panic!("GroupErrorsAreExpected: a heartbeat of {who}: {code} {:?}", response.error_message),
     }
 }
 
 /// By an epoch that it is not at any more only what it has held since then may be committed (KIP-1251).
 async fn commit_with_an_old_epoch(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
-    let (name, group, identity) = {
-        let member = member.borrow();
-        let identity = member.identity();
-        let generation = identity.generation - 1 - random.below(2) as i32;
-        (format!("{} with an old epoch", member.name), member.group, Identity { generation, ..identity })
-    };
+    let mut by = member.borrow().committer();
+    by.who.push_str(" with an old epoch");
+    by.identity.generation -= 1 + random.below(2) as i32;
     let Some((topic, partition, _)) = crate::client::pick(&life.model.borrow(), random) else { return };
-    if identity.generation <= 0 {
+    if by.identity.generation <= 0 {
         return;
     }
     let targets = [(topic, partition)];
-    let code = ask::commit(asker, life, random, (group, &name), &identity, COMMIT_VERSION_MIN, &targets).await;
-    let Some(code) = code.filter(|code| !is_trouble(*code)) else { return };
-    if code.is_none() {
-        not_of_rivals(life, group, &name, &identity, &targets);
-    } else {
-        assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");
+    if let Some(code) = ask::commit(asker, life, random, &by, &targets).await {
+        fenced_or_not_of_rivals(life, &by, &targets, code);
     }
 }
 
-/// Who is not at its epoch commits nothing that another holds.
-fn not_of_rivals(life: &Life, group: usize, name: &str, identity: &Identity, targets: &[ask::Target]) {
+/// Who is not at its epoch is told so, or commits nothing that another holds.
+fn fenced_or_not_of_rivals(life: &Life, by: &Committer, targets: &[ask::Target], code: ErrorCode) {
+    let name = &by.who;
+    if !code.is_none() {
+        return assert!(is_fence(code), "GroupErrorsAreExpected: a commit of {name}: {code}");
+    }
     let model = life.model.borrow();
     for (topic, partition) in targets {
         let id = model.topics[*topic].id.unwrap_or_default();
-        let rival = model.groups.rival(group, &identity.member, (id, *partition), life.now());
+        let rival = model.groups.rival(by.group, &by.identity.member, (id, *partition), life.now());
         let what = &model.topics[*topic].name;
         assert!(rival.is_none(), "FencedStaysOut: a commit of {name} of {what}-{partition}, which {rival:?} holds");
     }
@@ -459,7 +494,7 @@ fn not_of_rivals(life: &Life, group: usize, name: &str, identity: &Identity, tar
 async fn fetch(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
     let (name, group, identity) = {
         let member = member.borrow();
-        (member.name.clone(), member.group, member.identity())
+        (member.name().to_owned(), member.presence.group, member.identity())
     };
     let says_who = random.chance(0.5);
     let code = ask::fetch(asker, life, random, group, says_who.then_some(&identity), false).await;

@@ -108,7 +108,7 @@ pub struct Known {
     wall_ms_max: i64,
     /// Whether the topic of the groups is there for certain.
     pub has_topic: bool,
-    /// Commits that were acknowledged.
+    /// Offsets whose commit was acknowledged.
     pub committed_count: u64,
     /// Generations and members' epochs that somebody came to.
     pub rebalanced_count: u64,
@@ -303,13 +303,13 @@ impl Model {
         (key, number)
     }
 
-    /// A commit, or a removal, was answered well.
+    /// A commit was answered well.
     pub fn committed(&mut self, (key, number): &Sent, sent: Duration, now: Duration, wall_ms: i64) {
         self.groups.committed_count += 1;
         self.groups.offsets.entry(key.clone()).or_default().acknowledge(*number, sent, now, wall_ms);
     }
 
-    /// It was refused: it has no effect.
+    /// A commit or a removal was refused: it has no effect.
     pub fn refused(&mut self, (key, number): &Sent) {
         let result = self.groups.offsets.entry(key.clone()).or_default().refuse(*number);
         if let Err(what) = result {
@@ -357,6 +357,11 @@ impl Model {
         (key, number)
     }
 
+    /// A removal was answered well.
+    pub fn removed(&mut self, (key, number): &Sent, sent: Duration, now: Duration) {
+        self.groups.offsets.entry(key.clone()).or_default().acknowledge(*number, sent, now, 0);
+    }
+
     /// The deletion of a group is being sent.
     pub fn deleting(&mut self, group: usize, now: Duration) -> Deletion {
         // Also of what is committed while it is on its way.
@@ -369,8 +374,8 @@ impl Model {
 
     /// The group is deleted.
     pub fn deleted(&mut self, group: usize, deletion: &Deletion, now: Duration) {
-        for sent in &deletion.writes {
-            self.groups.offsets.entry(sent.0.clone()).or_default().acknowledge(sent.1, deletion.sent, now, 0);
+        for write in &deletion.writes {
+            self.removed(write, deletion.sent, now);
         }
         let known = &mut self.groups.all[group];
         known.era += 1;

@@ -1,7 +1,8 @@
 //! Consumer groups in the simulator: members of both protocols and clients that are none, through crashes of their coordinator,
 //! failing disks and compaction of the log that groups live in. Whether a seed has groups follows from it.
 //!
-//! - [`classic`], [`consumer`]: members. [`operator`]: commits without members, and what an administrator does. [`ask`]: what all ask.
+//! - [`classic`], [`consumer`]: members; [`presence`]: when they do something. [`operator`]: commits without members, and what an
+//!   administrator does. [`ask`]: what all ask.
 //! - [`known`]: what has to hold; [`offsets`]: what a committed offset may be. [`plan`]: the groups of a seed. [`check`]: what is read back.
 //!
 //! Invariants, by name:
@@ -27,3 +28,4 @@ pub mod known;
 pub mod offsets;
 pub mod operator;
 pub mod plan;
+pub mod presence;

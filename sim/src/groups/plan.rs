@@ -28,6 +28,18 @@ pub enum Groups {
     Never,
 }
 
+impl Groups {
+    /// What the binary is told, with a space before it.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::BySeed => "",
+            Self::Always => " --groups always",
+            Self::Never => " --groups never",
+        }
+    }
+}
+
 /// Everybody who has to do with groups.
 pub struct Crowd {
     /// Members of classic groups, with their groups.
@@ -147,7 +159,7 @@ impl Crowd {
     /// Members stay from now on, and nothing is deleted any more.
     pub fn drain(&self) {
         self.classic.iter().for_each(|(_, member)| member.borrow_mut().drain());
-        self.consumers.iter().for_each(|(_, member)| member.borrow_mut().is_draining = true);
+        self.consumers.iter().for_each(|(_, member)| member.borrow_mut().drain());
         self.operators.iter().for_each(|operator| operator.borrow_mut().is_draining = true);
     }
 }

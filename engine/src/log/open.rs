@@ -154,6 +154,8 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         flushed: end,
         settled: end,
         settled_offset: end_offset,
+        stain: 0,
+        settle_soon: false,
         pending: VecDeque::new(),
         pending_journaled: 0,
         rounds: VecDeque::new(),

@@ -163,8 +163,13 @@ impl World {
         let scrubber = Scrubber::new(self.scrub.clone());
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
-            let settings =
-                CoreSettings { data_directory: data.clone(), journal_bytes: 128 << 10, tail_bytes: 2 << 20, open_files_max: 8 };
+            let settings = CoreSettings {
+                data_directory: data.clone(),
+                journal_bytes: 128 << 10,
+                journal_run_bytes_max: 2 << 10,
+                tail_bytes: 2 << 20,
+                open_files_max: 8,
+            };
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             core.start_cleaner(cleaner);

@@ -100,6 +100,7 @@ struct World {
     /// Whether the disk fails at times, beyond crashes.
     faults: bool,
     scrub: ScrubSettings,
+    journal_run_bytes_max: u64,
 }
 
 fn id(index: i32, generation: u8) -> PartitionId {
@@ -122,7 +123,10 @@ impl World {
     fn new(seed: u64, faults: bool, loud: bool) -> Self {
         let models = (0..PARTITIONS).map(|_| Rc::default()).collect();
         let scrub = scrub_settings(seed);
-        Self { machine: Machine::new(seed, loud), models, dice: Dice(seed), next_batch: 1, faults, scrub }
+        // In most seeds some runs go straight to their segments, in some all that may.
+        let journal_run_bytes_max = [u64::MAX, 0, 2 << 10, 8 << 10][Dice(seed ^ 0x57).below(4) as usize];
+        let machine = Machine::new(seed, loud);
+        Self { machine, models, dice: Dice(seed), next_batch: 1, faults, scrub, journal_run_bytes_max }
     }
 
     fn id(&self, index: usize) -> PartitionId {
@@ -137,6 +141,7 @@ impl World {
         let loud = self.machine.loud;
         let ids: Vec<_> = (0..PARTITIONS as usize).map(|index| self.id(index)).collect();
         let scrubber = Scrubber::new(self.scrub.clone());
+        let journal_run_bytes_max = self.journal_run_bytes_max;
         let work = async move {
             let found = recover::recover(&disk, &data).await.unwrap();
             // A topic whose deletion a crash interrupted.
@@ -154,8 +159,13 @@ impl World {
                 }
                 println!("  replayed {} rounds, {} bytes", found.rounds, found.bytes);
             }
-            let settings =
-                CoreSettings { data_directory: data.clone(), journal_bytes: 128 << 10, tail_bytes: 2 << 20, open_files_max: 8 };
+            let settings = CoreSettings {
+                data_directory: data.clone(),
+                journal_bytes: 128 << 10,
+                journal_run_bytes_max,
+                tail_bytes: 2 << 20,
+                open_files_max: 8,
+            };
             let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             core.start_scrubber(scrubber.clone());

@@ -33,6 +33,8 @@ pub struct Setup {
     pub cores: usize,
     /// How long each core's journal may grow.
     pub journal_bytes: u64,
+    /// Larger runs may go straight to their segments.
+    pub journal_run_bytes_max: u64,
     /// What each core's tails may take.
     pub tail_bytes: usize,
     /// How many files each core keeps open.
@@ -166,6 +168,7 @@ async fn start(
     let settings = CoreSettings {
         data_directory: data.to_path_buf(),
         journal_bytes: setup.journal_bytes,
+        journal_run_bytes_max: setup.journal_run_bytes_max,
         tail_bytes: setup.tail_bytes,
         open_files_max: setup.open_files_max,
     };

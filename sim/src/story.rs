@@ -411,7 +411,10 @@ async fn stop(running: &Running, life: &Life) -> Result<(), BrokerError> {
 
 /// How a seed's broker is set up.
 fn setup(random: &mut Random, climate: &Climate) -> Setup {
+    // Drawn apart, so that what else follows from a seed does not change with it.
+    let journal_run_bytes_max = [u64::MAX, 0, 1 << 10, 8 << 10][random.clone().fork().below(4) as usize];
     Setup {
+        journal_run_bytes_max,
         cores: 1 + random.below(3) as usize,
         journal_bytes: if climate.small_journal { 64 << 10 } else { [256 << 10, 1 << 20][random.below(2) as usize] },
         tail_bytes: [1 << 20, 2 << 20, 4 << 20][random.below(3) as usize],

@@ -41,8 +41,13 @@ impl Appends {
         let data_directory = PathBuf::from("/data");
         let (core, partition) = simulation.block_on(async move {
             disk.create_dir(&data_directory).await.unwrap();
-            let settings =
-                CoreSettings { data_directory, journal_bytes: TAIL_BYTES as u64, tail_bytes: TAIL_BYTES, open_files_max: 64 };
+            let settings = CoreSettings {
+                data_directory,
+                journal_bytes: TAIL_BYTES as u64,
+                journal_run_bytes_max: 512 << 10,
+                tail_bytes: TAIL_BYTES,
+                open_files_max: 64,
+            };
             let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| true)).await.unwrap();
             core.start();
             let new = NewPartition {

@@ -42,6 +42,7 @@ pub(super) async fn core(directory: &Path, plan: &Plan, probe: Probe) -> io::Res
     let settings = CoreSettings {
         data_directory: directory.to_owned(),
         journal_bytes: plan.journal_bytes,
+        journal_run_bytes_max: plan.journal_run_bytes_max,
         tail_bytes: usize::try_from(plan.tail_bytes).unwrap_or(usize::MAX),
         open_files_max: OPEN_FILES_MAX,
     };
@@ -156,6 +157,7 @@ pub(super) mod tests {
             times,
             runs: 1,
             journal_bytes: 32 << 20,
+            journal_run_bytes_max: 512 << 10,
             tail_bytes: 128 << 20,
             read_bytes: 0,
         }

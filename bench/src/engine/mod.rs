@@ -66,6 +66,9 @@ pub struct Settings {
     /// Size of the journal, and of the file that the raw limit is written into
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "512MiB")]
     pub journal: u64,
+    /// Batches of a partition that are more than this in a round go straight to its segment, not through the journal
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "512KiB")]
+    pub journal_run_max: u64,
     /// Memory for the tails of all partitions: with many, the less it is, the smaller are the writes to their segments
     #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "256MiB")]
     pub tail: u64,
@@ -88,6 +91,7 @@ struct Plan {
     times: Times,
     runs: u32,
     journal_bytes: u64,
+    journal_run_bytes_max: u64,
     tail_bytes: u64,
     read_bytes: u64,
 }
@@ -180,6 +184,7 @@ impl Settings {
             times,
             runs: self.runs.unwrap_or(runs),
             journal_bytes: self.journal,
+            journal_run_bytes_max: self.journal_run_max,
             tail_bytes: self.tail,
             read_bytes,
         })
@@ -388,6 +393,7 @@ fn shown(plan: &Plan) -> Vec<(String, String)> {
         setting("warm-up", plan.times.warm_up.as_secs_f64().to_string()),
         setting("runs", plan.runs.to_string()),
         setting("journal", show_bytes(plan.journal_bytes)),
+        setting("journal-run-max", show_bytes(plan.journal_run_bytes_max)),
         setting("tail", show_bytes(plan.tail_bytes)),
         setting("read-size", show_bytes(plan.read_bytes)),
     ]
@@ -427,6 +433,7 @@ mod tests {
             warm_up: None,
             runs: None,
             journal: 512 << 20,
+            journal_run_max: 512 << 10,
             tail: 256 << 20,
             ways: Vec::new(),
             read_size: None,

@@ -1,7 +1,7 @@
 //! One core: a pinned thread with its partitions, its journal, its memory and its mailbox. Whoever is on the thread calls
 //! [`Core`]; everybody else goes through its [`CoreHandle`]. What runs here never blocks: the disk is waited for by tasks.
 //!
-//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced.
+//! - [`rounds`]: the journal's rounds, and what follows when they are written and synced. [`straight`]: what goes around it.
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
 //! - [`cleaner`]: which log is compacted next. [`scrubber`]: looks for what has rotted.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
@@ -15,6 +15,7 @@ pub mod recover;
 mod rounds;
 pub mod runtime;
 pub mod scrubber;
+mod straight;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +50,8 @@ pub struct CoreSettings {
     pub data_directory: PathBuf,
     /// How long the core's journal may grow.
     pub journal_bytes: u64,
+    /// The largest run of one partition, in bytes, that goes through the journal where it may go straight to its segment.
+    pub journal_run_bytes_max: u64,
     /// How much memory its tails may take.
     pub tail_bytes: usize,
     /// How many files it keeps open at the most.
@@ -113,6 +116,10 @@ pub(crate) struct Slot {
     pub(crate) clean_after: Cell<Duration>,
     /// Held while its files are written.
     pub(crate) files_lock: tokio::sync::Mutex<()>,
+    /// Whether its files are being settled: from when the lock is held for that until what came of it is known.
+    pub(crate) settling: Cell<bool>,
+    /// Whether what arrived last was a run that may go straight to its segment.
+    pub(crate) large_runs: Cell<bool>,
     watchers: RefCell<Vec<Arc<Watcher>>>,
     watchers_checked: Cell<usize>,
 }
@@ -128,6 +135,8 @@ impl Slot {
             deleted: Cell::new(false),
             clean_after: Cell::new(Duration::ZERO),
             files_lock: tokio::sync::Mutex::new(()),
+            settling: Cell::new(false),
+            large_runs: Cell::new(false),
             watchers: RefCell::new(Vec::new()),
             watchers_checked: Cell::new(0),
         }
@@ -175,6 +184,10 @@ pub struct Core {
     round_running: Cell<bool>,
     /// Whether a page-cache topic has to be synced although nothing new arrived.
     sync_wanted: Cell<bool>,
+    /// Until when nothing goes straight to segments, by the monotonic clock: it failed.
+    straight_after: Cell<Duration>,
+    /// How much went straight to segments since the last checkpoint: recovery reads all of it.
+    straight_bytes: Cell<u64>,
     /// Partitions with much to flush.
     flush_queue: RefCell<VecDeque<Rc<Slot>>>,
     flush_wanted: Notify,
@@ -248,6 +261,8 @@ impl Core {
             round_done: Notify::new(),
             round_running: Cell::new(false),
             sync_wanted: Cell::new(false),
+            straight_after: Cell::new(Duration::ZERO),
+            straight_bytes: Cell::new(0),
             flush_queue: RefCell::default(),
             flush_wanted: Notify::new(),
             reclaim_wanted: Notify::new(),

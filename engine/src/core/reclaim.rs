@@ -15,8 +15,6 @@ use crate::env::LocalFuture;
 use crate::log::flush::{self, Unsynced};
 use crate::log::{Log, side_files};
 
-/// A partition with this much is flushed at once, without a sync.
-const FLUSH_BYTES: u64 = 1 << 20;
 /// How many partitions are written to files at the same time.
 const FLUSHES_MAX: usize = 4;
 const SETTLES_MAX: usize = 32;
@@ -48,18 +46,21 @@ type Prepared = Rc<RefCell<Vec<(Rc<Slot>, Unsynced)>>>;
 
 impl Core {
     /// Asks for settling where the journal is half full, or holds what takes half of the tails' memory: whoever appends in the
-    /// meantime has the other half.
+    /// meantime has the other half. Also where as much as the half of a journal went around it, so that recovery stays bounded.
     pub(crate) fn want_reclaim(&self) {
         let journal = self.journal.borrow();
         let space = &journal.space;
-        if space.used_bytes() > space.bytes_max() / 2 || space.payload_bytes() > self.pool.bytes_max() as u64 / 2 {
+        if space.used_bytes() > space.bytes_max() / 2
+            || space.payload_bytes() > self.pool.bytes_max() as u64 / 2
+            || self.straight_bytes.get() > self.settings.journal_bytes / 2
+        {
             self.reclaim_wanted.notify_one();
         }
     }
 
     /// Queues a partition that has enough for a large write.
     pub(crate) fn want_flush(&self, slot: &Rc<Slot>, unflushed_bytes: u64) {
-        if unflushed_bytes >= FLUSH_BYTES && !slot.flush_queued.replace(true) {
+        if unflushed_bytes >= Self::flush_bytes(slot) && !slot.flush_queued.replace(true) {
             self.flush_queue.borrow_mut().push_back(slot.clone());
             self.flush_wanted.notify_one();
         }
@@ -84,6 +85,7 @@ impl Core {
         for (slot, result) in results {
             if let Err(error) = result {
                 self.note_flush_error(&slot, &error);
+                slot.settling.set(false);
                 if !slot.deleted.get() {
                     keep_worse(&mut failed, error);
                 }
@@ -115,6 +117,7 @@ impl Core {
                     keep_worse(&mut failed, error);
                 }
             }
+            slot.settling.set(false);
         }
         if let Err(error) = self.free_journal().await {
             keep_worse(&mut failed, error);
@@ -127,6 +130,7 @@ impl Core {
 
     async fn flush_and_prepare(&self, slot: &Slot, force: Force) -> io::Result<Unsynced> {
         let _files = slot.files_lock.lock().await;
+        slot.settling.set(true);
         self.may_flush(slot)?;
         let force = match force {
             Force::Always => true,
@@ -168,9 +172,11 @@ impl Core {
             let oldest = needed.unwrap_or(u64::MAX).min(in_flight).min(journal.space.next_sequence());
             (journal.generation, oldest)
         };
+        let straight_bytes = self.straight_bytes.get();
         let text = self.journal.borrow().checkpoint_text(partitions, oldest);
         let path = self.journal.borrow().checkpoint_path();
         crate::disk::replace_file(&self.disk, &path, text.into_bytes()).await?;
+        self.straight_bytes.set(self.straight_bytes.get() - straight_bytes);
         tracing::trace!(core = self.index, oldest, "journal space is free below");
         let mut journal = self.journal.borrow_mut();
         if journal.generation == generation {
@@ -264,7 +270,12 @@ pub(crate) async fn run(core: Rc<Core>) {
     loop {
         core.reclaim_wanted.notified().await;
         let middle = core.journal.borrow().space.middle();
-        let old = |log: &Log| log.oldest_round().is_some_and(|oldest| oldest < middle);
+        let bounds_recovery = core.straight_bytes.get() > core.settings.journal_bytes / 2;
+        let old = |log: &Log| {
+            log.oldest_round().is_some_and(|oldest| oldest < middle)
+                || log.is_settle_soon()
+                || bounds_recovery && log.is_side_files_due()
+        };
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
         core.note_full(&result);
         core.retry_waiting();

@@ -3,15 +3,14 @@
 //! One caller, before and after all cores run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::{Future, poll_fn};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::task::Poll;
 
 use crate::core::ClosedPartition;
 use crate::core::partitions::remove_folder;
 use crate::disk::{Create, Disk, File, OpenOptions, Payload};
+use crate::env::all;
 use crate::journal::format::Entry;
 use crate::journal::is_directory_name;
 use crate::journal::replay::Replay;
@@ -112,25 +111,6 @@ async fn topic_of(disk: &Rc<dyn Disk>, folder: PathBuf) -> io::Result<Option<Top
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Waits for a few futures at once.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    poll_fn(|context| {
-        let mut done = true;
-        for (future, output) in &mut running {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(ready) => *output = Some(ready),
-                    Poll::Pending => done = false,
-                }
-            }
-        }
-        if done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 async fn offset_checkpoint(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<OffsetCheckpoint> {

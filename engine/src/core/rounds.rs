@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::core::straight::STRAIGHT_AT_ONCE;
 use crate::core::{Core, CoreSettings, Slot};
 use crate::disk::{Create, Disk, File, OpenOptions, Payload};
-use crate::env::Env;
+use crate::env::{Env, all};
 use crate::journal::checkpoint::Checkpoint;
 use crate::journal::format::{Entry, JournalId};
 use crate::journal::writer::{LiveRound, RoundBuilder, Space};
@@ -43,6 +44,8 @@ pub(crate) struct Journal {
     extent: u64,
     /// The round that is being written: it stays needed until it is known what became of it.
     pub(crate) in_flight: Option<u64>,
+    /// The last round whose place was given back while no later one is synced: it may be in the file in spite of that.
+    pub(super) gave_back: Option<u64>,
 }
 
 impl Journal {
@@ -73,13 +76,27 @@ impl Journal {
         id[..8].copy_from_slice(&env.random_u64().to_le_bytes());
         id[8..].copy_from_slice(&env.random_u64().to_le_bytes());
         disk.sync_dir(&directory).await?;
-        Ok(Self { directory, file, id: JournalId(id), generation, space: Space::new(bytes_max), extent: 0, in_flight: None })
+        Ok(Self {
+            directory,
+            file,
+            id: JournalId(id),
+            generation,
+            space: Space::new(bytes_max),
+            extent: 0,
+            in_flight: None,
+            gave_back: None,
+        })
     }
 
     /// The checkpoint's text: with these recovery points, replay starts where everything below `oldest` is free.
     pub(crate) fn checkpoint_text(&self, partitions: Vec<(PartitionId, Offset, Offset)>, oldest: u64) -> String {
         let (previous, position) = self.space.start_at(oldest);
         Checkpoint { journal: self.id, generation: self.generation, previous, position, partitions }.encode()
+    }
+
+    /// Whether a later round has the place of one that was given back, but for a sync.
+    fn replaces_given_back(&self) -> bool {
+        self.gave_back.is_some_and(|sequence| sequence < self.space.last_sequence())
     }
 
     pub(crate) fn checkpoint_path(&self) -> PathBuf {
@@ -97,9 +114,20 @@ pub(crate) async fn remove_other_generations(disk: &Rc<dyn Disk>, directory: &Pa
     disk.sync_dir(directory).await
 }
 
-struct Taken {
-    slot: Rc<Slot>,
-    run: Run,
+/// A run that a round takes.
+pub(super) struct Taken {
+    pub(super) slot: Rc<Slot>,
+    pub(super) run: Run,
+}
+
+/// What became of the journal's part of a round where it was not written.
+enum Failure {
+    /// Nothing was tried: the reason.
+    NoRoom(String),
+    /// The disk is full.
+    DiskFull(LiveRound, io::Error),
+    /// The journal is not to be believed any more.
+    Journal(io::Error),
 }
 
 /// Runs rounds as long as the core lives.
@@ -126,27 +154,38 @@ impl Core {
 
     /// One round, from collecting to answering.
     async fn round(&self) {
-        let taken = self.collect();
-        let now_ms = self.env.now().0;
-        let sync = self.slots_want_sync(&taken, now_ms);
-        if taken.is_empty() {
-            if sync {
-                self.sync_only().await;
-            }
-            return;
+        let (taken, straight) = self.collect();
+        if taken.is_empty() && straight.is_empty() {
+            return self.sync_only().await;
         }
+        let around = all(straight.iter().map(|taken| self.write_straight(taken)));
+        // Whatever failed, what is still under way ends first.
+        let (result, _) = tokio::join!(self.write_round(&taken), around);
+        match result {
+            Ok(()) => return,
+            Err(Failure::NoRoom(reason)) => self.cut(&taken, &AppendError::NoRoom(reason)),
+            Err(Failure::DiskFull(round, error)) => self.disk_full(&taken, round, &error),
+            Err(Failure::Journal(error)) => self.restart_journal(&error).await,
+        }
+        self.cut_stains().await;
+    }
+
+    /// The journal's part of a round.
+    async fn write_round(&self, taken: &[Taken]) -> Result<(), Failure> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let now_ms = self.env.now().0;
+        let sync = taken.iter().any(|taken| taken.slot.log.borrow().wants_sync(now_ms));
         let entries: Vec<Entry> = taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
         let payload_bytes = taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
-        let round = match self.place(len, payload_bytes).await {
-            Ok(round) => round,
-            Err(reason) => return self.cut(&taken, &AppendError::NoRoom(reason)),
-        };
+        let round = self.place(len, payload_bytes).await.map_err(Failure::NoRoom)?;
         let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
             self.journal.borrow_mut().space.give_back(round);
-            return self.cut(&taken, &AppendError::NoRoom("no memory for a round of the journal".to_owned()));
+            return Err(Failure::NoRoom("no memory for a round of the journal".to_owned()));
         };
-        for taken in &taken {
+        for taken in taken {
             let mut log = taken.slot.log.borrow_mut();
             log.visit_run(&taken.run, |bytes| builder.push(bytes));
             log.note_round(round.sequence, taken.run.to);
@@ -157,11 +196,8 @@ impl Core {
         };
         let (buffer, len) = builder.finish(id, round);
         if let Err(error) = self.extend_journal(&file, round.position + len as u64).await {
-            return if error.kind() == io::ErrorKind::StorageFull {
-                self.disk_full(&taken, round, &error);
-            } else {
-                self.restart_journal(&error).await;
-            };
+            let full = error.kind() == io::ErrorKind::StorageFull;
+            return Err(if full { Failure::DiskFull(round, error) } else { Failure::Journal(error) });
         }
         let payload = Payload::Buffer { buffer, len };
         let write_done = Cell::new(false);
@@ -171,7 +207,7 @@ impl Core {
             let told = async {
                 if is_written.await.is_ok() {
                     write_done.set(true);
-                    self.written(&taken, false);
+                    self.written(taken, false);
                 }
             };
             tokio::join!(synced, told).0
@@ -184,15 +220,17 @@ impl Core {
                 {
                     let mut journal = self.journal.borrow_mut();
                     journal.extent = journal.extent.max(round.position + len as u64);
+                    if sync {
+                        journal.gave_back = None;
+                    }
                 }
-                self.written(&taken, sync);
+                self.written(taken, sync);
                 self.want_reclaim();
+                Ok(())
             }
             // A sync may say so too, and a failed sync is believed by nobody.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => {
-                self.disk_full(&taken, round, &error)
-            }
-            Err(error) => self.restart_journal(&error).await,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => Err(Failure::DiskFull(round, error)),
+            Err(error) => Err(Failure::Journal(error)),
         }
     }
 
@@ -225,9 +263,10 @@ impl Core {
         Ok(())
     }
 
-    /// What the next round carries.
-    fn collect(&self) -> Vec<Taken> {
-        let mut taken = Vec::new();
+    /// What the next round carries: what goes to the journal, and what goes straight to segments.
+    fn collect(&self) -> (Vec<Taken>, Vec<Taken>) {
+        let (mut taken, mut straight) = (Vec::new(), Vec::new());
+        let mut later = Vec::new();
         let mut bytes = 0;
         let mut dirty = self.dirty.borrow_mut();
         while let Some(slot) = dirty.pop_front() {
@@ -235,6 +274,19 @@ impl Core {
                 continue;
             }
             let mut log = slot.log.borrow_mut();
+            if straight.len() < STRAIGHT_AT_ONCE
+                && self.goes_straight(&slot, &mut log)
+                && let Some(run) = log.next_run(ROUND_BYTES_MAX, true)
+            {
+                let more = log.has_unjournaled();
+                drop(log);
+                slot.queued.set(more);
+                straight.push(Taken { slot: slot.clone(), run });
+                if more {
+                    later.push(slot);
+                }
+                continue;
+            }
             while let Some(run) = log.next_run(ROUND_BYTES_MAX.saturating_sub(bytes), taken.is_empty()) {
                 bytes += run.to - run.from;
                 taken.push(Taken { slot: slot.clone(), run });
@@ -247,14 +299,8 @@ impl Core {
             }
             slot.queued.set(false);
         }
-        taken
-    }
-
-    fn slots_want_sync(&self, taken: &[Taken], now_ms: i64) -> bool {
-        if taken.is_empty() {
-            return true;
-        }
-        taken.iter().any(|taken| taken.slot.log.borrow().wants_sync(now_ms))
+        dirty.extend(later);
+        (taken, straight)
     }
 
     /// Finds a place for a round, waiting until space is free. The reason where none will be.
@@ -317,12 +363,16 @@ impl Core {
                 upto.map(|(to, next_offset)| (slot, to, next_offset))
             })
             .collect();
-        if unsynced.is_empty() {
+        let replaces = self.journal.borrow().replaces_given_back();
+        if unsynced.is_empty() && !replaces {
             return;
         }
         let file = self.journal.borrow().file.clone();
         match file.sync_data().await {
             Ok(()) => {
+                if replaces {
+                    self.journal.borrow_mut().gave_back = None;
+                }
                 let mut replies = Replies::default();
                 for (slot, to, next_offset) in unsynced {
                     if slot.log.borrow_mut().round_synced(to, next_offset, &mut replies) {
@@ -340,6 +390,7 @@ impl Core {
         {
             let mut journal = self.journal.borrow_mut();
             journal.space.give_back(round);
+            journal.gave_back = Some(round.sequence);
             let extent = journal.extent;
             if extent > 0 {
                 journal.space.limit_to(extent);

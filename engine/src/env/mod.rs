@@ -2,8 +2,9 @@
 //! virtual and all of it follows from a seed. Everything in the engine and the broker gets an [`Env`] passed in; nothing asks
 //! the operating system itself.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::types::TimestampMs;
@@ -29,6 +30,25 @@ pub trait Env {
     fn sleep(&self, duration: Duration) -> LocalFuture<()>;
     /// Runs what must not run on a core on the one low-priority thread of the process; resolves when it is done, or cannot be.
     fn run_in_background(&self, job: Job) -> LocalFuture<()>;
+}
+
+/// Waits for a few futures at once.
+pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut done = true;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(ready) => *output = Some(ready),
+                    Poll::Pending => done = false,
+                }
+            }
+        }
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// Work for the background thread.

@@ -91,6 +91,11 @@ impl Space {
         }
     }
 
+    /// The last round of the chain; 0 before the first.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
     /// The bytes that are not free, by the distance around the ring.
     pub(crate) fn used_bytes(&self) -> u64 {
         match self.live.front() {

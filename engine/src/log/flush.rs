@@ -15,7 +15,7 @@ use crate::memory::{Pool, Slice};
 
 /// The most that one write takes.
 const WRITE_BYTES_MAX: u64 = 4 << 20;
-const BLOCK: u64 = BLOCK_BYTES as u64;
+pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
 /// How often in a row the files may fail.
 const FLUSH_FAILURES_MAX: u32 = 5;
 
@@ -181,6 +181,7 @@ impl Log {
             return;
         }
         self.flush_failures = 0;
+        self.settle_soon = false;
         let to = unsynced.flushed;
         self.settled = self.settled.max(to);
         while let Some(&(stream, offset)) = self.marks.front() {

@@ -190,6 +190,9 @@ impl Log {
         }
         let offset = self.published.high_watermark();
         assert!(self.flushed <= stream, "SegmentBehindJournal: {} of {stream}", self.flushed);
+        if self.stain <= stream {
+            self.stain = 0;
+        }
         while self.segments.len() > 1 && self.segments.back().is_some_and(|last| last.stream > stream) {
             self.segments.pop_back();
         }

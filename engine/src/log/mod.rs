@@ -10,8 +10,8 @@
 //! |---|---|
 //! | `end` | is in the tail |
 //! | `journaled` | has been given to a round of the journal, perhaps still in flight |
-//! | `written` | is in the journal, written: survives a crash of the process |
-//! | `synced` | is in the journal, synced: survives a loss of power |
+//! | `written` | is in the journal, or straight in the segment file, written: survives a crash of the process |
+//! | `synced` | is there, synced: survives a loss of power |
 //! | `flushed` | is written to segment files |
 //! | `settled` | is synced in segment files: the journal may forget it |
 
@@ -32,6 +32,7 @@ pub mod retention;
 pub mod scan;
 pub(crate) mod scrub;
 pub(crate) mod side_files;
+pub(crate) mod straight;
 pub(crate) mod tail;
 
 use std::collections::VecDeque;
@@ -142,6 +143,10 @@ pub struct Log {
     flushed: u64,
     settled: u64,
     settled_offset: Offset,
+    /// Up to where the active segment's file may have bytes of a run that failed to go straight there.
+    stain: u64,
+    /// Whether it is to be settled soon, so that large runs can go straight to its segment.
+    settle_soon: bool,
 
     /// Appended and not yet committed, in order.
     pending: VecDeque<Pending>,

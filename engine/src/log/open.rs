@@ -154,6 +154,8 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         flushed: end,
         settled: end,
         settled_offset: end_offset,
+        stain: 0,
+        settle_soon: false,
         pending: VecDeque::new(),
         pending_journaled: 0,
         rounds: VecDeque::new(),
@@ -477,7 +479,7 @@ impl Opening<'_> {
             check_from = check_from.max(start);
         }
         let shared = Arc::new(Segment::new(base, path.clone(), 0, base));
-        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, start, base, true);
+        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, start, base, true).across(self.params.recovery_point);
         if let Some(next) = next_base.filter(|&next| next <= self.params.recovery_point) {
             scanner = scanner.below(next);
         }

@@ -33,6 +33,8 @@ pub struct Scanner {
     next_offset: Offset,
     /// The largest offset that a batch may have.
     offset_max: Offset,
+    /// An offset that a batch begins at or ends before.
+    boundary: Offset,
     verify_crc: bool,
     buffer: Option<Buffer>,
     /// The part of the file that `buffer` has.
@@ -47,7 +49,8 @@ impl Scanner {
     pub fn new(file: Rc<dyn File>, pool: &Pool, file_bytes: u64, position: u64, base: Offset, verify_crc: bool) -> Self {
         let (pool, next_offset) = (pool.clone(), base);
         let offset_max = Offset(base.0.saturating_add(index::OFFSETS_MAX));
-        Self { file, pool, file_bytes, position, next_offset, offset_max, verify_crc, buffer: None, start: 0, end: 0 }
+        let boundary = Offset(0);
+        Self { file, pool, file_bytes, position, next_offset, offset_max, boundary, verify_crc, buffer: None, start: 0, end: 0 }
     }
 
     /// The same where another segment begins at `end`: what is said to lie there or behind it is damage, too.
@@ -55,6 +58,13 @@ impl Scanner {
     pub fn below(self, end: Offset) -> Self {
         let offset_max = self.offset_max.min(Offset(end.0 - 1));
         Self { offset_max, ..self }
+    }
+
+    /// The same where a batch begins at `boundary`, or ended there: a recovery point. What lies before it and is said to reach beyond
+    /// it is damage, too.
+    #[must_use]
+    pub fn across(self, boundary: Offset) -> Self {
+        Self { boundary, ..self }
     }
 
     /// Where the next batch starts, or the damage.
@@ -97,6 +107,10 @@ impl Scanner {
         if header.last_offset() > self.offset_max {
             let (is, most) = (header.last_offset(), self.offset_max);
             return Ok(Err(Stop::Damage(format!("offset {is} where a segment reaches to {most} at most"))));
+        }
+        if self.next_offset < self.boundary && header.last_offset() >= self.boundary && header.base_offset != self.boundary {
+            let (is, boundary) = (header.last_offset(), self.boundary);
+            return Ok(Err(Stop::Damage(format!("offset {is} where a batch begins at {boundary}"))));
         }
         if self.verify_crc {
             let bytes = self.bytes(size).await?;

@@ -29,7 +29,7 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
     let (flushed, failures_before, directory, parts) = {
         let mut log = log.borrow_mut();
         let log = &mut *log;
-        let due = all || log.flushed.saturating_sub(log.indexed_stream) >= SAVE_EVERY_BYTES;
+        let due = all || log.is_side_files_due();
         if due {
             log.indexed_stream = log.flushed;
         }
@@ -259,6 +259,11 @@ async fn remove_if_there(io: &FlushIo<'_>, path: &Path) -> io::Result<()> {
 }
 
 impl Log {
+    /// Whether index entries and the producers' state are to be saved at the next settling.
+    pub(crate) fn is_side_files_due(&self) -> bool {
+        self.flushed.saturating_sub(self.indexed_stream) >= SAVE_EVERY_BYTES
+    }
+
     /// Keeps the producers' state of the log's end, to be written as a snapshot.
     pub(crate) fn take_snapshot(&mut self, synced: bool) {
         let (offset, stream) = (self.end_offset, self.end);

@@ -232,6 +232,23 @@ impl Tail {
         slices
     }
 
+    /// The bytes from `from` to `to`, published or not, until the write they are for is over. None of them may be taken back before.
+    pub(crate) fn lend(&mut self, from: u64, to: u64) -> Vec<Slice> {
+        let mut slices = Vec::new();
+        let first = self.pieces.partition_point(|piece| piece.end() <= from);
+        for piece in self.pieces.range_mut(first..) {
+            if piece.stream >= to {
+                break;
+            }
+            let start = from.max(piece.stream) - piece.stream;
+            let end = to.min(piece.end()) - piece.stream;
+            if start < end {
+                slices.push(piece.writer.lend(start as usize, end as usize));
+            }
+        }
+        slices
+    }
+
     /// Lets go of the oldest piece if all of it lies below `stream` and it is not the last; returns the memory that it held.
     pub(crate) fn release_oldest(&mut self, stream: u64) -> Option<usize> {
         if self.pieces.len() < 2 || self.pieces.front()?.end() > stream {

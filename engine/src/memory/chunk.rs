@@ -31,6 +31,9 @@ impl Chunk {
 pub struct ChunkWriter {
     chunk: Arc<Chunk>,
     filled: usize,
+    /// How far it was lent before it was published, and the loans of which some may still be out.
+    lent: usize,
+    loans: Arc<()>,
 }
 
 impl ChunkWriter {
@@ -38,7 +41,8 @@ impl ChunkWriter {
     #[must_use]
     pub fn new(pool: &Pool, len: usize) -> Option<Self> {
         let raw = pool.raw(len)?;
-        Some(Self { chunk: Arc::new(Chunk { raw, published: AtomicUsize::new(0) }), filled: 0 })
+        let chunk = Arc::new(Chunk { raw, published: AtomicUsize::new(0) });
+        Some(Self { chunk, filled: 0, lent: 0, loans: Arc::default() })
     }
 
     /// The size of the block.
@@ -72,11 +76,21 @@ impl ChunkWriter {
         unsafe { std::slice::from_raw_parts(self.chunk.raw.ptr.as_ptr(), self.filled) }
     }
 
-    /// What is filled and not published, to be changed in place.
+    /// What is filled and neither published nor lent, to be changed in place.
     pub fn unpublished_mut(&mut self) -> &mut [u8] {
-        let published = self.chunk.published.load(Ordering::Relaxed);
-        // SAFETY: readers stay below `published`, there is no other writer, and the borrow of self is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.chunk.raw.ptr.as_ptr().add(published), self.filled - published) }
+        let from = self.chunk.published.load(Ordering::Relaxed).max(self.lent);
+        // SAFETY: readers stay below `published`, borrowers below `lent`, there is no other writer, and the borrow of self is unique.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.raw.ptr.as_ptr().add(from), self.filled - from) }
+    }
+
+    /// Bytes `start..end`, published or not, for somebody who gives them back before they may be taken back: a write of the disk.
+    ///
+    /// # Panics
+    /// When they are not filled.
+    pub fn lend(&mut self, start: usize, end: usize) -> Slice {
+        assert!(start <= end && end <= self.filled, "only what is filled can be lent");
+        self.lent = self.lent.max(end);
+        Slice::of(&self.chunk, start, end, Some(self.loans.clone()))
     }
 
     /// Copies as much of `source` as fits to the end of what is filled; returns how much that was.
@@ -94,10 +108,14 @@ impl ChunkWriter {
     /// Takes back what lies above `filled`.
     ///
     /// # Panics
-    /// When that was published.
+    /// When that was published, or is lent.
     pub fn take_back(&mut self, filled: usize) {
         assert!(filled <= self.filled, "a chunk does not grow by taking back");
         assert!(filled >= self.chunk.published.load(Ordering::Relaxed), "what is published stays");
+        if filled < self.lent {
+            assert!(Arc::get_mut(&mut self.loans).is_some(), "what is lent is given back first");
+            self.lent = filled;
+        }
         self.filled = filled;
     }
 
@@ -113,12 +131,14 @@ impl ChunkWriter {
     }
 }
 
-/// A published piece of a chunk.
+/// A piece of a chunk that does not change: published, or lent.
 #[derive(Clone)]
 pub struct Slice {
     chunk: Arc<Chunk>,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
+    /// Lives as long as it is lent.
+    _loan: Option<Arc<()>>,
 }
 
 impl Slice {
@@ -129,20 +149,26 @@ impl Slice {
     #[must_use]
     pub fn new(chunk: &Arc<Chunk>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= chunk.published(), "only what is published can be shared");
-        Self { chunk: chunk.clone(), start, end }
+        Self::of(chunk, start, end, None)
+    }
+
+    fn of(chunk: &Arc<Chunk>, start: usize, end: usize, loan: Option<Arc<()>>) -> Self {
+        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(end)) else { panic!("a chunk has less than 4 GiB") };
+        Self { chunk: chunk.clone(), start, end, _loan: loan }
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: checked at construction to be published, and what is published never changes.
-        unsafe { std::slice::from_raw_parts(self.chunk.raw.ptr.as_ptr().add(self.start), self.len()) }
+        // SAFETY: checked at construction to be published, and what is published never changes; or filled and lent, which the writer
+        // leaves alone while `_loan` lives.
+        unsafe { std::slice::from_raw_parts(self.chunk.raw.ptr.as_ptr().add(self.start as usize), self.len()) }
     }
 
     /// How many bytes it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
     }
 
     /// Whether it has none.
@@ -211,6 +237,36 @@ mod tests {
         drop((writer, pool));
         let slice = reader.join().unwrap();
         assert_eq!(slice.bytes()[slice.len() - PIECE_BYTES..], [PIECES - 1; PIECE_BYTES]);
+    }
+
+    #[test]
+    fn what_is_lent_can_be_taken_back_once_it_is_returned() {
+        let pool = Pool::new(2 << 20);
+        let mut writer = ChunkWriter::new(&pool, 1).unwrap();
+        writer.fill(b"abcdef");
+        let lent = writer.lend(1, 4);
+        let copy = lent.clone();
+        // Above the loan everything goes on.
+        writer.unpublished_mut().copy_from_slice(b"EF");
+        writer.take_back(5);
+        writer.fill(b"g");
+        drop(lent);
+        assert_eq!(copy.bytes(), b"bcd");
+        drop(copy);
+        writer.take_back(2);
+        writer.fill(b"x");
+        writer.publish(3);
+        assert_eq!(writer.chunk().bytes(), b"abx");
+    }
+
+    #[test]
+    #[should_panic(expected = "given back first")]
+    fn what_is_lent_cannot_be_taken_back() {
+        let pool = Pool::new(2 << 20);
+        let mut writer = ChunkWriter::new(&pool, 1).unwrap();
+        writer.fill(b"abc");
+        let _lent = writer.lend(0, 2);
+        writer.take_back(1);
     }
 
     #[test]

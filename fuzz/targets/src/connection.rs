@@ -67,8 +67,13 @@ async fn broker(simulation: &Simulation, disk: &SimDisk) -> Rc<BrokerCore> {
     let mount = disk.mount();
     mount.create_dir(&data).await.unwrap();
     let recovered = recover::recover(&mount, &data).await.unwrap();
-    let settings =
-        CoreSettings { data_directory: data.to_path_buf(), journal_bytes: 128 << 10, tail_bytes: 16 << 20, open_files_max: 16 };
+    let settings = CoreSettings {
+        data_directory: data.to_path_buf(),
+        journal_bytes: 128 << 10,
+        journal_run_bytes_max: 512 << 10,
+        tail_bytes: 16 << 20,
+        open_files_max: 16,
+    };
     let (handle, receiver) = CoreHandle::new(0);
     let handles: Arc<[CoreHandle]> = vec![handle].into();
     let core = Core::new(0, settings, mount, simulation.env(), Box::new(|_, _, _| false)).await.unwrap();

@@ -157,6 +157,7 @@ fn settings(config: &BrokerConfig, path: &Path, cores: usize) -> CoreSettings {
     CoreSettings {
         data_directory: path.to_owned(),
         journal_bytes: u64::try_from(config.options.ringlog_journal_bytes).unwrap_or(u64::MAX),
+        journal_run_bytes_max: u64::try_from(config.options.ringlog_journal_run_max_bytes).unwrap_or(u64::MAX),
         tail_bytes: usize::try_from(tail_bytes(config) / cores as u64).unwrap_or(usize::MAX),
         open_files_max: (descriptors / OPEN_FILES_PART / cores).clamp(16, OPEN_FILES_MAX),
     }

@@ -64,8 +64,13 @@ impl Machine {
             let data: PathBuf = DATA.into();
             let recovered = recover::recover(&disk, &data).await.unwrap();
             let (handles, receivers): (Vec<_>, Vec<_>) = (0..count).map(CoreHandle::new).unzip();
-            let settings =
-                CoreSettings { data_directory: data.clone(), journal_bytes: 16 << 20, tail_bytes: 4 << 20, open_files_max: 16 };
+            let settings = CoreSettings {
+                data_directory: data.clone(),
+                journal_bytes: 16 << 20,
+                journal_run_bytes_max: 512 << 10,
+                tail_bytes: 4 << 20,
+                open_files_max: 16,
+            };
             let mut cores = Vec::new();
             for (index, receiver) in receivers.into_iter().enumerate() {
                 let probe = Box::new(|_: std::os::fd::BorrowedFd<'_>, _, _| true);

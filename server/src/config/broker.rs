@@ -333,6 +333,10 @@ options! {
     /// The size in bytes that each core's journal may grow to.
     ringlog_journal_bytes: i64 = "ringlog.journal.bytes", default Some("536870912"), valid AtLeast(16777216);
 
+    /// The largest run of a partition's records, in bytes, that goes through the journal; a larger one goes straight to its segment and
+    /// is synced there, where that is possible. 9223372036854775807: all go through the journal.
+    ringlog_journal_run_max_bytes: i64 = "ringlog.journal.run.max.bytes", default Some("524288"), valid AtLeast(0);
+
     /// The bytes of memory for records that are not in their segments yet, over all cores; 0: worked out from the machine's. A batch that is
     /// larger than the share of a core is refused.
     ringlog_memory_bytes: i64 = "ringlog.memory.bytes", default Some("0"), valid Check(memory);

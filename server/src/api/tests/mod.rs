@@ -50,6 +50,7 @@ pub(super) fn with_broker<F: Future<Output = ()>>(options: &[(&str, &str)], test
         let settings = CoreSettings {
             data_directory: data.to_path_buf(),
             journal_bytes: 64 << 20,
+            journal_run_bytes_max: 512 << 10,
             tail_bytes: 64 << 20,
             open_files_max: 64,
         };

@@ -1,0 +1,197 @@
+//! Large runs, which go straight to their segments: what that saves, and what follows when it fails, step by step. That no crash
+//! finds a gap is for the random schedules of `sim_log`.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+#[allow(dead_code, reason = "it is for several")]
+mod sim_support;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::core::recover;
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
+use ringlog_engine::core::{Core, CoreSettings};
+use ringlog_engine::disk::Disk;
+use ringlog_engine::disk::sim::{Injection, Operation};
+use ringlog_engine::log::append::{AppendError, Appended};
+use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
+
+use sim_support::{Boot, Machine, begin, bytes_of, open_all};
+
+const SEGMENT: &str = "topic-0/00000000000000000000.log";
+const LARGE_BYTES: usize = 100 << 10;
+
+fn boot(machine: &Machine) -> Boot {
+    let env = machine.simulation.env();
+    let disk: Rc<dyn Disk> = machine.disk.mount();
+    let data = machine.data.clone();
+    let scrubber = Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() });
+    machine.block_on(async move {
+        let found = recover::recover(&disk, &data).await.unwrap();
+        let settings = CoreSettings {
+            data_directory: data.clone(),
+            journal_bytes: 8 << 20,
+            journal_run_bytes_max: 64 << 10,
+            tail_bytes: 4 << 20,
+            open_files_max: 8,
+        };
+        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
+        core.start();
+        let id = PartitionId { topic: TopicId([1; 16]), index: 0 };
+        let config = Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() });
+        let partitions = open_all(&core, &found, [(id, "topic-0".to_owned(), config)]).await;
+        begin(&core, &data).await;
+        Boot { core, partitions, scrubber }
+    })
+}
+
+fn batch(fill: u8, len: usize) -> Vec<u8> {
+    BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&vec![fill; len])).build()
+}
+
+fn append(machine: &Machine, boot: &Boot, fill: u8, len: usize) -> Result<Appended, AppendError> {
+    let answer = boot.send(0, &batch(fill, len));
+    machine.block_on(async move { answer.await.unwrap() })
+}
+
+/// A machine with a partition to whose segment large runs may go.
+fn straightened(seed: u64) -> (Machine, Boot) {
+    let machine = Machine::new(seed, false);
+    let boot = boot(&machine);
+    append(&machine, &boot, 0, 10 << 10).unwrap();
+    // Its first bytes and its name come to the disk when it has been idle.
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(10)));
+    (machine, boot)
+}
+
+/// The bytes that are written while `work` runs.
+fn written(machine: &Machine, work: impl FnOnce()) -> usize {
+    let before = machine.disk.counters().bytes_written;
+    work();
+    (machine.disk.counters().bytes_written - before) as usize
+}
+
+/// The first byte of each record's value, in order.
+fn fills(machine: &Machine, boot: &Boot) -> Vec<u8> {
+    let published = boot.partitions[0].published.clone();
+    let core = boot.core.clone();
+    machine.block_on(async move {
+        let mut fills = Vec::new();
+        let mut at = Offset(0);
+        while at < published.high_watermark() {
+            let plan = core.reader.plan(&published, at, 1 << 20, true).await.unwrap();
+            let bytes = bytes_of(&plan).await;
+            for batch in ringlog_engine::batch::batches(&bytes) {
+                let Ok(batch) = batch else { break };
+                batch.check_crc().unwrap();
+                fills.push(batch.bytes()[batch.bytes().len() - 2]);
+                at = batch.header().next_offset();
+            }
+        }
+        fills
+    })
+}
+
+#[test]
+fn a_large_run_is_written_once_and_survives() {
+    let (machine, boot) = straightened(1);
+    let bytes = written(&machine, || {
+        for fill in 1..=5 {
+            append(&machine, &boot, fill, LARGE_BYTES).unwrap();
+        }
+    });
+    assert!(bytes < 6 * LARGE_BYTES, "{bytes} for {} that were appended", 5 * LARGE_BYTES);
+    // A small one goes through the journal.
+    append(&machine, &boot, 6, 100).unwrap();
+    append(&machine, &boot, 7, LARGE_BYTES).unwrap();
+    machine.lose_power();
+    let boot = self::boot(&machine);
+    assert_eq!(fills(&machine, &boot), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_new_segment_is_made_ready_for_large_runs() {
+    let machine = Machine::new(1, false);
+    let boot = boot(&machine);
+    // The first goes through the journal, and has the segment settled.
+    append(&machine, &boot, 0, LARGE_BYTES).unwrap();
+    append(&machine, &boot, 1, LARGE_BYTES).unwrap();
+    machine.block_on(boot.core.env.sleep(Duration::from_millis(100)));
+    let bytes = written(&machine, || {
+        append(&machine, &boot, 2, LARGE_BYTES).unwrap();
+    });
+    assert!(bytes < 2 * LARGE_BYTES, "{bytes}");
+}
+
+#[test]
+fn a_run_that_fails_goes_through_the_journal() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let (machine, boot) = straightened(1);
+        machine.disk.inject(Injection::next(operation, SEGMENT));
+        append(&machine, &boot, 1, LARGE_BYTES).unwrap();
+        append(&machine, &boot, 2, LARGE_BYTES).unwrap();
+        machine.lose_power();
+        let boot = self::boot(&machine);
+        assert_eq!(fills(&machine, &boot), [0, 1, 2], "{operation:?}");
+    }
+}
+
+#[test]
+fn what_neither_way_took_is_cut_off_the_file() {
+    // How much of a write that fails is in the file follows from the seed.
+    for seed in 0..20 {
+        let (machine, boot) = straightened(seed);
+        machine.disk.inject(Injection::next(Operation::Write, SEGMENT));
+        machine.disk.inject(Injection::next(Operation::Sync, "ringlog-journal"));
+        // What takes the place of the first batch is as long, and makes those behind it look sound.
+        let run = [LARGE_BYTES, 10_000, 10_000, 10_000, 10_000, 10_000].map(|len| boot.send(0, &batch(1, len)));
+        for answer in run {
+            let error = machine.block_on(async move { answer.await.unwrap() }).unwrap_err();
+            assert!(matches!(error, AppendError::Journal(_)), "{error}");
+        }
+        append(&machine, &boot, 2, LARGE_BYTES).unwrap();
+        machine.kill_the_process();
+        let boot = self::boot(&machine);
+        assert_eq!(fills(&machine, &boot), [0, 2]);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_cut_takes_nothing_more() {
+    let (machine, boot) = straightened(1);
+    machine.disk.inject(Injection::next(Operation::Sync, SEGMENT));
+    machine.disk.inject(Injection::next(Operation::SetLen, SEGMENT));
+    machine.disk.inject(Injection::next(Operation::Sync, "ringlog-journal"));
+    append(&machine, &boot, 1, LARGE_BYTES).unwrap_err();
+    machine.block_on(boot.core.env.sleep(Duration::from_millis(10)));
+    let error = append(&machine, &boot, 2, 100).unwrap_err();
+    assert!(matches!(&error, AppendError::Offline(reason) if reason.contains("cut off")), "{error}");
+    assert_eq!(fills(&machine, &boot), [0]);
+}
+
+#[test]
+fn a_full_disk_costs_an_error_and_nothing_else() {
+    let (machine, boot) = straightened(1);
+    machine.leave_room(0);
+    // More than the journal has room for already.
+    let error = append(&machine, &boot, 1, 2 << 20).unwrap_err();
+    assert!(matches!(error, AppendError::NoRoom(_)), "{error}");
+    machine.disk.set_capacity(None);
+    append(&machine, &boot, 2, LARGE_BYTES).unwrap();
+    append(&machine, &boot, 3, LARGE_BYTES).unwrap();
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(1)));
+    // The next one takes along what the file lacks.
+    append(&machine, &boot, 4, LARGE_BYTES).unwrap();
+    let bytes = written(&machine, || {
+        for fill in 5..8 {
+            append(&machine, &boot, fill, LARGE_BYTES).unwrap();
+        }
+    });
+    assert!(bytes < 4 * LARGE_BYTES, "after a while the file is tried again: {bytes}");
+    machine.lose_power();
+    let boot = self::boot(&machine);
+    assert_eq!(fills(&machine, &boot), [0, 2, 3, 4, 5, 6, 7]);
+}

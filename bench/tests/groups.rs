@@ -219,7 +219,8 @@ fn the_memory_of_idle_groups_is_read_and_they_go() {
 fn a_member_that_the_broker_loses_ends_the_measurement_of_memory() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
-    let broker = Real::start(&binary, data.path(), None, &["group.initial.rebalance.delay.ms=0", "ringlog.group.memory.bytes=1048576"]);
+    let broker =
+        Real::start(&binary, data.path(), None, &["group.initial.rebalance.delay.ms=0", "ringlog.group.memory.bytes=1048576"]);
     let line = FEW.replace("300", "2k");
     let ran = run(&broker.address, &format!("{line} --protocol classic --pid {}", broker.child.id()));
     assert_eq!(ran.status, 1, "the broker has no memory for so many: {}", ran.stderr);

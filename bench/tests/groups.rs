@@ -216,7 +216,7 @@ fn the_memory_of_idle_groups_is_read_and_they_go() {
 }
 
 #[test]
-fn a_member_that_the_broker_loses_ends_the_measurement_of_memory() {
+fn a_broker_without_memory_for_so_many_groups_is_told_of_and_cleaned() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
     let broker =

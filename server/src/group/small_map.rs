@@ -18,6 +18,7 @@ pub struct SmallMap<K, V>(Inner<K, V>);
 #[derive(Clone)]
 enum Inner<K, V> {
     Few(Vec<(K, V)>),
+    #[expect(clippy::box_collection, reason = "so that the vector's size is that of both")]
     Many(Box<BTreeMap<K, V>>),
 }
 

@@ -177,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn a_cleared_timer_is_no_reason_to_keep_its_entry() {
+        let (mut queue, group) = (TimerQueue::default(), Name::from("g"));
+        let mut timers: Vec<Timer> = (0..1000).map(|_| Timer::default()).collect();
+        for second in 0..10_000 {
+            let timer = &mut timers[second as usize % 1000];
+            timer.set(Duration::from_secs(100_000 - second), &mut queue, &group, || Alarm::Join);
+            timer.clear();
+        }
+        assert!(queue.entries.len() <= KEPT_MIN, "{}", queue.entries.len());
+        assert_eq!((queue.pop(Duration::from_secs(200_000)), size_of::<Timer>()), (None, 8));
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_by_the_timers_that_there_are() {
         let (mut queue, group) = (TimerQueue::default(), Name::from("g"));
         let at = Duration::from_secs;

@@ -37,7 +37,7 @@ pub(super) fn assignment_epoch(group: &str, value: Option<(i32, TimestampMs)>) -
 
 pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> RawRecord {
     let text = |name: &Option<Name>| name.as_ref().map(|name| Cow::Owned(name.to_string()));
-    let classic = |classic: &Box<ClassicClient>| ClassicMemberMetadata {
+    let classic = |classic: &ClassicClient| ClassicMemberMetadata {
         session_timeout_ms: i32::try_from(classic.session_timeout.as_millis()).unwrap_or(i32::MAX),
         supported_protocols: classic
             .protocols
@@ -59,7 +59,7 @@ pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> RawRecor
             subscribed_topic_regex: text(&member.regex),
             rebalance_timeout_ms: member.rebalance_timeout_ms,
             server_assignor: text(&member.assignor),
-            classic_member_metadata: member.classic.as_ref().map(classic),
+            classic_member_metadata: member.classic.as_deref().map(classic),
         }),
     ))
 }

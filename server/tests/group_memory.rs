@@ -187,7 +187,7 @@ impl Driver {
         self.commit(group, &member, epoch, 0);
     }
 
-    /// A minute in which members say that they are there, and what is due is done. Groups as `classic` and `consumer` make them.
+    /// A minute in which the members of groups say that they are there, and what is due is done.
     fn pass_a_minute(&mut self, groups: &[String], stay: impl Fn(&mut Self, &str)) {
         for _ in 0..4 {
             self.now += Duration::from_secs(15);
@@ -272,6 +272,25 @@ fn an_idle_consumer_group_takes_little() {
         driver.beat(group, &format!("{group}-3f2a1c44-9d1b-4c1e-8f0a"), 1);
     });
     check(driver, GROUPS, 2048);
+}
+
+#[test]
+fn groups_that_lost_their_members_are_counted_too() {
+    for make in [Driver::classic as fn(&mut Driver, &str), Driver::consumer as fn(&mut Driver, &str)] {
+        let mut driver = Driver::new(3);
+        let groups = groups(GROUPS);
+        for group in &groups {
+            make(&mut driver, group);
+        }
+        // Nobody says that it is there, and then nobody joins again.
+        driver.now += Duration::from_secs(3600);
+        let mut out = Output::default();
+        driver.shard.tick(driver.now(), &mut out);
+        driver.now += Duration::from_secs(3600);
+        driver.shard.tick(driver.now(), &mut out);
+        assert!(driver.shard.list().iter().all(|group| group.state == "Empty"));
+        check(driver, GROUPS, 1024);
+    }
 }
 
 #[test]

@@ -20,8 +20,9 @@ use crate::stop;
 const CONNECTIONS: usize = 128;
 /// Groups that are made between two looks at who has to say that it is there.
 const MADE_AT_ONCE: usize = 4 * CONNECTIONS;
-/// Which part of the groups is made before the first reading: what the first ones bring with them once is not theirs.
-const FIRST_SHARE: usize = 10;
+/// Which part of the groups is made, beside them, before the first reading: what a broker takes once and uses again, for its log as well,
+/// is not theirs.
+const FIRST_SHARE: usize = 2;
 /// How long the only member of a group may take to have its partitions.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Session timeout of classic members; they need not hurry. KIP-848's is the broker's.
@@ -40,8 +41,8 @@ pub(super) fn measure(scene: &mut Scene<'_>, protocols: &[GroupProtocol], measur
     let read = || anonymous_bytes(pid).map_err(|error| Error::Failed(format!("--pid {pid}: {error}")));
     scene.notes.push(format!(
         "memory: what process {pid} has more of anonymous memory (RssAnon) after so many groups were made than before, each time \
-         after a rest of {:?}; each member has {} partitions. Of a virtual machine with a heap of its own, what it has not collected \
-         counts too",
+         after a rest of {:?}; each member has {} partitions. Buffers that the broker keeps for later count as far as they grew \
+         meanwhile, and of a virtual machine's heap what was not collected",
         plan.rest, plan.partitions
     ));
     let mut names = |what: &str, count: usize, member: Option<GroupProtocol>| {

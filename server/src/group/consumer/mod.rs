@@ -48,6 +48,8 @@ const JOINS: i32 = 0;
 /// The epoch of a static member that leaves to come back; any other that is negative leaves for good.
 const LEAVES_FOR_NOW: i32 = -2;
 
+/// What such a group takes beside any other.
+const CONSUMER_BYTES: usize = 320;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 768;
 /// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
@@ -175,7 +177,7 @@ impl Consumer {
             topics_version: 0,
             patterns_version: 0,
             patterns_from: Duration::ZERO,
-            charge: usage.charge(0),
+            charge: usage.charge(CONSUMER_BYTES),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringlog_protocol::ErrorCode;
 
 use super::pattern::Pattern;
-use super::{Consumer, MATCH_BYTES, Resolved, records, refuse};
+use super::{CONSUMER_BYTES, Consumer, MATCH_BYTES, Resolved, records, refuse};
 use crate::group::classic::Scope;
 use crate::group::request::Refusal;
 use crate::group::topics::TopicView;
@@ -83,7 +83,7 @@ impl Consumer {
         let matched: usize = self.patterns.values().map(|resolved| resolved.topics.len()).sum();
         let texts: usize = self.patterns.keys().map(|pattern| 2 * pattern.len() + MATCH_BYTES).sum();
         let targets = self.targets.values().flat_map(SmallMap::values).map(BTreeSet::len).sum::<usize>();
-        self.charge.set(matched * MATCH_BYTES + texts + targets * 32);
+        self.charge.set(CONSUMER_BYTES + matched * MATCH_BYTES + texts + targets * 32);
     }
 
     /// Begins the next epoch if members want something else, or the topics that they want have become others.

@@ -157,12 +157,12 @@ mod tests {
                 median_ms: -1.5,
                 ..Default::default()
             }],
-            memory: vec![GroupMemory { groups: 20_000, each_bytes: 2048.0, ..Default::default() }],
+            memory: vec![GroupMemory { groups: 20_000, each_bytes: 2560.0, ..Default::default() }],
             loaded: Some(OffsetsLoaded { offsets: 100_000, since_answer_ms: 12.0, since_start_ms: Some(40.0) }),
             ..Groups::default()
         };
         let text: String = tables(&groups).iter().map(|(title, table)| format!("{title}\n{table}\n")).collect();
-        for part in ["2.00 ms", "1.00 ms", "3.00 ms", "vanishes", "6.00 s", "−1.50 ms", "100,000", "40", "no member", "2.00 KiB"]
+        for part in ["2.00 ms", "1.00 ms", "3.00 ms", "vanishes", "6.00 s", "−1.50 ms", "100,000", "40", "no member", "2.5 KiB"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }

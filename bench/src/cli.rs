@@ -43,7 +43,7 @@ pub enum Command {
     Engine(crate::engine::Settings),
     /// Loads a broker that speaks Kafka's protocol, and measures what it does.
     Load(Box<LoadArgs>),
-    /// Consumer groups on a broker: rebalances, takeovers, heartbeats, commits and fetches of offsets.
+    /// Consumer groups on a broker: rebalances, takeovers, heartbeats, memory, commits and fetches of offsets.
     Groups(Box<crate::groups::GroupsCommand>),
     /// Brokers beside each other: started, loaded in turn, held against each other.
     Compare(Box<crate::compare::CompareCommand>),

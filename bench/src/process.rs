@@ -73,6 +73,16 @@ impl Reading {
     }
 }
 
+/// The bytes of anonymous memory that process `pid` has in memory: what it has allocated and touched, and no files that it maps.
+///
+/// # Errors
+/// There is no such process, or the system does not say.
+pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = field(&status, "RssAnon:").ok_or_else(|| io::Error::other("/proc does not say what memory it has"))?;
+    Ok(kib << 10)
+}
+
 /// The number behind a name at the start of a line, as /proc writes them.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
@@ -95,6 +105,16 @@ mod tests {
         assert!(used.cpu_s > 0.0 && used.cpu_s < 60.0, "{used:?}");
         assert!((used.cpu_s - used.cpu_s_per_gb).abs() < 1e-9);
         assert!(used.rss_bytes > 0 && used.rss_peak_bytes >= used.rss_bytes, "{used:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn our_own_memory_is_seen() -> io::Result<()> {
+        let pid = std::process::id();
+        let before = anonymous_bytes(pid)?;
+        let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let more = anonymous_bytes(pid)?.saturating_sub(before);
+        assert!(taken.len() == 64 << 20 && more > 32 << 20, "{more}");
         Ok(())
     }
 

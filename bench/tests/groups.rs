@@ -195,6 +195,39 @@ fn the_real_broker_is_measured_in_every_way() {
     run(&broker.address, &format!("{SMALL} --only load")).failed(1, "--only store commits it");
 }
 
+/// How few groups make a figure of memory that is no accident is not asked here.
+const FEW: &str = "--only memory --idle-groups 300 --rest 1s";
+
+#[test]
+fn the_memory_of_idle_groups_is_read_and_they_go() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker = start(&binary, data.path());
+    let groups = run(&broker.address, &format!("{FEW} --pid {}", broker.child.id())).ok();
+    let kinds: Vec<_> = groups.memory.iter().map(|memory| (memory.member, memory.groups)).collect();
+    assert_eq!(kinds, [(None, 300), (Some(GroupProtocol::Classic), 300), (Some(GroupProtocol::Consumer), 300)]);
+    for memory in &groups.memory {
+        assert!(memory.before_bytes > 0 && memory.after_bytes > 0 && memory.each_bytes >= 0.0, "{memory:?}");
+    }
+    assert!(groups.notes.len() == 1 && groups.notes[0].contains("RssAnon"), "{:?}", groups.notes);
+    assert_nothing_is_left(&binary, &broker.address);
+    // Another process's memory is not what is asked about, and one that is not there has none.
+    run(&broker.address, FEW).failed(2, "--pid");
+}
+
+#[test]
+fn a_broker_without_memory_for_so_many_groups_is_told_of_and_cleaned() {
+    let Some(binary) = ringlog() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let broker =
+        Real::start(&binary, data.path(), None, &["group.initial.rebalance.delay.ms=0", "ringlog.group.memory.bytes=1048576"]);
+    let line = FEW.replace("300", "2k");
+    let ran = run(&broker.address, &format!("{line} --protocol classic --pid {}", broker.child.id()));
+    assert_eq!(ran.status, 1, "the broker has no memory for so many: {}", ran.stderr);
+    assert!(ran.stderr.contains("GROUP_MAX_SIZE_REACHED") || ran.stderr.contains("COORDINATOR_NOT_AVAILABLE"), "{}", ran.stderr);
+    assert_nothing_is_left(&binary, &broker.address);
+}
+
 #[test]
 fn ctrl_c_keeps_what_was_measured_and_removes_the_rest() {
     let Some(binary) = ringlog() else { return };
@@ -236,4 +269,6 @@ fn the_running_broker_is_measured() {
     let vanished = run(&address, &format!("{small} --only vanish --protocol classic")).ok();
     assert!(vanished.takeovers[0].session_ms == 6000 && vanished.takeovers[0].times_ms.len() == 2);
     assert_eq!(run(&address, &format!("{small} --only store,load")).ok().loaded.unwrap().offsets, 50);
+    // Whose memory it is makes no difference to what is asked of the broker.
+    assert_eq!(run(&address, &format!("{FEW} --pid {}", std::process::id())).ok().memory.len(), 3);
 }

@@ -32,7 +32,7 @@ const OF_PRODUCERS: [&str; 13] = [
 const OF_CONSUMERS: [&str; 5] = ["consumers", "fan_out", "fetch_bytes_min", "fetch_bytes_max", "fetch_wait"];
 
 /// Options of `groups`.
-const OF_GROUPS: [&str; 13] = [
+const OF_GROUPS: [&str; 15] = [
     "only",
     "protocol",
     "partitions",
@@ -41,6 +41,8 @@ const OF_GROUPS: [&str; 13] = [
     "beat",
     "session",
     "heartbeat_members",
+    "idle_groups",
+    "rest",
     "duration",
     "warm_up",
     "offsets",

@@ -21,10 +21,9 @@ use crate::load::client::{ClientError, Connection};
 const PAYLOAD_VERSION: i16 = 1;
 const ASSIGNOR: &str = "range";
 
-/// A member.
+/// A member, which asks over whatever connection it is given.
 #[derive(Debug)]
 pub(super) struct Classic {
-    pub connection: Connection,
     pub group: String,
     topic: String,
     partitions: u32,
@@ -38,9 +37,8 @@ pub(super) struct Classic {
 
 impl Classic {
     /// One that has not joined yet.
-    pub(super) fn new(connection: Connection, group: &str, topic: &str, partitions: u32, session: Duration) -> Self {
+    pub(super) fn new(group: &str, topic: &str, partitions: u32, session: Duration) -> Self {
         Self {
-            connection,
             group: group.to_owned(),
             topic: topic.to_owned(),
             partitions,
@@ -59,20 +57,25 @@ impl Classic {
     }
 
     /// Joins, or says that it is there; how many partitions it has where it was given some.
-    pub(super) async fn step(&mut self, seat: usize, board: &Board) -> Result<Option<usize>, ClientError> {
+    pub(super) async fn step(
+        &mut self,
+        connection: &mut Connection,
+        seat: usize,
+        board: &Board,
+    ) -> Result<Option<usize>, ClientError> {
         if self.is_in {
-            match self.heartbeat().await? {
+            match self.heartbeat(connection).await? {
                 ErrorCode::REBALANCE_IN_PROGRESS => self.is_in = false,
                 code => return check_group(ApiKey::Heartbeat, &self.group, code, None).map(|()| None),
             }
         }
         board.joins(seat);
-        let Some(assignments) = self.join().await? else { return Ok(None) };
-        self.sync(&assignments).await
+        let Some(assignments) = self.join(connection).await? else { return Ok(None) };
+        self.sync(connection, &assignments).await
     }
 
     /// Joins a generation; for the leader, what each member is to have. `None` where it has to ask again.
-    async fn join(&mut self) -> Result<Option<Vec<(String, Vec<u8>)>>, ClientError> {
+    async fn join(&mut self, connection: &mut Connection) -> Result<Option<Vec<(String, Vec<u8>)>>, ClientError> {
         let mut metadata = Encoder::new();
         let subscription = ConsumerProtocolSubscription {
             topics: vec![Cow::Borrowed(self.topic.as_str())],
@@ -90,8 +93,7 @@ impl Classic {
             protocols: vec![JoinGroupRequestProtocol { name: ASSIGNOR.into(), metadata: Cow::Borrowed(metadata.buffer()) }],
             ..Default::default()
         };
-        let (code, id, generation, members) = self
-            .connection
+        let (code, id, generation, members) = connection
             .call(&request, |decoder, version| {
                 let answer = JoinGroupResponse::decode(decoder, version)?;
                 let is_leader = answer.leader == answer.member_id;
@@ -114,7 +116,11 @@ impl Classic {
     }
 
     /// Gets its partitions; `None` where the group rebalances again.
-    async fn sync(&mut self, assignments: &[(String, Vec<u8>)]) -> Result<Option<usize>, ClientError> {
+    async fn sync(
+        &mut self,
+        connection: &mut Connection,
+        assignments: &[(String, Vec<u8>)],
+    ) -> Result<Option<usize>, ClientError> {
         let of = |(member, assignment): &'_ (String, Vec<u8>)| SyncGroupRequestAssignment {
             member_id: Cow::Owned(member.clone()),
             assignment: Cow::Owned(assignment.clone()),
@@ -128,7 +134,7 @@ impl Classic {
             assignments: assignments.iter().map(of).collect(),
             ..Default::default()
         };
-        let answer = self.connection.call(&request, |decoder, version| {
+        let answer = connection.call(&request, |decoder, version| {
             let answer = SyncGroupResponse::decode(decoder, version)?;
             if answer.error_code != ErrorCode::NONE {
                 return Ok((answer.error_code, 0));
@@ -146,20 +152,24 @@ impl Classic {
     }
 
     /// Says that it is there; what the broker says to that.
-    pub(super) async fn heartbeat(&mut self) -> Result<ErrorCode, ClientError> {
+    pub(super) async fn heartbeat(&self, connection: &mut Connection) -> Result<ErrorCode, ClientError> {
         let request = HeartbeatRequest {
             group_id: Cow::Borrowed(&self.group),
             generation_id: self.generation,
             member_id: Cow::Borrowed(&self.id),
             ..Default::default()
         };
-        self.connection.call(&request, |decoder, version| Ok(HeartbeatResponse::decode(decoder, version)?.error_code)).await
+        connection.call(&request, |decoder, version| Ok(HeartbeatResponse::decode(decoder, version)?.error_code)).await
     }
 
     /// Says that it goes.
-    pub(super) async fn leave(&mut self) -> Result<(), ClientError> {
-        let (group, id) = (self.group.clone(), self.id.clone());
-        leave(&mut self.connection, &group, vec![id]).await
+    pub(super) async fn leave(&self, connection: &mut Connection) -> Result<(), ClientError> {
+        leave(connection, &self.group, vec![self.id.clone()]).await
+    }
+
+    /// Its id and generation, for its commits.
+    pub(super) fn identity(&self) -> (&str, i32) {
+        (&self.id, self.generation)
     }
 }
 

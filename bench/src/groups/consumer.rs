@@ -17,10 +17,9 @@ const EPOCH_JOIN: i32 = 0;
 /// A member that goes.
 const EPOCH_LEAVE: i32 = -1;
 
-/// A member.
+/// A member, which asks over whatever connection it is given.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    pub connection: Connection,
     pub group: String,
     topic: String,
     id: String,
@@ -34,9 +33,8 @@ pub(super) struct Consumer {
 
 impl Consumer {
     /// One that has not joined yet.
-    pub(super) fn new(connection: Connection, group: &str, topic: &str) -> Self {
+    pub(super) fn new(group: &str, topic: &str) -> Self {
         Self {
-            connection,
             group: group.to_owned(),
             topic: topic.to_owned(),
             id: uuid::Uuid::new_v4().to_string(),
@@ -48,8 +46,8 @@ impl Consumer {
     }
 
     /// Goes, to join again as a member that is new with its next step.
-    pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
-        self.leave().await?;
+    pub(super) async fn begin_again(&mut self, connection: &mut Connection) -> Result<(), ClientError> {
+        self.leave(connection).await?;
         self.id = uuid::Uuid::new_v4().to_string();
         self.epoch = EPOCH_JOIN;
         self.owned.clear();
@@ -58,11 +56,16 @@ impl Consumer {
     }
 
     /// Joins, or says that it is there; how many partitions it has where it was given others.
-    pub(super) async fn step(&mut self, seat: usize, board: &Board) -> Result<Option<usize>, ClientError> {
+    pub(super) async fn step(
+        &mut self,
+        connection: &mut Connection,
+        seat: usize,
+        board: &Board,
+    ) -> Result<Option<usize>, ClientError> {
         if self.epoch == EPOCH_JOIN {
             board.joins(seat);
         }
-        let code = self.heartbeat().await?;
+        let code = self.heartbeat(connection).await?;
         if code.is_retriable() {
             return Ok(None);
         }
@@ -71,7 +74,7 @@ impl Consumer {
     }
 
     /// Says that it is there, and takes what it is given; what the broker says to that.
-    pub(super) async fn heartbeat(&mut self) -> Result<ErrorCode, ClientError> {
+    pub(super) async fn heartbeat(&mut self, connection: &mut Connection) -> Result<ErrorCode, ClientError> {
         let (joins, is_new) = (self.epoch == EPOCH_JOIN, self.is_new);
         let owned =
             |(topic_id, partitions): &(Uuid, Vec<i32>)| TopicPartitions { topic_id: *topic_id, partitions: partitions.clone() };
@@ -84,7 +87,7 @@ impl Consumer {
             topic_partitions: is_new.then(|| self.owned.iter().map(owned).collect()),
             ..Default::default()
         };
-        let answer = self.connection.call(&request, |decoder, version| {
+        let answer = connection.call(&request, |decoder, version| {
             let answer = ConsumerGroupHeartbeatResponse::decode(decoder, version)?;
             let owned = answer.assignment.map(|assignment| {
                 assignment.topic_partitions.into_iter().map(|topic| (topic.topic_id, topic.partitions)).collect::<Vec<_>>()
@@ -104,8 +107,13 @@ impl Consumer {
     }
 
     /// Says that it goes.
-    pub(super) async fn leave(&mut self) -> Result<(), ClientError> {
-        leave(&mut self.connection, &self.group, &self.id).await
+    pub(super) async fn leave(&self, connection: &mut Connection) -> Result<(), ClientError> {
+        leave(connection, &self.group, &self.id).await
+    }
+
+    /// Its id and epoch, for its commits.
+    pub(super) fn identity(&self) -> (&str, i32) {
+        (&self.id, self.epoch)
     }
 }
 

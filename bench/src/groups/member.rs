@@ -9,31 +9,37 @@ use super::board::Board;
 use super::classic::Classic;
 use super::consumer::Consumer;
 use super::{check_group, stopped};
-use crate::load::client::ClientError;
+use crate::load::client::{ClientError, Connection};
 use crate::stop;
 
 /// What a client of the classic protocol waits between two heartbeats (`heartbeat.interval.ms`).
 const CLASSIC_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A member.
+/// What a member is, and what it knows of its group; it asks over whatever connection it is given.
 #[derive(Debug)]
-pub(super) enum Member {
+pub(super) enum Role {
     /// Of a classic group.
     Classic(Box<Classic>),
     /// Of one that speaks KIP-848.
     Consumer(Box<Consumer>),
 }
 
-impl Member {
+impl Role {
     /// Does what a member does, with a heartbeat every `beat`, until the board says that all is dealt out; since when it is.
     ///
     /// # Errors
     /// The broker fails or says no, it takes too long, or the user stops.
-    pub(super) async fn settle(&mut self, seat: usize, board: &Board, beat: Duration) -> Result<Instant, ClientError> {
+    pub(super) async fn settle(
+        &mut self,
+        connection: &mut Connection,
+        seat: usize,
+        board: &Board,
+        beat: Duration,
+    ) -> Result<Instant, ClientError> {
         loop {
             let owned = match self {
-                Self::Classic(member) => member.step(seat, board).await?,
-                Self::Consumer(member) => member.step(seat, board).await?,
+                Self::Classic(member) => member.step(connection, seat, board).await?,
+                Self::Consumer(member) => member.step(connection, seat, board).await?,
             };
             if let Some(owned) = owned {
                 board.owns(seat, owned);
@@ -51,22 +57,11 @@ impl Member {
         }
     }
 
-    /// What makes it, who has joined, join again with its next step.
-    pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
-        match self {
-            Self::Classic(member) => {
-                member.begin_again();
-                Ok(())
-            }
-            Self::Consumer(member) => member.begin_again().await,
-        }
-    }
-
     /// Says that it is there; what the broker says to that.
-    pub(super) async fn heartbeat(&mut self) -> Result<ErrorCode, ClientError> {
+    pub(super) async fn heartbeat(&mut self, connection: &mut Connection) -> Result<ErrorCode, ClientError> {
         match self {
-            Self::Classic(member) => member.heartbeat().await,
-            Self::Consumer(member) => member.heartbeat().await,
+            Self::Classic(member) => member.heartbeat(connection).await,
+            Self::Consumer(member) => member.heartbeat(connection).await,
         }
     }
 
@@ -74,8 +69,8 @@ impl Member {
     ///
     /// # Errors
     /// The broker fails, or does not know it as a member that has nothing else to do.
-    pub(super) async fn stay(&mut self) -> Result<(), ClientError> {
-        let code = self.heartbeat().await?;
+    pub(super) async fn stay(&mut self, connection: &mut Connection) -> Result<(), ClientError> {
+        let code = self.heartbeat(connection).await?;
         match self {
             Self::Classic(member) => check_group(ApiKey::Heartbeat, &member.group, code, None),
             Self::Consumer(member) => check_group(ApiKey::ConsumerGroupHeartbeat, &member.group, code, None),
@@ -90,11 +85,59 @@ impl Member {
         }
     }
 
+    /// Its id and generation or epoch, for its commits.
+    pub(super) fn identity(&self) -> (&str, i32) {
+        match self {
+            Self::Classic(member) => member.identity(),
+            Self::Consumer(member) => member.identity(),
+        }
+    }
+}
+
+/// A member with a connection of its own.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub connection: Connection,
+    pub role: Role,
+}
+
+impl Member {
+    /// See [`Role::settle`].
+    pub(super) async fn settle(&mut self, seat: usize, board: &Board, beat: Duration) -> Result<Instant, ClientError> {
+        self.role.settle(&mut self.connection, seat, board, beat).await
+    }
+
+    /// What makes it, who has joined, join again with its next step.
+    pub(super) async fn begin_again(&mut self) -> Result<(), ClientError> {
+        match &mut self.role {
+            Role::Classic(member) => {
+                member.begin_again();
+                Ok(())
+            }
+            Role::Consumer(member) => member.begin_again(&mut self.connection).await,
+        }
+    }
+
+    /// See [`Role::heartbeat`].
+    pub(super) async fn heartbeat(&mut self) -> Result<ErrorCode, ClientError> {
+        self.role.heartbeat(&mut self.connection).await
+    }
+
+    /// See [`Role::stay`].
+    pub(super) async fn stay(&mut self) -> Result<(), ClientError> {
+        self.role.stay(&mut self.connection).await
+    }
+
+    /// See [`Role::interval`].
+    pub(super) fn interval(&self) -> Duration {
+        self.role.interval()
+    }
+
     /// Says that it goes.
     pub(super) async fn leave(&mut self) -> Result<(), ClientError> {
-        match self {
-            Self::Classic(member) => member.leave().await,
-            Self::Consumer(member) => member.leave().await,
+        match &self.role {
+            Role::Classic(member) => member.leave(&mut self.connection).await,
+            Role::Consumer(member) => member.leave(&mut self.connection).await,
         }
     }
 }

@@ -2,13 +2,14 @@
 //! Groups of the classic protocol and of KIP-848's; brokers are driven from outside alone, over the load generator's client.
 //!
 //! [`classic`] and [`consumer`] are members; [`member`] has what both do until a [`board`] says that all is dealt out. [`rebalance`],
-//! [`heartbeats`] and [`offsets`] measure; [`scene`] makes what they need on the broker, and removes it, whatever happens.
+//! [`heartbeats`], [`memory`] and [`offsets`] measure; [`scene`] makes what they need on the broker, and removes it, whatever happens.
 
 mod board;
 mod classic;
 mod consumer;
 mod heartbeats;
 mod member;
+mod memory;
 pub(crate) mod offsets;
 mod options;
 mod rebalance;
@@ -101,12 +102,18 @@ fn measure(scene: &mut Scene<'_>, progress: &Progress, groups: &mut Groups) -> R
         groups.notes.push(format!("{lacks}: their figures are left out"));
     }
     for part in &plan.parts {
-        let protocols = if part.has_members() { &protocols[..] } else { &[GroupProtocol::Classic] };
-        for &protocol in protocols {
-            let title = if part.has_members() { format!("{}, {}", part.name(), protocol.name()) } else { part.name().to_owned() };
+        // What is measured with both protocols side by side is one piece.
+        let each: Vec<&[GroupProtocol]> = match part {
+            Part::Memory => vec![&protocols],
+            part if part.has_members() => protocols.chunks(1).collect(),
+            _ => vec![&[]],
+        };
+        for protocols in each {
+            let names = std::iter::once(part.name()).chain(protocols.iter().map(|protocol| protocol.name()));
+            let title = names.collect::<Vec<_>>().join(", ");
             let bar = progress.spinner(&title);
             let began = Instant::now();
-            let measured = one(scene, *part, protocol, groups);
+            let measured = one(scene, *part, protocols, groups);
             bar.finish_and_clear();
             measured?;
             progress.note(&format!("{title}: {:.1} s", began.elapsed().as_secs_f64()));
@@ -115,7 +122,8 @@ fn measure(scene: &mut Scene<'_>, progress: &Progress, groups: &mut Groups) -> R
     Ok(())
 }
 
-fn one(scene: &mut Scene<'_>, part: Part, protocol: GroupProtocol, groups: &mut Groups) -> Result<(), Error> {
+fn one(scene: &mut Scene<'_>, part: Part, protocols: &[GroupProtocol], groups: &mut Groups) -> Result<(), Error> {
+    let protocol = protocols.first().copied().unwrap_or_default();
     match part {
         Part::Rebalance => groups.rebalances.push(rebalance::rebalance(scene, protocol)?),
         Part::Leave => groups.takeovers.push(rebalance::takeover(scene, protocol, Cause::Leave)?),
@@ -127,6 +135,7 @@ fn one(scene: &mut Scene<'_>, part: Part, protocol: GroupProtocol, groups: &mut 
                 groups.rates.push(offsets::rate(scene, call, connections, in_flight)?);
             }
         }
+        Part::Memory => memory::measure(scene, protocols, &mut groups.memory)?,
         Part::Store => groups.stored = Some(offsets::store(scene)?),
         Part::Load => groups.loaded = Some(offsets::load(scene)?),
     }

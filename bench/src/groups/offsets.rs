@@ -36,14 +36,14 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Which partitions of which topic.
 #[derive(Clone, Copy, Debug)]
-struct Of<'a> {
-    topic: &'a str,
-    id: Uuid,
+pub(super) struct Of<'a> {
+    pub topic: &'a str,
+    pub id: Uuid,
 }
 
 impl<'a> Of<'a> {
     /// A commit by whoever is no member.
-    fn commit(self, group: &'a str, partitions: std::ops::Range<i32>, offset: i64) -> OffsetCommitRequest<'a> {
+    pub(super) fn commit(self, group: &'a str, partitions: std::ops::Range<i32>, offset: i64) -> OffsetCommitRequest<'a> {
         let partition = |partition_index| OffsetCommitRequestPartition {
             partition_index,
             committed_offset: offset,
@@ -137,7 +137,7 @@ fn check_answer(
 ///
 /// # Errors
 /// The broker fails, or says no for too long; or the user stops.
-async fn commit_patiently(
+pub(super) async fn commit_patiently(
     connection: &mut Connection,
     group: &str,
     request: &OffsetCommitRequest<'_>,

@@ -13,6 +13,9 @@ use crate::units;
 /// Where nothing else is said: nobody but us has a topic of this name.
 pub(super) const TOPIC: &str = "ringlog-bench-groups";
 
+/// Partitions that members share.
+const PARTITIONS: u64 = 1000;
+
 /// Members of a group of idle ones.
 pub(super) const GROUP_MEMBERS: usize = 100;
 
@@ -25,10 +28,10 @@ pub struct GroupsCommand {
     /// Go on although the broker is on another machine.
     #[arg(long)]
     allow_remote: bool,
-    /// The broker's process, to tell what CPU time its heartbeats and commits take.
+    /// The broker's process, to tell what CPU time its heartbeats and commits take, and what memory its groups.
     #[arg(long)]
     pid: Option<u32>,
-    /// What to measure [default: all but store and load].
+    /// What to measure [default: all but memory, store and load].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     only: Vec<Part>,
     /// How groups speak.
@@ -38,9 +41,9 @@ pub struct GroupsCommand {
     /// deletes it under this name and no other.
     #[arg(long, default_value = TOPIC)]
     topic: String,
-    /// Partitions of the topic.
-    #[arg(long, default_value = "1000", value_parser = units::count, value_name = "N")]
-    partitions: u64,
+    /// Partitions of the topic [default: 1000; 1 where memory alone is measured].
+    #[arg(long, value_parser = units::count, value_name = "N")]
+    partitions: Option<u64>,
     /// Members of a group that rebalances.
     #[arg(long, default_value = "100", value_parser = units::count, value_name = "N")]
     members: u64,
@@ -57,6 +60,13 @@ pub struct GroupsCommand {
     /// Members that send heartbeats at their protocol's interval, 100 to a group, each over a connection of its own.
     #[arg(long, default_value = "10k", value_parser = units::count, value_name = "N")]
     heartbeat_members: u64,
+    /// Groups of each kind whose memory is measured: with a committed offset alone, and with a member of either protocol that has all
+    /// of the topic and committed an offset. A broker may bound what they take (Ringlog: ringlog.group.memory.bytes).
+    #[arg(long, default_value = "20k", value_parser = units::count, value_name = "N")]
+    idle_groups: u64,
+    /// How long the broker rests before its memory is read: it may keep what was just written for a while.
+    #[arg(long, default_value = "75s", value_parser = units::duration, value_name = "TIME")]
+    rest: Duration,
     /// How long heartbeats, and each kind of commits and fetches, are watched.
     #[arg(long, default_value = "15s", value_parser = units::duration, value_name = "TIME")]
     duration: Duration,
@@ -89,6 +99,8 @@ pub(crate) enum Part {
     Commits,
     /// Fetches of an offset, as fast as they go.
     Fetches,
+    /// The memory that groups take which do nothing (needs --pid).
+    Memory,
     /// Commits many offsets and leaves them, for `load` after a restart.
     Store,
     /// Waits for the broker until it serves what `store` left, and removes that.
@@ -107,14 +119,15 @@ impl Part {
             Self::Heartbeats => "heartbeats",
             Self::Commits => "commits",
             Self::Fetches => "fetches",
+            Self::Memory => "memory",
             Self::Store => "store",
             Self::Load => "load",
         }
     }
 
-    /// Whether it is measured with members, which speak one protocol or the other.
+    /// Whether it has members, which speak one protocol or the other.
     pub(super) fn has_members(self) -> bool {
-        matches!(self, Self::Rebalance | Self::Leave | Self::Vanish | Self::Heartbeats)
+        matches!(self, Self::Rebalance | Self::Leave | Self::Vanish | Self::Heartbeats | Self::Memory)
     }
 }
 
@@ -145,6 +158,8 @@ pub(crate) struct Plan {
     pub beat: Duration,
     pub session: Duration,
     pub heartbeat_members: usize,
+    pub idle_groups: usize,
+    pub rest: Duration,
     pub duration: Duration,
     pub warm_up: Duration,
     pub offsets: u32,
@@ -163,9 +178,13 @@ impl GroupsCommand {
             value if value > max => Err(Error::Usage(format!("--{name}: at most {max}"))),
             value => Ok(value),
         };
-        let partitions = within("partitions", self.partitions, 100_000)? as u32;
-        let members = within("members", self.members, 10_000)?;
         let parts = if self.only.is_empty() { Part::ALL.to_vec() } else { self.only.clone() };
+        let default = if parts == [Part::Memory] { 1 } else { PARTITIONS };
+        let partitions = within("partitions", self.partitions.unwrap_or(default), 100_000)? as u32;
+        let members = within("members", self.members, 10_000)?;
+        if parts.contains(&Part::Memory) && self.pid.is_none() {
+            return Err(Error::Usage("memory: --pid names the broker's process, whose memory is measured".to_owned()));
+        }
         if parts.contains(&Part::Rebalance) && members > u64::from(partitions) {
             return Err(Error::Usage(format!(
                 "{members} members cannot share {partitions} partitions: some would never get one"
@@ -207,6 +226,8 @@ impl GroupsCommand {
             beat: self.beat,
             session: self.session,
             heartbeat_members: within("heartbeat-members", self.heartbeat_members, 100_000)? as usize,
+            idle_groups: within("idle-groups", self.idle_groups, 1_000_000)? as usize,
+            rest: self.rest,
             duration: self.duration,
             warm_up: self.warm_up,
             offsets: within("offsets", self.offsets, 10_000_000)? as u32,
@@ -254,7 +275,16 @@ mod tests {
         let plan = plan("").unwrap();
         assert_eq!((plan.members, plan.partitions, plan.heartbeat_members, plan.offsets), (100, 1000, 10_000, 100_000));
         assert_eq!(plan.protocols, [GroupProtocol::Classic, GroupProtocol::Consumer]);
-        assert!(!plan.parts.contains(&Part::Store) && !plan.parts.contains(&Part::Load) && plan.parts.len() == 6);
+        let others = [Part::Memory, Part::Store, Part::Load];
+        assert!(!others.iter().any(|part| plan.parts.contains(part)) && plan.parts.len() == 6);
+    }
+
+    #[test]
+    fn a_group_whose_memory_is_measured_has_little() {
+        let partitions = |line: &str| plan(line).unwrap().partitions;
+        assert_eq!(partitions("--only memory --pid 1"), 1);
+        assert_eq!(partitions("--only memory --pid 1 --partitions 7"), 7);
+        assert_eq!(partitions("--only rebalance,memory --pid 1"), 1000);
     }
 
     #[test]
@@ -271,6 +301,8 @@ mod tests {
             ("--session 30ms", "--session"),
             ("--duration 0s", "--duration"),
             ("--offsets 0", "--offsets"),
+            ("--only memory", "memory: --pid"),
+            ("--only memory --pid 1 --idle-groups 0", "--idle-groups"),
             ("--heartbeat-members 1M", "--heartbeat-members"),
             ("--bootstrap 192.0.2.1:9092", "--allow-remote"),
         ] {

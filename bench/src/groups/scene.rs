@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use ringlog_protocol::api::consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use ringlog_protocol::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ringlog_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse};
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::classic::{self, Classic};
 use super::consumer::{self, Consumer};
-use super::member::Member;
+use super::member::{Member, Role};
 use super::{Plan, check_group, options, stopped};
 use crate::error::Error;
 use crate::load::client::{ClientError, Connection, Topic, check_local, create_topic, delete_topic, find_topic};
@@ -26,6 +26,11 @@ use crate::stop;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a coordinator may take to be there, and a group to be empty.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Connections over which groups are removed at the most, and how many groups each is worth it for.
+const REMOVERS_MAX: usize = 32;
+const REMOVED_MIN: usize = 100;
+/// How many groups one request deletes.
+const DELETED_AT_ONCE: usize = 500;
 /// Connections that are opened at once: Kafka's `socket.listen.backlog.size` is 50.
 const OPENED_AT_ONCE: usize = 32;
 /// The broker's session timeout of KIP-848's members, and Kafka's default of it.
@@ -172,16 +177,16 @@ impl<'a> Scene<'a> {
     ) -> Result<Vec<Member>, ClientError> {
         let address = self.coordinator(group).await?.address;
         let connections = connect_all(address, count, self.plan.timeout).await?;
-        Ok(connections.into_iter().map(|connection| self.member(protocol, connection, group, session)).collect())
+        let member = |connection| Member { connection, role: self.role(protocol, group, session) };
+        Ok(connections.into_iter().map(member).collect())
     }
 
-    fn member(&self, protocol: GroupProtocol, connection: Connection, group: &str, session: Duration) -> Member {
+    /// A member of a group, not in it yet.
+    pub(super) fn role(&self, protocol: GroupProtocol, group: &str, session: Duration) -> Role {
         let topic = &self.plan.topic;
         match protocol {
-            GroupProtocol::Classic => {
-                Member::Classic(Box::new(Classic::new(connection, group, topic, self.plan.partitions, session)))
-            }
-            GroupProtocol::Consumer => Member::Consumer(Box::new(Consumer::new(connection, group, topic))),
+            GroupProtocol::Classic => Role::Classic(Box::new(Classic::new(group, topic, self.plan.partitions, session))),
+            GroupProtocol::Consumer => Role::Consumer(Box::new(Consumer::new(group, topic))),
         }
     }
 
@@ -252,7 +257,7 @@ pub(super) fn is_our_topic(plan: &Plan) -> bool {
 }
 
 /// So many connections to one broker.
-async fn connect_all(address: SocketAddr, count: usize, timeout: Duration) -> Result<Vec<Connection>, ClientError> {
+pub(super) async fn connect_all(address: SocketAddr, count: usize, timeout: Duration) -> Result<Vec<Connection>, ClientError> {
     let mut connections = Vec::with_capacity(count);
     while connections.len() < count {
         if stop::requested() {
@@ -349,8 +354,15 @@ async fn remove_groups(groups: &[(String, GroupProtocol)], plan: &Plan) -> Resul
     removed
 }
 
-/// The same, of those that one broker coordinates.
+/// The same, of those that one broker coordinates: over several connections, where there are many of them.
 async fn remove_groups_at(address: SocketAddr, groups: &[&(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
+    let share = groups.len().div_ceil(REMOVERS_MAX).max(REMOVED_MIN);
+    let removed = join_all(groups.chunks(share).map(|groups| remove_groups_over(address, groups, plan))).await;
+    removed.into_iter().fold(Ok(()), Result::and)
+}
+
+/// The same, over one connection.
+async fn remove_groups_over(address: SocketAddr, groups: &[&(String, GroupProtocol)], plan: &Plan) -> Result<(), ClientError> {
     let mut connection = Connection::open(address, plan.timeout).await?;
     let mut removed = Ok(());
     for (group, protocol) in groups {
@@ -362,7 +374,10 @@ async fn remove_groups_at(address: SocketAddr, groups: &[&(String, GroupProtocol
         }
     }
     let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
-    removed.and(delete_groups(&mut connection, names).await)
+    for names in names.chunks(DELETED_AT_ONCE) {
+        removed = removed.and(delete_groups(&mut connection, names.to_vec()).await);
+    }
+    removed
 }
 
 /// Makes every member of a group leave; one that is gone already is fine.

@@ -83,6 +83,20 @@ pub fn tables(groups: &Groups) -> Vec<(String, Table)> {
         }
         tables.push(("Commits and fetches of one partition's offset".to_owned(), rows));
     }
+    if !groups.memory.is_empty() {
+        let mut rows = table::table(&["each with an offset and", "groups", "before", "after", "each"], 1..5);
+        for memory in &groups.memory {
+            let member = memory.member.map_or_else(|| "no member".to_owned(), |member| format!("a {} member", member.name()));
+            rows.add_row([
+                member,
+                show_count(memory.groups),
+                show_bytes(memory.before_bytes),
+                show_bytes(memory.after_bytes),
+                show_bytes(memory.each_bytes.round() as u64),
+            ]);
+        }
+        tables.push(("Memory of groups that do nothing".to_owned(), rows));
+    }
     if groups.stored.is_some() || groups.loaded.is_some() {
         let mut rows = table::table(&["", "offsets", "ms"], 1..3);
         let mut row = |what: &str, offsets: u64, took: f64| {
@@ -130,7 +144,7 @@ fn ms(ms: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{OffsetsLoaded, Rebalance, Takeover};
+    use crate::results::{GroupMemory, OffsetsLoaded, Rebalance, Takeover};
 
     #[test]
     fn every_figure_has_its_row() {
@@ -143,11 +157,13 @@ mod tests {
                 median_ms: -1.5,
                 ..Default::default()
             }],
+            memory: vec![GroupMemory { groups: 20_000, each_bytes: 2560.0, ..Default::default() }],
             loaded: Some(OffsetsLoaded { offsets: 100_000, since_answer_ms: 12.0, since_start_ms: Some(40.0) }),
             ..Groups::default()
         };
         let text: String = tables(&groups).iter().map(|(title, table)| format!("{title}\n{table}\n")).collect();
-        for part in ["2.00 ms", "1.00 ms", "3.00 ms", "vanishes", "6.00 s", "−1.50 ms", "100,000", "40"] {
+        for part in ["2.00 ms", "1.00 ms", "3.00 ms", "vanishes", "6.00 s", "−1.50 ms", "100,000", "40", "no member", "2.5 KiB"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("Heartbeats") && tables(&Groups::default()).is_empty());

@@ -17,6 +17,9 @@ pub struct Groups {
     pub heartbeats: Vec<Heartbeats>,
     /// Commits and fetches of offsets, as fast as they go.
     pub rates: Vec<OffsetRate>,
+    /// What groups take that do nothing.
+    #[serde(default)]
+    pub memory: Vec<GroupMemory>,
     /// Offsets committed for a restart.
     pub stored: Option<OffsetsStored>,
     /// The same offsets, after the restart.
@@ -37,6 +40,7 @@ impl Groups {
             && self.takeovers.is_empty()
             && self.heartbeats.is_empty()
             && self.rates.is_empty()
+            && self.memory.is_empty()
             && self.stored.is_none()
             && self.loaded.is_none()
     }
@@ -164,6 +168,21 @@ pub struct OffsetRate {
     pub broker_cpu_us: Option<f64>,
     /// Our own, per cent of one core.
     pub generator_cpu_percent: f64,
+}
+
+/// What groups of one kind take of the broker's memory.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GroupMemory {
+    /// How their one member speaks; none: they have no member, and a committed offset alone.
+    pub member: Option<GroupProtocol>,
+    /// How many groups were made.
+    pub groups: u64,
+    /// Resident anonymous memory of the broker's process before that,
+    pub before_bytes: u64,
+    /// and after it.
+    pub after_bytes: u64,
+    /// What each group takes.
+    pub each_bytes: f64,
 }
 
 /// Offsets committed for a restart.

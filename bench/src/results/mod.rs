@@ -17,7 +17,8 @@ pub use compare::{
 pub use disk::{Claim, Direction, Grid, GridCell, Medium, Pattern, Verdict, Way};
 pub use engine::{AppendPath, AppendWay, Appends, Engine, EngineRead, Recovery};
 pub use groups::{
-    Cause, GroupProtocol, Groups, Heartbeats, OffsetCall, OffsetRate, OffsetsLoaded, OffsetsStored, Rebalance, Takeover,
+    Cause, GroupMemory, GroupProtocol, Groups, Heartbeats, OffsetCall, OffsetRate, OffsetsLoaded, OffsetsStored, Rebalance,
+    Takeover,
 };
 pub use load::{Latency, Load, ProcessUse, Second, Side, Verified};
 

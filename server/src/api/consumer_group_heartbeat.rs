@@ -54,7 +54,7 @@ fn heartbeat(context: &RequestContext, request: &ConsumerGroupHeartbeatRequest<'
     let owned = |topics: &Vec<TopicPartitions>| {
         let mut owned = Partitions::new();
         for topic in topics {
-            owned.entry(topic.topic_id).or_default().extend(&topic.partitions);
+            owned.get_or_default(topic.topic_id).extend(&topic.partitions);
         }
         owned
     };

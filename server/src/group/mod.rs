@@ -14,6 +14,7 @@
 //! - [`offsets`]: committed offsets.
 //! - [`record`]: what is written.
 //! - [`configs`]: what groups have set for themselves.
+//! - [`small_map`]: what small groups keep their members and partitions in.
 
 mod classic;
 mod configs;
@@ -24,6 +25,7 @@ pub mod request;
 mod settings;
 mod shard;
 mod shard_consumer;
+mod small_map;
 mod timer;
 mod topics;
 mod usage;
@@ -35,6 +37,7 @@ pub use record::RawRecord;
 pub use request::{Answer, CallId, Request};
 pub use settings::Settings;
 pub use shard::{Output, Shard};
+pub use small_map::SmallMap;
 pub use topics::TopicView;
 pub use usage::Usage;
 

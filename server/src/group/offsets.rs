@@ -10,11 +10,11 @@ use ringlog_protocol::group_records::{GroupRecord, OffsetCommitKey, OffsetCommit
 use super::classic::{Classic, State};
 use super::request::{CommitOffset, FetchedOffset};
 use super::usage::Charge;
-use super::{Name, RawRecord, Usage};
+use super::{Name, RawRecord, SmallMap, Usage};
 
 /// What an offset takes beside its metadata, and what a topic takes.
-const OFFSET_BYTES: usize = 128;
-const TOPIC_BYTES: usize = 192;
+const OFFSET_BYTES: usize = 160;
+const TOPIC_BYTES: usize = 112;
 
 #[derive(Clone, Debug, PartialEq)]
 struct Committed {
@@ -39,13 +39,13 @@ impl Committed {
 
 /// The committed offsets of a group.
 pub(super) struct Offsets {
-    topics: BTreeMap<Name, BTreeMap<i32, Committed>>,
+    topics: SmallMap<Name, SmallMap<i32, Committed>>,
     charge: Charge,
 }
 
 impl Offsets {
     pub(super) fn new(usage: &Usage) -> Self {
-        Self { topics: BTreeMap::new(), charge: usage.charge(0) }
+        Self { topics: SmallMap::new(), charge: usage.charge(0) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,9 +83,9 @@ impl Offsets {
     fn insert(&mut self, topic: Name, partition: i32, committed: Committed) {
         let mut bytes = OFFSET_BYTES + committed.metadata.len();
         let name_bytes = TOPIC_BYTES + topic.len();
-        let partitions = self.topics.entry(topic).or_insert_with(|| {
+        let partitions = self.topics.get_or_insert_with(topic, || {
             bytes += name_bytes;
-            BTreeMap::new()
+            SmallMap::new()
         });
         if let Some(before) = partitions.insert(partition, committed) {
             self.charge.subtract(OFFSET_BYTES + before.metadata.len());

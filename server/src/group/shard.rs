@@ -22,7 +22,7 @@ use super::usage::Charge;
 use super::{Name, Now, RawRecord, Settings, Usage};
 
 /// What a group takes beside its members and offsets.
-pub(super) const GROUP_BYTES: usize = 1024;
+pub(super) const GROUP_BYTES: usize = 448;
 
 /// The largest record that is written, whatever fits into a segment: a group's members with what they say and have. The smallest
 /// journal takes two of them.
@@ -73,7 +73,8 @@ pub struct Shard {
     configs: Arc<GroupConfigs>,
     /// The largest record that is written.
     record_bytes_max: usize,
-    pub(super) groups: BTreeMap<Name, Group>,
+    /// In boxes: a node of the tree has room for eleven, and is half full when groups come in order.
+    pub(super) groups: BTreeMap<Name, Box<Group>>,
     timers: TimerQueue,
     new_id: Box<dyn FnMut() -> u128>,
 }
@@ -198,8 +199,9 @@ impl Shard {
     }
 
     pub(super) fn create(&mut self, group: &str) {
-        let usage = &self.usage;
-        self.groups.entry(group.into()).or_insert_with(|| Group::new(group, usage));
+        if !self.groups.contains_key(group) {
+            self.groups.insert(group.into(), Box::new(Group::new(group, &self.usage)));
+        }
     }
 
     fn join(&mut self, call: CallId, group: &str, join: Join, now: Now, out: &mut Output) {

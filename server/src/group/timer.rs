@@ -1,10 +1,11 @@
 //! Timers without a clock: deadlines in a queue. Moving a deadline back costs nothing, so a heartbeat is cheap: the queue's entry
-//! stays, and is looked at again when its time comes. Entries whose deadlines are gone, with their members, are thrown away when they
-//! may be more than the others.
+//! stays, and is looked at again when its time comes. Entries whose timers are gone with their members, or cleared, are thrown away
+//! when they may be more than the others.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Name;
@@ -31,24 +32,29 @@ pub(super) enum Alarm {
 /// How many entries are always kept.
 const KEPT_MIN: usize = 64;
 
-/// When to look at a timer. The greatest is the next one.
-struct Entry {
+/// When to look at a timer, and what for.
+#[derive(Debug)]
+struct Deadline {
     at: Duration,
+    /// When the timer is due: not before that.
+    due: Cell<Duration>,
     group: Name,
     alarm: Alarm,
-    /// Nobody has the other end: the timer is gone, or has another entry.
-    timer: Weak<()>,
 }
 
+/// A deadline in the queue. The greatest is the next one.
+struct Entry(Rc<Deadline>);
+
 impl Entry {
+    /// Whether its timer has it still, and is not gone, cleared, or set to an earlier time.
     fn is_live(&self) -> bool {
-        self.timer.strong_count() > 0
+        Rc::strong_count(&self.0) > 1
     }
 }
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, &other.group, &other.alarm).cmp(&(self.at, &self.group, &self.alarm))
+        (other.0.at, &other.0.group, &other.0.alarm).cmp(&(self.0.at, &self.0.group, &self.0.alarm))
     }
 }
 
@@ -77,7 +83,7 @@ pub(super) struct TimerQueue {
 impl TimerQueue {
     /// When something may be due, at the earliest.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.entries.peek().map(|entry| entry.at)
+        self.entries.peek().map(|entry| entry.0.at)
     }
 
     /// The first entry that is due: its time, group, and what it is for.
@@ -85,7 +91,7 @@ impl TimerQueue {
         while self.next()? <= now {
             let entry = self.entries.pop()?;
             if entry.is_live() {
-                return Some((entry.at, entry.group, entry.alarm));
+                return Some((entry.0.at, entry.0.group.clone(), entry.0.alarm.clone()));
             }
         }
         None
@@ -100,30 +106,28 @@ impl TimerQueue {
     }
 }
 
-/// One deadline.
+/// One deadline; small, for most of them are not set.
 #[derive(Debug, Default)]
-pub(super) struct Timer {
-    due: Option<Duration>,
-    /// The time of its entry in the queue, which is live as long as this is kept.
-    queued: Option<(Duration, Rc<()>)>,
-}
+pub(super) struct Timer(Option<Rc<Deadline>>);
 
 impl Timer {
     pub(super) fn set(&mut self, at: Duration, queue: &mut TimerQueue, group: &Name, alarm: impl FnOnce() -> Alarm) {
-        self.due = Some(at);
-        if self.queued.as_ref().is_none_or(|(queued, _)| *queued > at) {
-            let live = Rc::new(());
-            queue.push(Entry { at, group: group.clone(), alarm: alarm(), timer: Rc::downgrade(&live) });
-            self.queued = Some((at, live));
+        match &self.0 {
+            Some(queued) if queued.at <= at => queued.due.set(at),
+            _ => {
+                let deadline = Rc::new(Deadline { at, due: Cell::new(at), group: group.clone(), alarm: alarm() });
+                queue.push(Entry(deadline.clone()));
+                self.0 = Some(deadline);
+            }
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.due = None;
+        self.0 = None;
     }
 
     pub(super) fn is_set(&self) -> bool {
-        self.due.is_some()
+        self.0.is_some()
     }
 
     /// Called with each entry that the queue gives for this deadline. True once it is due; it is cleared then.
@@ -135,21 +139,12 @@ impl Timer {
         group: &Name,
         alarm: impl FnOnce() -> Alarm,
     ) -> bool {
-        if self.queued.as_ref().is_none_or(|(queued, _)| *queued != entry_at) {
-            return false;
+        let Some(queued) = self.0.take_if(|queued| queued.at == entry_at) else { return false };
+        let due = queued.due.get();
+        if due > now {
+            self.set(due, queue, group, alarm);
         }
-        self.queued = None;
-        match self.due {
-            Some(due) if due <= now => {
-                self.due = None;
-                true
-            }
-            Some(due) => {
-                self.set(due, queue, group, alarm);
-                false
-            }
-            None => false,
-        }
+        due <= now
     }
 }
 
@@ -179,6 +174,19 @@ mod tests {
         timer.set(at(120), &mut queue, &group, || Alarm::Join);
         timer.clear();
         assert_eq!((ring(&mut queue, &mut timer, 130), queue.next()), (0, None));
+    }
+
+    #[test]
+    fn a_cleared_timer_is_no_reason_to_keep_its_entry() {
+        let (mut queue, group) = (TimerQueue::default(), Name::from("g"));
+        let mut timers: Vec<Timer> = (0..1000).map(|_| Timer::default()).collect();
+        for second in 0..10_000 {
+            let timer = &mut timers[second as usize % 1000];
+            timer.set(Duration::from_secs(100_000 - second), &mut queue, &group, || Alarm::Join);
+            timer.clear();
+        }
+        assert!(queue.entries.len() <= KEPT_MIN, "{}", queue.entries.len());
+        assert_eq!((queue.pop(Duration::from_secs(200_000)), size_of::<Timer>()), (None, 8));
     }
 
     #[test]

@@ -26,13 +26,13 @@ pub(super) use travel::Traveller;
 use super::request::{Answer, CallId, Described, DescribedMember, Identity, Leaver, Reply, Sync, Synced};
 use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
-use super::{Name, Now, Output, RawRecord, Settings, TopicView, Usage};
+use super::{Name, Now, Output, RawRecord, Settings, SmallMap, TopicView, Usage};
 use crate::config::GroupConfig;
 
 /// What a member takes beside what it sent.
-const MEMBER_BYTES: usize = 512;
+const MEMBER_BYTES: usize = 896;
 /// What a protocol takes beside its name and what the member says of itself in it.
-const PROTOCOL_BYTES: usize = 64;
+const PROTOCOL_BYTES: usize = 96;
 /// What an id takes that nobody uses yet.
 const PENDING_BYTES: usize = 256;
 
@@ -147,12 +147,12 @@ pub(super) struct Classic {
     protocol_type: Option<Name>,
     protocol: Option<Name>,
     leader: Option<Name>,
-    members: BTreeMap<Name, Member>,
+    members: SmallMap<Name, Member>,
     /// The members that have an instance id, by that.
-    statics: BTreeMap<Name, Name>,
-    pending: BTreeMap<Name, Pending>,
+    statics: SmallMap<Name, Name>,
+    pending: SmallMap<Name, Pending>,
     /// How many members speak a protocol.
-    protocol_counts: BTreeMap<Name, usize>,
+    protocol_counts: SmallMap<Name, usize>,
     /// How many members wait in JoinGroup.
     joining: usize,
     initial_delay: Option<InitialDelay>,
@@ -382,7 +382,7 @@ impl Classic {
 
     fn count(&mut self, protocols: &[(Name, Bytes)]) {
         for name in names_of(protocols) {
-            *self.protocol_counts.entry(name.clone()).or_default() += 1;
+            *self.protocol_counts.get_or_default(name.clone()) += 1;
         }
     }
 

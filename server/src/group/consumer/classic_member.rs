@@ -13,12 +13,12 @@ use ringlog_protocol::consumer_protocol::{
 use ringlog_protocol::{Encoder, ErrorCode, Payload};
 
 use super::reconcile::{Held, Progress};
-use super::{ClassicClient, Consumer, JOINS, Member, Partitions, new_member_id};
-use crate::group::Name;
+use super::{ClassicClient, Consumer, JOINS, Member, Partitions, in_order, new_member_id};
 use crate::group::classic::Scope;
 use crate::group::request::{Identity, Join, Joined, Leaver, Reply, Sync, Synced};
 use crate::group::timer::Alarm;
 use crate::group::topics::TopicView;
+use crate::group::{Name, SmallMap};
 
 /// The newest version of what consumers tell each other.
 const CONSUMER_VERSION_MAX: i16 = 3;
@@ -49,7 +49,7 @@ impl Consumer {
         let mut owned = Partitions::new();
         for topic in &wish.owned_partitions {
             if let Some((id, _)) = scope.topics.by_name(&topic.topic) {
-                owned.entry(id).or_default().extend(&topic.partitions);
+                owned.get_or_default(id).extend(&topic.partitions);
             }
         }
         let before = self.seats.get(&holder).map(|seat| seat.member.clone());
@@ -214,17 +214,18 @@ fn update(member: &mut Member, join: &Join, wish: &ConsumerProtocolSubscription<
         member.rack = Some(Name::from(&**rack)).filter(|rack| !rack.is_empty());
     }
     member.rebalance_timeout_ms = i32::try_from(join.rebalance_timeout.as_millis()).unwrap_or(i32::MAX);
-    member.topics = wish.topics.iter().map(|topic| Name::from(&**topic)).collect();
+    member.topics = in_order(wish.topics.iter().map(|topic| Name::from(&**topic)));
     member.regex = None;
     member.client_id = join.client_id.clone();
     member.client_host = join.client_host.clone();
-    member.classic = Some(ClassicClient { session_timeout: join.session_timeout, protocols: join.protocols.clone() });
+    let classic = ClassicClient { session_timeout: join.session_timeout, protocols: join.protocols.clone() };
+    member.classic = Some(Box::new(classic));
 }
 
 /// What a leader would tell a member that holds this, in the version in which the member speaks.
 pub(super) fn assignment_bytes(held: &Held, metadata: &[u8], topics: &dyn TopicView) -> Bytes {
     let version = metadata.first_chunk().map_or(0, |version| i16::from_be_bytes(*version)).clamp(0, CONSUMER_VERSION_MAX);
-    let topic = |(id, partitions): (&ringlog_protocol::Uuid, &std::collections::BTreeMap<i32, i32>)| {
+    let topic = |(id, partitions): (&ringlog_protocol::Uuid, &SmallMap<i32, i32>)| {
         let name = topics.name_of(*id)?;
         Some(AssignedTopicPartition { topic: Cow::Owned(name.to_string()), partitions: partitions.keys().copied().collect() })
     };

@@ -24,7 +24,8 @@ mod replay;
 mod subscription;
 mod upgrade;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,18 +36,20 @@ use super::classic::Scope;
 use super::request::{Beat, ConsumerHeartbeat, Refusal};
 use super::timer::{Alarm, Timer};
 use super::usage::Charge;
-use super::{Name, Settings, Usage};
+use super::{Name, Settings, SmallMap, Usage};
 use assignor::{Assignor, Subscriber};
 use reconcile::{Held, Place, Progress};
 
 /// Partitions by topic.
-pub type Partitions = BTreeMap<Uuid, BTreeSet<i32>>;
+pub type Partitions = SmallMap<Uuid, BTreeSet<i32>>;
 
 /// The epoch of a member that joins.
 const JOINS: i32 = 0;
 /// The epoch of a static member that leaves to come back; any other that is negative leaves for good.
 const LEAVES_FOR_NOW: i32 = -2;
 
+/// What such a group takes beside any other.
+const CONSUMER_BYTES: usize = 320;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 768;
 /// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
@@ -68,12 +71,12 @@ struct Member {
     client_id: Name,
     client_host: Name,
     rebalance_timeout_ms: i32,
-    /// The topics that it wants by name.
-    topics: BTreeSet<Name>,
+    /// The topics that it wants by name, in order, each once.
+    topics: Arc<[Name]>,
     /// A pattern of those that it wants too.
     regex: Option<Name>,
     assignor: Option<Name>,
-    classic: Option<ClassicClient>,
+    classic: Option<Box<ClassicClient>>,
     place: Place,
 }
 
@@ -86,7 +89,7 @@ impl Member {
         let names = 2 * id.len() + self.client_id.len() + self.client_host.len();
         let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
         let held = [&self.place.assigned, &self.place.revoking].into_iter().flat_map(|held| held.values());
-        let partitions: usize = held.map(BTreeMap::len).sum();
+        let partitions: usize = held.map(SmallMap::len).sum();
         MEMBER_BYTES + topics + protocols + names + optional + PARTITION_BYTES * partitions
     }
 
@@ -98,6 +101,11 @@ impl Member {
         let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len() + 16).sum();
         let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
         group.len() + id.len() + self.client_id.len() + self.client_host.len() + topics + protocols + optional + 256
+    }
+
+    /// Whether it wants this topic by its name.
+    fn wants(&self, topic: &str) -> bool {
+        self.topics.binary_search_by(|own| (**own).cmp(topic)).is_ok()
     }
 
     fn is_classic(&self) -> bool {
@@ -134,13 +142,13 @@ pub(super) struct Consumer {
     assignment_epoch: i32,
     /// When partitions were last assigned, by the clock of the wall; 0: not yet, or not known.
     assigned_at: TimestampMs,
-    seats: BTreeMap<Name, Seat>,
+    seats: SmallMap<Name, Seat>,
     /// The members that have an instance id, by that.
-    statics: BTreeMap<Name, Name>,
+    statics: SmallMap<Name, Name>,
     /// What members are to hold.
-    targets: BTreeMap<Name, Partitions>,
+    targets: SmallMap<Name, Partitions>,
     /// Who has a partition, or has not said that it gave it up.
-    owners: HashMap<(Uuid, i32), Name>,
+    owners: SmallMap<(Uuid, i32), Name>,
     patterns: BTreeMap<Name, Resolved>,
     /// The version of the topics that was last looked at, and that for which patterns were.
     topics_version: u64,
@@ -161,15 +169,15 @@ impl Consumer {
             metadata_hash: 0,
             assignment_epoch: 0,
             assigned_at: TimestampMs(0),
-            seats: BTreeMap::new(),
-            statics: BTreeMap::new(),
-            targets: BTreeMap::new(),
-            owners: HashMap::new(),
+            seats: SmallMap::new(),
+            statics: SmallMap::new(),
+            targets: SmallMap::new(),
+            owners: SmallMap::new(),
             patterns: BTreeMap::new(),
             topics_version: 0,
             patterns_version: 0,
             patterns_from: Duration::ZERO,
-            charge: usage.charge(0),
+            charge: usage.charge(CONSUMER_BYTES),
         }
     }
 
@@ -301,8 +309,7 @@ impl Consumer {
             let message = format!("The consumer group has reached its maximum capacity of {members_max} members.");
             return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message);
         }
-        let topics_before = before.map(|seat| &seat.member.topics);
-        let is_new = |topic: &&Name| topics_before.is_none_or(|before| !before.contains(*topic));
+        let is_new = |topic: &&Name| before.is_none_or(|before| !before.member.wants(topic));
         let partitions_of = |(_, count): (Uuid, i32)| usize::try_from(count).unwrap_or(0);
         let wanted = || member.topics.iter().filter_map(|topic| scope.topics.by_name(topic)).map(partitions_of);
         // With its id, and when it got each partition.
@@ -342,7 +349,7 @@ impl Consumer {
     }
 
     fn seat(&mut self, id: &Name, member: Member, usage: &Usage) {
-        let seat = self.seats.entry(id.clone()).or_insert_with(|| Seat {
+        let seat = self.seats.get_or_insert_with(id.clone(), || Seat {
             member: Member::default(),
             session: Timer::default(),
             revocation: Timer::default(),
@@ -490,7 +497,7 @@ fn update(member: &mut Member, beat: &ConsumerHeartbeat) {
         member.rebalance_timeout_ms = beat.rebalance_timeout_ms;
     }
     if let Some(topics) = &beat.topics {
-        member.topics.clone_from(topics);
+        member.topics = topics.iter().cloned().collect();
     }
     if let Some(regex) = &beat.regex {
         member.regex = Some(regex.clone()).filter(|regex| !regex.is_empty());
@@ -536,7 +543,7 @@ fn all_of(place: &Place) -> impl Iterator<Item = (Uuid, i32)> + '_ {
 }
 
 /// What a member holds is not its any more. What somebody else has by now stays.
-fn release(owners: &mut HashMap<(Uuid, i32), Name>, id: &Name, place: &Place) {
+fn release(owners: &mut SmallMap<(Uuid, i32), Name>, id: &Name, place: &Place) {
     for at in all_of(place) {
         if owners.get(&at) == Some(id) {
             owners.remove(&at);
@@ -551,6 +558,12 @@ fn partitions_of(held: &Held) -> Partitions {
 fn same_partitions(one: &Held, other: &Held) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|((topic, one), (other_topic, other))| topic == other_topic && one.keys().eq(other.keys()))
+}
+
+/// Topics as a member has them.
+fn in_order(topics: impl Iterator<Item = Name>) -> Arc<[Name]> {
+    let topics: BTreeSet<Name> = topics.collect();
+    topics.into_iter().collect()
 }
 
 fn ms(ms: i32) -> Duration {

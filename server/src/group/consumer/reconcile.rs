@@ -3,14 +3,13 @@
 //!
 //! What holds: **OneOwner**. A partition that a member holds, or has not yet said it gave up, is not given to another.
 
-use std::collections::BTreeMap;
-
 use ringlog_protocol::Uuid;
 
 use super::Partitions;
+use crate::group::SmallMap;
 
 /// What a member holds: partitions, each with the epoch at which it got it.
-pub(super) type Held = BTreeMap<Uuid, BTreeMap<i32, i32>>;
+pub(super) type Held = SmallMap<Uuid, SmallMap<i32, i32>>;
 
 /// How far a member is. The numbers are those of the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +79,7 @@ impl Place {
             for (partition, epoch) in partitions {
                 let stays = target.get(topic).is_some_and(|target| target.contains(partition));
                 let place = if stays { &mut assigned } else { &mut revoking };
-                place.entry(*topic).or_default().insert(*partition, *epoch);
+                place.get_or_default(*topic).insert(*partition, *epoch);
             }
         }
         if has_any(&revoking, owned) {
@@ -93,7 +92,7 @@ impl Place {
                     continue;
                 }
                 if is_free(*topic, *partition) {
-                    assigned.entry(*topic).or_default().insert(*partition, assignment_epoch);
+                    assigned.get_or_default(*topic).insert(*partition, assignment_epoch);
                 } else {
                     waits = true;
                 }

@@ -1,7 +1,7 @@
 //! The records of a group of the new protocol, from its parts and back.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use ringlog_protocol::group_records::{
 };
 
 use super::reconcile::{Held, Place, Progress};
-use super::{ClassicClient, Member, Partitions, Resolved};
-use crate::group::{Name, RawRecord};
+use super::{ClassicClient, Member, Partitions, Resolved, in_order};
+use crate::group::{Name, RawRecord, SmallMap};
 
 pub(super) fn group(group: &str, value: Option<(i32, i64)>) -> RawRecord {
     RawRecord::of(&GroupRecord::ConsumerGroupMetadata(
@@ -59,7 +59,7 @@ pub(super) fn member(group: &str, id: &str, member: Option<&Member>) -> RawRecor
             subscribed_topic_regex: text(&member.regex),
             rebalance_timeout_ms: member.rebalance_timeout_ms,
             server_assignor: text(&member.assignor),
-            classic_member_metadata: member.classic.as_ref().map(classic),
+            classic_member_metadata: member.classic.as_deref().map(classic),
         }),
     ))
 }
@@ -71,17 +71,19 @@ pub(super) fn replayed(value: ConsumerGroupMemberMetadataValue<'_>, member: &mut
     member.rack = name(value.rack_id);
     member.client_id = (*value.client_id).into();
     member.client_host = (*value.client_host).into();
-    member.topics = value.subscribed_topic_names.iter().map(|topic| Name::from(&**topic)).collect();
+    member.topics = in_order(value.subscribed_topic_names.iter().map(|topic| Name::from(&**topic)));
     member.regex = name(value.subscribed_topic_regex);
     member.rebalance_timeout_ms = value.rebalance_timeout_ms;
     member.assignor = name(value.server_assignor);
-    member.classic = value.classic_member_metadata.map(|classic| ClassicClient {
-        session_timeout: Duration::from_millis(u64::try_from(classic.session_timeout_ms).unwrap_or(0)),
-        protocols: classic
-            .supported_protocols
-            .iter()
-            .map(|protocol| (Name::from(&*protocol.name), Bytes::copy_from_slice(&protocol.metadata)))
-            .collect(),
+    member.classic = value.classic_member_metadata.map(|classic| {
+        Box::new(ClassicClient {
+            session_timeout: Duration::from_millis(u64::try_from(classic.session_timeout_ms).unwrap_or(0)),
+            protocols: classic
+                .supported_protocols
+                .iter()
+                .map(|protocol| (Name::from(&*protocol.name), Bytes::copy_from_slice(&protocol.metadata)))
+                .collect(),
+        })
     });
 }
 
@@ -102,7 +104,7 @@ pub(super) fn replayed_target(value: ConsumerGroupTargetAssignmentMemberValue) -
 
 pub(super) fn place(group: &str, id: &str, place: Option<&Place>) -> RawRecord {
     let topics = |held: &Held| {
-        let topic = |(topic_id, partitions): (&ringlog_protocol::Uuid, &BTreeMap<i32, i32>)| TopicPartitions {
+        let topic = |(topic_id, partitions): (&ringlog_protocol::Uuid, &SmallMap<i32, i32>)| TopicPartitions {
             topic_id: *topic_id,
             partitions: partitions.keys().copied().collect(),
             assignment_epochs: Some(partitions.values().copied().collect()),
@@ -128,7 +130,7 @@ pub(super) fn replayed_place(value: ConsumerGroupCurrentMemberAssignmentValue) -
             // Kafka before 4.3 does not say when: the member had them at its epoch at the latest.
             let epochs = topic.assignment_epochs.unwrap_or_default();
             let epochs = epochs.into_iter().chain(std::iter::repeat(epoch));
-            (topic.topic_id, topic.partitions.into_iter().zip(epochs).collect::<BTreeMap<i32, i32>>())
+            (topic.topic_id, topic.partitions.into_iter().zip(epochs).collect::<SmallMap<i32, i32>>())
         };
         topics.into_iter().map(topic).collect::<Held>()
     };

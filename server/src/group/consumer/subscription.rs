@@ -1,16 +1,16 @@
 //! What a group wants: topics by name and by pattern, and whether these have changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ringlog_protocol::ErrorCode;
 
 use super::pattern::Pattern;
-use super::{Consumer, MATCH_BYTES, Resolved, records, refuse};
-use crate::group::Name;
+use super::{CONSUMER_BYTES, Consumer, MATCH_BYTES, Resolved, records, refuse};
 use crate::group::classic::Scope;
 use crate::group::request::Refusal;
 use crate::group::topics::TopicView;
+use crate::group::{Name, SmallMap};
 
 /// How often the patterns of a group are matched with all topics at most: there may be many of both.
 const MATCHING_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ impl Consumer {
         let member = self.seats.get(id).map(|seat| &seat.member);
         let pattern = member.and_then(|member| member.regex.as_ref()).and_then(|regex| self.patterns.get(regex));
         let matched = pattern.into_iter().flat_map(|resolved| &resolved.topics);
-        member.into_iter().flat_map(|member| &member.topics).chain(matched)
+        member.into_iter().flat_map(|member| &*member.topics).chain(matched)
     }
 
     fn wanted(&self) -> BTreeSet<&Name> {
@@ -31,7 +31,7 @@ impl Consumer {
     /// Whether a member wants this topic.
     pub(in crate::group) fn is_wanted(&self, topic: &str) -> bool {
         let by_pattern = || self.patterns.values().any(|resolved| resolved.topics.contains(topic));
-        self.seats.values().any(|seat| seat.member.topics.contains(topic)) || by_pattern()
+        self.seats.values().any(|seat| seat.member.wants(topic)) || by_pattern()
     }
 
     /// The pattern, if it is one that the group does not know yet.
@@ -82,8 +82,8 @@ impl Consumer {
     pub(super) fn charge_patterns(&mut self) {
         let matched: usize = self.patterns.values().map(|resolved| resolved.topics.len()).sum();
         let texts: usize = self.patterns.keys().map(|pattern| 2 * pattern.len() + MATCH_BYTES).sum();
-        let targets = self.targets.values().flat_map(BTreeMap::values).map(BTreeSet::len).sum::<usize>();
-        self.charge.set(matched * MATCH_BYTES + texts + targets * 32);
+        let targets = self.targets.values().flat_map(SmallMap::values).map(BTreeSet::len).sum::<usize>();
+        self.charge.set(CONSUMER_BYTES + matched * MATCH_BYTES + texts + targets * 32);
     }
 
     /// Begins the next epoch if members want something else, or the topics that they want have become others.

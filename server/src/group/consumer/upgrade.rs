@@ -8,7 +8,7 @@ use ringlog_protocol::consumer_protocol::{ConsumerProtocolAssignment, ConsumerPr
 
 use super::classic_member::assignment_bytes;
 use super::reconcile::{Held, Place, Progress};
-use super::{ClassicClient, Consumer, Member, partitions_of, records, refuse};
+use super::{ClassicClient, Consumer, Member, in_order, partitions_of, records, refuse};
 use crate::group::classic::{Scope, Traveller};
 use crate::group::request::Refusal;
 use crate::group::{Name, Settings};
@@ -49,7 +49,7 @@ impl Consumer {
                     for partition in topic.partitions.iter().filter(|partition| (0..count).contains(*partition)) {
                         // A leader may have given one twice: nobody else's then.
                         if !consumer.owners.contains_key(&(id, *partition)) {
-                            assigned.entry(id).or_default().insert(*partition, generation);
+                            assigned.get_or_default(id).insert(*partition, generation);
                         }
                     }
                 }
@@ -61,10 +61,13 @@ impl Consumer {
                 client_id: traveller.client_id,
                 client_host: traveller.client_host,
                 rebalance_timeout_ms: i32::try_from(traveller.rebalance_timeout.as_millis()).unwrap_or(i32::MAX),
-                topics: wish.topics.iter().map(|topic| Name::from(&**topic)).collect(),
+                topics: in_order(wish.topics.iter().map(|topic| Name::from(&**topic))),
                 regex: None,
                 assignor: None,
-                classic: Some(ClassicClient { session_timeout: traveller.session_timeout, protocols: traveller.protocols }),
+                classic: Some(Box::new(ClassicClient {
+                    session_timeout: traveller.session_timeout,
+                    protocols: traveller.protocols,
+                })),
                 place: Place::default(),
             };
             if let Some(instance) = &member.instance {
@@ -114,8 +117,11 @@ impl Consumer {
     pub(in crate::group) fn to_classic(&self, scope: &Scope<'_>) -> (i32, Vec<Traveller>) {
         let traveller = |(id, seat): (&Name, &super::Seat)| {
             let member = &seat.member;
-            let classic =
-                member.classic.clone().unwrap_or(ClassicClient { session_timeout: Duration::ZERO, protocols: Vec::new() });
+            let classic = member
+                .classic
+                .as_deref()
+                .cloned()
+                .unwrap_or(ClassicClient { session_timeout: Duration::ZERO, protocols: Vec::new() });
             let metadata = classic.protocols.first().map(|(_, metadata)| metadata.clone()).unwrap_or_default();
             Traveller {
                 member: id.clone(),

@@ -111,7 +111,7 @@ impl Client {
 
     fn be_out(&mut self) {
         (self.epoch, self.told) = (0, None);
-        self.held.clear();
+        self.held = Partitions::new();
     }
 }
 
@@ -312,7 +312,7 @@ impl World {
                 client.says_all = false;
                 if let Some(assignment) = assignment {
                     for (topic, partitions) in &assignment {
-                        client.held.entry(*topic).or_default().extend(partitions);
+                        client.held.get_or_default(*topic).extend(partitions);
                     }
                     client.told = Some(assignment);
                 }

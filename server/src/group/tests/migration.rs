@@ -51,7 +51,7 @@ fn rejoin(driver: &mut Driver, member: &str) -> (Joined, Vec<i32>) {
 }
 
 fn count(beat: &Beat) -> usize {
-    beat.assignment.iter().flat_map(BTreeMap::values).map(std::collections::BTreeSet::len).sum()
+    beat.assignment.iter().flat_map(Partitions::values).map(std::collections::BTreeSet::len).sum()
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) fn assign(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>) -
         for (at, quota) in subscribers.iter().zip(&quotas) {
             let missing = quota - assigned[*at].get(topic).map_or(0, |held| held.len());
             if missing > 0 {
-                assigned[*at].entry(*topic).or_default().extend(free.by_ref().take(missing));
+                assigned[*at].get_or_default(*topic).extend(free.by_ref().take(missing));
             }
         }
     }

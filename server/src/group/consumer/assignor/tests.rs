@@ -105,7 +105,7 @@ fn range_gives_the_same_numbers_of_topics_that_are_joined() {
         let numbers: BTreeSet<&BTreeSet<i32>> = partitions.values().collect();
         assert_eq!(numbers.len(), 1, "{assigned:?}");
     }
-    assert_eq!(assigned[0][&topic(0)], BTreeSet::from([0, 1, 2]));
+    assert_eq!(*assigned[0].get(&topic(0)).unwrap(), BTreeSet::from([0, 1, 2]));
 }
 
 #[test]
@@ -143,7 +143,7 @@ proptest! {
         let mut held = vec![Partitions::new(); wants.len()];
         for (member, at, partition) in before {
             // Members may claim anything, each other's too.
-            held[member % wants.len()].entry(topic(at)).or_default().insert(partition);
+            held[member % wants.len()].get_or_default(topic(at)).insert(partition);
         }
         let assigned = assign(assignor, &wants, &held, &counts);
         prop_assert!(is_balanced(assignor, &wants, &assigned, &counts).is_ok(), "{:?}", is_balanced(assignor, &wants, &assigned, &counts));

@@ -30,10 +30,11 @@ fn homogeneous(any: &Subscriber<'_>, topics: &BTreeMap<Uuid, i32>, assigned: &mu
     let quotas = quotas(total, &sizes);
     for (held, (quota, mut size)) in assigned.iter_mut().zip(quotas.iter().zip(sizes)) {
         while size > *quota {
-            let Some(mut last) = held.last_entry() else { break };
-            last.get_mut().pop_last();
-            if last.get().is_empty() {
-                last.remove();
+            let Some(topic) = held.keys().next_back().copied() else { break };
+            let Some(last) = held.get_mut(&topic) else { break };
+            last.pop_last();
+            if last.is_empty() {
+                held.remove(&topic);
             }
             size -= 1;
         }
@@ -45,7 +46,7 @@ fn homogeneous(any: &Subscriber<'_>, topics: &BTreeMap<Uuid, i32>, assigned: &mu
     for (held, quota) in assigned.iter_mut().zip(quotas) {
         let missing = quota - size(held);
         for (topic, partition) in free.by_ref().take(missing) {
-            held.entry(topic).or_default().insert(partition);
+            held.get_or_default(topic).insert(partition);
         }
     }
 }
@@ -65,7 +66,7 @@ fn heterogeneous(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>, assig
         let mut queue: BTreeSet<(usize, usize)> = subscribers.iter().map(|at| (loads[*at], *at)).collect();
         for partition in free(**topic, topics.get(*topic).copied().unwrap_or(0), assigned) {
             let Some((load, at)) = queue.pop_first() else { break };
-            assigned[at].entry(**topic).or_default().insert(partition);
+            assigned[at].get_or_default(**topic).insert(partition);
             loads[at] = load + 1;
             queue.insert((load + 1, at));
         }
@@ -101,7 +102,7 @@ fn balance(topic: Uuid, subscribers: &[usize], assigned: &mut [Partitions], load
         } else {
             holders.insert((most - 1, from));
         }
-        assigned[to].entry(topic).or_default().insert(partition);
+        assigned[to].get_or_default(topic).insert(partition);
         (loads[from], loads[to]) = (most - 1, least + 1);
         holders.insert((least + 1, to));
         queue.insert((most - 1, from));

@@ -46,6 +46,8 @@ struct Block {
     buffer: Arc<Buffer>,
     /// Where in the buffer they are.
     range: Range<usize>,
+    /// Where each begins, from `from` on.
+    starts: Vec<u32>,
     /// The offset after the last one.
     next_offset: Offset,
     /// Whether somebody has read it to its end: nobody may want it any more.
@@ -68,6 +70,12 @@ impl Block {
 
     fn covers(&self, segment: u64, position: u64) -> bool {
         self.segment == segment && (self.from..self.end()).contains(&position)
+    }
+
+    /// Whether one of its batches begins at `position`. An index that is wrong may name one within a batch, which was not checked as
+    /// what begins there.
+    fn begins_at(&self, segment: u64, position: u64) -> bool {
+        self.covers(segment, position) && self.starts.binary_search(&((position - self.from) as u32)).is_ok()
     }
 
     /// What it has from `position` on, where it covers that.
@@ -190,7 +198,7 @@ impl Inner {
     /// The bytes from `position` to `end`, as far as a block has them; the block is the last used one then.
     fn take(&self, segment: &Segment, position: u64, end: u64) -> Option<Found> {
         let mut blocks = self.blocks.borrow_mut();
-        let at = blocks.iter().rposition(|block| block.covers(segment.id, position))?;
+        let at = blocks.iter().rposition(|block| block.begins_at(segment.id, position))?;
         let block = blocks.remove(at)?;
         let mut bytes = block.rest(position);
         bytes.truncate(usize::try_from(end - position).unwrap_or(usize::MAX));
@@ -247,9 +255,9 @@ impl Inner {
                 return Ok(None);
             };
             match checked {
-                Checked::Whole(buffer, range, next_offset) => {
+                Checked::Whole { buffer, range, starts, next_offset } => {
                     let (from, buffer, is_read) = (position, Arc::new(buffer), Cell::new(false));
-                    return Ok(Some(Block { segment: segment.id, from, buffer, range, next_offset, is_read }));
+                    return Ok(Some(Block { segment: segment.id, from, buffer, range, starts, next_offset, is_read }));
                 }
                 Checked::Larger(batch_bytes) if batch_bytes <= BATCH_BYTES_MAX => {
                     len = (batch_bytes + 2 * BLOCK_BYTES).next_multiple_of(READ_BYTES);
@@ -277,8 +285,8 @@ impl Inner {
 }
 
 enum Checked {
-    /// Whole batches, at least one, where they are, and the offset after them.
-    Whole(Buffer, Range<usize>, Offset),
+    /// Whole batches, at least one: where they are, where each begins in there, and the offset after them.
+    Whole { buffer: Buffer, range: Range<usize>, starts: Vec<u32>, next_offset: Offset },
     /// The first batch alone has so many bytes, more than were read.
     Larger(usize),
 }
@@ -299,13 +307,14 @@ async fn read_checked(
     let is_cut = known > read && read < len;
     let upto = read.min(known);
     let Some(mut rest) = buffer.get(skip..upto).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
-    let mut sound = 0;
+    let (mut sound, mut starts) = (0, Vec::new());
     let reason = loop {
         if rest.is_empty() {
             break None;
         }
         match check_first(rest, &mut order) {
             Ok(First::Sound(size)) => {
+                starts.push(sound as u32);
                 sound += size;
                 rest = &rest[size..];
             }
@@ -323,7 +332,7 @@ async fn read_checked(
     match reason {
         // What is sound before it is served; who reads on meets it.
         Some(reason) if sound == 0 => Err(ColdError::Damaged(position, reason)),
-        _ => Ok(Some(Checked::Whole(buffer, skip..skip + sound, order.due))),
+        _ => Ok(Some(Checked::Whole { buffer, range: skip..skip + sound, starts, next_offset: order.due })),
     }
 }
 
@@ -430,6 +439,19 @@ mod tests {
         fn end(&self) -> u64 {
             self.bytes.len() as u64
         }
+    }
+
+    #[test]
+    fn what_begins_within_a_batch_is_not_taken_for_checked() {
+        // As an index that has rotted says.
+        let stored = stored(&[3_000; 4], None);
+        let inner = &stored.reads.inner;
+        stored.read(0, stored.end()).unwrap().unwrap();
+        for start in &stored.starts {
+            assert!(inner.take(&stored.segment, *start, stored.end()).is_some());
+            assert!(inner.take(&stored.segment, start + 70, stored.end()).is_none());
+        }
+        assert!(stored.reads.peek(&stored.segment, 70).is_some(), "its bytes are what the file has");
     }
 
     #[test]

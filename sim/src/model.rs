@@ -31,6 +31,8 @@ use crate::groups::known::Known;
 
 /// How long a sync that is due may take to be done, by the simulation's clock, where nothing fails.
 const SYNC_SLACK: Duration = Duration::from_secs(3);
+/// The same for a sync that is due by the number of records: it comes with the round that brings them.
+const COUNT_SLACK: Duration = Duration::from_millis(250);
 /// What the page-cache topics' `flush.messages` are that never ask.
 pub const NEVER: i64 = i64::MAX;
 
@@ -394,7 +396,7 @@ impl Model {
                 continue;
             }
             for partition in &mut topic.partitions {
-                let settled = |&&(_, at): &&(i64, Duration)| at + SYNC_SLACK <= now;
+                let settled = |&&(_, at): &&(i64, Duration)| at + COUNT_SLACK <= now;
                 // A sync takes all that is there when as many records are not synced.
                 let newest = partition.ends.iter().filter(settled).map(|&(end, _)| end).max().unwrap_or(0);
                 let by_count = newest.saturating_sub(messages);

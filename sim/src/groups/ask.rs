@@ -87,7 +87,7 @@ impl Asker {
 }
 
 /// Who commits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The member; empty: none.
     pub member: String,

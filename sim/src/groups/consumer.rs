@@ -415,6 +415,10 @@ async fn commit_as_ghost(member: &RefCell<Member>, life: &Life, asker: &mut Aske
     if code.is_none() {
         assert!(!(was_out && is_out()), "FencedStaysOut: a commit of {}, {}", by.who, by.identity);
     }
+    // A group that was made anew may have brought it to the same epoch under the same id: then it is no ghost.
+    if member.borrow().identity() == by.identity {
+        return;
+    }
     fenced_or_not_of_rivals(life, &by, &targets, code);
 }
 

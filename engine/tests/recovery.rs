@@ -17,11 +17,15 @@ use ringlog_engine::memory::Pool;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
 
 async fn reopen(disk: &Rc<dyn Disk>, log_start: i64) -> Log {
+    reopen_from(disk, 0, log_start).await
+}
+
+async fn reopen_from(disk: &Rc<dyn Disk>, recovery_point: i64, log_start: i64) -> Log {
     let params = OpenParams {
         id: PartitionId { topic: TopicId([1; 16]), index: 0 },
         directory: PathBuf::from("/topic-0"),
         config: Arc::new(LogConfig::default()),
-        recovery_point: Offset(0),
+        recovery_point: Offset(recovery_point),
         log_start: Offset(log_start),
         clean: false,
         leader_epoch: LeaderEpoch(0),
@@ -62,5 +66,33 @@ fn producers_outlive_segments() {
         let log = reopen(&disk, 3).await;
         assert_eq!(log.published().log_start(), Offset(3));
         assert_eq!(last_sequence(&log), Some(2), "its next batch, sequence 3, must not be out of order");
+    });
+}
+
+/// Of index files that were written and not synced a loss of power leaves zeros, which look like an entry.
+#[test]
+fn an_index_that_was_lost_is_built_anew() {
+    let simulation = Simulation::new(1);
+    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    simulation.block_on(async move {
+        let directory = Path::new("/topic-0");
+        disk.create_dir(directory).await.unwrap();
+        let write = async |name: String, bytes: Vec<u8>| {
+            let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
+            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
+            file.sync_data().await.unwrap();
+        };
+        let batch = |offset: i64| BatchBuilder::new(Offset(offset)).record(TimestampMs(1000 + offset), None, Some(b"a")).build();
+        for (base, batches) in [(0, vec![batch(0), batch(1)]), (2, vec![batch(2)])] {
+            write(format!("{base:020}.log"), batches.concat()).await;
+        }
+        write(format!("{:020}.index", 0), vec![0; 8]).await;
+        write(format!("{:020}.timeindex", 0), vec![0; 12]).await;
+        disk.sync_dir(directory).await.unwrap();
+        let log = reopen_from(&disk, 1, 0).await;
+        assert_eq!(log.published().log_end(), Offset(3));
+        let times = ringlog_engine::disk::read_file(&disk, &directory.join(format!("{:020}.timeindex", 0))).await.unwrap();
+        let times = ringlog_engine::segment::index::parse_time_index(&times, Offset(0)).unwrap();
+        assert_eq!(times.iter().map(|entry| entry.timestamp.0).collect::<Vec<_>>(), [1001]);
     });
 }

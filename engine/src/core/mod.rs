@@ -186,7 +186,7 @@ pub struct Core {
     sync_wanted: Cell<bool>,
     /// Until when nothing goes straight to segments, by the monotonic clock: it failed.
     straight_after: Cell<Duration>,
-    /// How much went straight to segments since the last checkpoint: recovery reads all of it.
+    /// How much went straight to segments since all had their index entries and snapshots saved: recovery reads it.
     straight_bytes: Cell<u64>,
     /// Partitions with much to flush.
     flush_queue: RefCell<VecDeque<Rc<Slot>>>,

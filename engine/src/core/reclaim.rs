@@ -13,8 +13,11 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Slot};
 use crate::env::LocalFuture;
 use crate::log::flush::{self, Unsynced};
-use crate::log::{Log, side_files};
+use crate::log::{Log, side_files, straight};
 
+/// A partition with this much is flushed at once, without a sync; one that gets large runs only with what the next one may take along.
+const FLUSH_BYTES: u64 = 1 << 20;
+const FLUSH_BYTES_OF_LARGE: u64 = straight::BACKLOG_BYTES_MAX;
 /// How many partitions are written to files at the same time.
 const FLUSHES_MAX: usize = 4;
 const SETTLES_MAX: usize = 32;
@@ -28,7 +31,7 @@ const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 /// Files that nobody used for this long are closed; twice as long at the most.
 const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
-const RETRY: Duration = Duration::from_millis(500);
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none.
 const REFUSED_MAX: Duration = Duration::from_millis(500);
 
@@ -60,7 +63,8 @@ impl Core {
 
     /// Queues a partition that has enough for a large write.
     pub(crate) fn want_flush(&self, slot: &Rc<Slot>, unflushed_bytes: u64) {
-        if unflushed_bytes >= Self::flush_bytes(slot) && !slot.flush_queued.replace(true) {
+        let enough = if slot.large_runs.get() { FLUSH_BYTES_OF_LARGE } else { FLUSH_BYTES };
+        if unflushed_bytes >= enough && !slot.flush_queued.replace(true) {
             self.flush_queue.borrow_mut().push_back(slot.clone());
             self.flush_wanted.notify_one();
         }
@@ -172,11 +176,9 @@ impl Core {
             let oldest = needed.unwrap_or(u64::MAX).min(in_flight).min(journal.space.next_sequence());
             (journal.generation, oldest)
         };
-        let straight_bytes = self.straight_bytes.get();
         let text = self.journal.borrow().checkpoint_text(partitions, oldest);
         let path = self.journal.borrow().checkpoint_path();
         crate::disk::replace_file(&self.disk, &path, text.into_bytes()).await?;
-        self.straight_bytes.set(self.straight_bytes.get() - straight_bytes);
         tracing::trace!(core = self.index, oldest, "journal space is free below");
         let mut journal = self.journal.borrow_mut();
         if journal.generation == generation {
@@ -270,13 +272,18 @@ pub(crate) async fn run(core: Rc<Core>) {
     loop {
         core.reclaim_wanted.notified().await;
         let middle = core.journal.borrow().space.middle();
-        let bounds_recovery = core.straight_bytes.get() > core.settings.journal_bytes / 2;
+        let straight_bytes = core.straight_bytes.get();
+        let bounds_recovery = straight_bytes > core.settings.journal_bytes / 2;
         let old = |log: &Log| {
             log.oldest_round().is_some_and(|oldest| oldest < middle)
                 || log.is_settle_soon()
                 || bounds_recovery && log.is_side_files_due()
         };
         let mut result = core.settle(core.slots_where(old), Force::RoundsBefore(middle)).await;
+        if bounds_recovery && result.is_ok() {
+            // Not at any checkpoint: what recovery reads begins at the index entries and snapshots that this has saved.
+            core.straight_bytes.set(core.straight_bytes.get() - straight_bytes);
+        }
         core.note_full(&result);
         core.retry_waiting();
         if core.full.borrow().is_none() && !core.waiting.borrow().is_empty() {

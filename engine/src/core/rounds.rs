@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::core::straight::STRAIGHT_AT_ONCE;
+use crate::core::straight::{STRAIGHT_AT_ONCE, STRAIGHT_BYTES_MAX};
 use crate::core::{Core, CoreSettings, Slot};
 use crate::disk::{Create, Disk, File, OpenOptions, Payload};
 use crate::env::{Env, all};
@@ -267,7 +267,7 @@ impl Core {
     fn collect(&self) -> (Vec<Taken>, Vec<Taken>) {
         let (mut taken, mut straight) = (Vec::new(), Vec::new());
         let mut later = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut straight_bytes) = (0, 0);
         let mut dirty = self.dirty.borrow_mut();
         while let Some(slot) = dirty.pop_front() {
             if slot.deleted.get() {
@@ -275,9 +275,11 @@ impl Core {
             }
             let mut log = slot.log.borrow_mut();
             if straight.len() < STRAIGHT_AT_ONCE
-                && self.goes_straight(&slot, &mut log)
+                && straight_bytes < STRAIGHT_BYTES_MAX
+                && self.choose_straight(&slot, &mut log)
                 && let Some(run) = log.next_run(ROUND_BYTES_MAX, true)
             {
+                straight_bytes += run.to - run.from;
                 let more = log.has_unjournaled();
                 drop(log);
                 slot.queued.set(more);
@@ -381,7 +383,10 @@ impl Core {
                 }
                 replies.send();
             }
-            Err(error) => self.restart_journal(&error).await,
+            Err(error) => {
+                self.restart_journal(&error).await;
+                self.cut_stains().await;
+            }
         }
     }
 

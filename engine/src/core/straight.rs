@@ -8,24 +8,25 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::core::reclaim::RETRY;
 use crate::core::rounds::Taken;
 use crate::core::{Core, Slot};
 use crate::disk::Payload;
 use crate::disk::cache::Purpose;
 use crate::log::Log;
+use crate::log::append::AppendError;
 use crate::log::journaling::Replies;
-use crate::log::straight::{self, BACKLOG_BYTES_MAX, StraightWrite};
+use crate::log::straight::{self, StraightWrite};
 
 /// How many runs of a round may go straight: each has a sync of its own.
 pub(super) const STRAIGHT_AT_ONCE: usize = 8;
-/// How long a full or failing disk is left alone before the next try.
-const RETRY: Duration = Duration::from_millis(500);
-/// A partition with this much in the journal and not in its file is written at once, without a sync.
-const FLUSH_BYTES: u64 = 1 << 20;
+/// How many bytes of a round may: the next one waits for them.
+pub(super) const STRAIGHT_BYTES_MAX: u64 = 8 << 20;
 
 impl Core {
-    /// Whether a partition's next run goes around the journal. Where it would pay and cannot be, what stands in the way is seen to.
-    pub(super) fn goes_straight(&self, slot: &Slot, log: &mut Log) -> bool {
+    /// Decides whether a partition's next run goes around the journal. Where it would pay and cannot be, what stands in the way is
+    /// seen to.
+    pub(super) fn choose_straight(&self, slot: &Slot, log: &mut Log) -> bool {
         let large = log.unjournaled_bytes() > self.settings.journal_run_bytes_max;
         slot.large_runs.set(large);
         if !large
@@ -44,15 +45,10 @@ impl Core {
         if log.may_go_straight() {
             return true;
         }
-        if log.wants_settle_soon() {
+        if log.ask_to_settle_soon(self.settings.journal_run_bytes_max) {
             self.reclaim_wanted.notify_one();
         }
         false
-    }
-
-    /// How much of a partition may be committed and not in its file before it is written: with large runs, what the next one takes along.
-    pub(super) fn flush_bytes(slot: &Slot) -> u64 {
-        if slot.large_runs.get() { BACKLOG_BYTES_MAX } else { FLUSH_BYTES }
     }
 
     /// Writes and syncs a run of a segment, and tells those who wait for it; where it fails it goes back, for the journal's next round.
@@ -61,8 +57,7 @@ impl Core {
         let Ok(_files) = slot.files_lock.try_lock() else { return self.return_run(taken, false) };
         let write = slot.log.borrow_mut().begin_straight(&taken.run, &self.scratch);
         let Some(mut write) = write else { return self.return_run(taken, false) };
-        let mut is_written = false;
-        let result = self.write_and_sync(&mut write, &mut is_written).await;
+        let (result, is_written) = self.write_and_sync(&mut write).await;
         tracing::trace!(core = self.index, run = ?taken.run, ?result, "straight");
         match result {
             Ok(()) => {
@@ -82,10 +77,10 @@ impl Core {
                 }
             }
             Err(error) => {
-                self.straight_after.set(self.env.monotonic() + RETRY);
                 tracing::warn!(core = self.index, %error, "a run could not be written to its segment: it goes through the journal");
-                // A full disk loses nothing, but where a sync says so: a failed sync is believed by nobody.
-                if !slot.deleted.get() && (error.kind() != io::ErrorKind::StorageFull || is_written) {
+                // A full disk loses nothing, nor does a want of memory, but where a sync says so: a failed sync is believed by nobody.
+                let is_harmless = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory) && !is_written;
+                if !slot.deleted.get() && !is_harmless {
                     slot.log.borrow_mut().flush_failed(&error);
                 }
                 self.return_run(taken, true);
@@ -93,23 +88,29 @@ impl Core {
         }
     }
 
-    async fn write_and_sync(&self, write: &mut StraightWrite, is_written: &mut bool) -> io::Result<()> {
+    /// Returns also whether at least the write succeeded.
+    async fn write_and_sync(&self, write: &mut StraightWrite) -> (io::Result<()>, bool) {
         let segment = &write.segment;
-        let file = self.files.open(segment.id, Purpose::Write, &segment.path).await?;
+        let file = match self.files.open(segment.id, Purpose::Write, &segment.path).await {
+            Ok(file) => file,
+            Err(error) => return (Err(error), false),
+        };
         let (written, mut told) = oneshot::channel();
         let result = file.write_and_sync(Payload::Slices(std::mem::take(&mut write.slices)), write.position, written).await;
-        *is_written = told.try_recv().is_ok();
-        result
+        (result, told.try_recv().is_ok())
     }
 
+    /// What could not go straight is for the journal, and so is for a while what comes next.
     fn return_run(&self, taken: &Taken, stains: bool) {
+        self.straight_after.set(self.env.monotonic() + RETRY);
         taken.slot.log.borrow_mut().return_run(&taken.run, stains);
         if !taken.slot.queued.replace(true) {
             self.dirty.borrow_mut().push_front(taken.slot.clone());
         }
     }
 
-    /// Cuts the files that may have what was cut off their logs, before anything else can get there. Called between two rounds.
+    /// Cuts the files that may have what was cut off their logs, before a round can bring anything else there. What is appended
+    /// meanwhile waits for the next round.
     pub(super) async fn cut_stains(&self) {
         let stained: Vec<Rc<Slot>> = {
             let slots = self.slots.borrow();
@@ -125,7 +126,15 @@ impl Core {
                 continue;
             }
             if let Err(error) = straight::cut_stain(&self.flush_io(), &slot.log).await {
-                slot.log.borrow_mut().set_offline(&format!("its segment has what could not be cut off again: {error}"));
+                let reason = format!("its segment has what could not be cut off again: {error}");
+                let mut replies = Replies::default();
+                {
+                    let mut log = slot.log.borrow_mut();
+                    // What was appended meanwhile has no place to go to.
+                    log.cut_uncommitted(&AppendError::Offline(reason.clone()), &mut replies);
+                    log.set_offline(&reason);
+                }
+                replies.send();
                 slot.wake_watchers();
             }
         }

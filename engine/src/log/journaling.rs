@@ -190,13 +190,15 @@ impl Log {
         }
         let offset = self.published.high_watermark();
         assert!(self.flushed <= stream, "SegmentBehindJournal: {} of {stream}", self.flushed);
-        if self.stain <= stream {
-            self.stain = 0;
-        }
+        let is_stained = self.stain > stream;
+        self.stain = 0;
         while self.segments.len() > 1 && self.segments.back().is_some_and(|last| last.stream > stream) {
             self.segments.pop_back();
         }
         self.tail.take_back(stream);
+        if is_stained {
+            self.stained = Some(self.active().shared.clone());
+        }
         let active = self.active_mut();
         active.bytes = stream - active.stream;
         active.shared.set_end_offset(offset);

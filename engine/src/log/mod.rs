@@ -145,6 +145,8 @@ pub struct Log {
     settled_offset: Offset,
     /// Up to where the active segment's file may have bytes of a run that failed to go straight there.
     stain: u64,
+    /// The segment whose file has to be cut before its positions are given out again.
+    stained: Option<Arc<Segment>>,
     /// Whether it is to be settled soon, so that large runs can go straight to its segment.
     settle_soon: bool,
 

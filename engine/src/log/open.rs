@@ -155,6 +155,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         settled: end,
         settled_offset: end_offset,
         stain: 0,
+        stained: None,
         settle_soon: false,
         pending: VecDeque::new(),
         pending_journaled: 0,
@@ -419,6 +420,11 @@ impl Opening<'_> {
             tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
             return Ok((live, false));
         };
+        // What was written and lost is zeros: one such entry is in order, but none names a segment's first batch.
+        if offsets.first().is_some_and(|entry| entry.position == 0) {
+            tracing::warn!(segment = %path.display(), "an index was lost in a crash and is built anew");
+            return Ok((live, false));
+        }
         let have = (offsets.len(), times.len());
         let timed = times.last().map(|entry| entry.offset);
         let believed = |entry: &IndexEntry| {

@@ -60,8 +60,8 @@ impl Scanner {
         Self { offset_max, ..self }
     }
 
-    /// The same where a batch begins at `boundary`, or ended there: a recovery point. What lies before it and is said to reach beyond
-    /// it is damage, too.
+    /// The same where a batch begins at `boundary`, or ended there: a recovery point. What follows offsets before it and is said to
+    /// reach across it is damage, too; and to lie behind it, where the next batch says otherwise.
     #[must_use]
     pub fn across(self, boundary: Offset) -> Self {
         Self { boundary, ..self }
@@ -108,20 +108,41 @@ impl Scanner {
             let (is, most) = (header.last_offset(), self.offset_max);
             return Ok(Err(Stop::Damage(format!("offset {is} where a segment reaches to {most} at most"))));
         }
-        if self.next_offset < self.boundary && header.last_offset() >= self.boundary && header.base_offset != self.boundary {
-            let (is, boundary) = (header.last_offset(), self.boundary);
-            return Ok(Err(Stop::Damage(format!("offset {is} where a batch begins at {boundary}"))));
-        }
         if self.verify_crc {
             let bytes = self.bytes(size).await?;
             if let Err(error) = BatchView::new(bytes).and_then(|batch| batch.check_crc()) {
                 return Ok(Err(Stop::Damage(error.to_string())));
             }
         }
+        let crosses = self.next_offset < self.boundary && header.last_offset() >= self.boundary;
+        if crosses && header.base_offset != self.boundary {
+            let (is, boundary) = (header.base_offset, self.boundary);
+            if is < boundary || !self.goes_on_behind(size as u64, header.next_offset()).await? {
+                return Ok(Err(Stop::Damage(format!("a batch at {is}, before or across {boundary}"))));
+            }
+        }
         let at = self.position;
         self.position += size as u64;
         self.next_offset = header.next_offset();
         Ok(Ok((header, at)))
+    }
+
+    /// Whether what stands `size` bytes further on does not contradict a batch that ends before `next_offset`: a batch that follows it,
+    /// the padding of a last block, or the end of the file.
+    async fn goes_on_behind(&mut self, size: u64, next_offset: Offset) -> io::Result<bool> {
+        let at = self.position;
+        let left = self.file_bytes - (at + size);
+        if left == 0 {
+            return Ok(true);
+        }
+        let len = left.min(batch::HEADER_BYTES as u64) as usize;
+        self.position = at + size;
+        let goes_on = self.bytes(len).await.map(|bytes| {
+            let is_padding = bytes.iter().all(|&byte| byte == 0);
+            is_padding || BatchHeader::parse(bytes).is_ok_and(|header| header.base_offset >= next_offset)
+        });
+        self.position = at;
+        goes_on
     }
 
     /// `len` bytes at the current position, read in large pieces. The caller knows that the file has them.

@@ -22,6 +22,8 @@ use crate::memory::{ChunkWriter, Pool, Slice};
 
 /// How much may be committed and not in the file when a run goes there: it is written with it.
 pub(crate) const BACKLOG_BYTES_MAX: u64 = 8 << 20;
+/// A segment is settled for the sake of so many large runs or more.
+const RUNS_MIN: u64 = 8;
 
 /// One write of a log's segment, from what the file has to the end of a run.
 pub(crate) struct StraightWrite {
@@ -46,6 +48,7 @@ impl Log {
             // Nothing is in flight, or written and not committed.
             && self.journaled == self.visible
             && self.stain <= self.visible
+            && self.stained.is_none()
             && self.journaled - self.flushed <= BACKLOG_BYTES_MAX
             && self.is_straightened()
     }
@@ -62,9 +65,13 @@ impl Log {
             && !self.epochs_dirty
     }
 
-    /// Asks for a settling where one would let large runs go straight. Returns whether it is due.
-    pub(crate) fn wants_settle_soon(&mut self) -> bool {
-        if self.offline.is_none() && !self.settle_soon && self.committed() > self.active().stream && !self.is_straightened() {
+    /// Asks for a settling where one would let large runs, of more than `large_bytes`, go straight, and the segment has room for a few.
+    /// Returns whether it is due.
+    pub(crate) fn ask_to_settle_soon(&mut self, large_bytes: u64) -> bool {
+        let active = self.active();
+        let has_room = active.bytes.saturating_add(large_bytes.saturating_mul(RUNS_MIN)) <= self.config.segment_bytes;
+        if self.offline.is_none() && !self.settle_soon && has_room && self.committed() > active.stream && !self.is_straightened()
+        {
             self.settle_soon = true;
             return true;
         }
@@ -136,7 +143,8 @@ impl Log {
         self.pending_journaled = 0;
         if stains {
             self.stain = run.to;
-            if let Some(live) = &mut self.active_mut().live {
+            let segment = self.segments.iter_mut().rev().find(|segment| segment.stream <= run.from);
+            if let Some(live) = segment.and_then(|segment| segment.live.as_mut()) {
                 live.padded = true;
             }
         }
@@ -144,7 +152,7 @@ impl Log {
 
     /// Whether the file may hold what was cut off the log.
     pub(crate) fn is_stained(&self) -> bool {
-        self.stain > self.end
+        self.stained.is_some()
     }
 }
 
@@ -156,20 +164,25 @@ pub(crate) async fn cut_stain(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>) -> io::R
     let (segment, len, changes) = {
         let mut log = log.borrow_mut();
         let flushed = log.flushed;
-        let active = log.active_mut();
-        let len = flushed.saturating_sub(active.stream);
-        let changes = active.live.as_mut().map_or(0, |live| {
+        let Some(stained) = log.stained.clone() else { return Ok(()) };
+        let Some(state) = log.segments.iter_mut().find(|s| Arc::ptr_eq(&s.shared, &stained)) else {
+            log.stained = None;
+            return Ok(());
+        };
+        let len = flushed.saturating_sub(state.stream).min(state.bytes);
+        let changes = state.live.as_mut().map_or(0, |live| {
             live.changes += 1;
             live.changes
         });
-        (active.shared.clone(), len, changes)
+        (stained, len, changes)
     };
     let file = io.files.open(segment.id, Purpose::Write, &segment.path).await?;
     file.set_len(len).await?;
     file.sync_data().await?;
     let mut log = log.borrow_mut();
-    log.stain = 0;
-    if let Some(live) = log.active_mut().live.as_mut() {
+    log.stained = None;
+    let live = log.segments.iter_mut().find(|s| Arc::ptr_eq(&s.shared, &segment)).and_then(|s| s.live.as_mut());
+    if let Some(live) = live {
         live.padded = false;
         live.changes_synced = live.changes_synced.max(changes);
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringlog_engine::batch::BatchView;
+use ringlog_engine::disk::BLOCK_BYTES;
 use ringlog_engine::log::epochs::LeaderEpochs;
 use ringlog_engine::log::{checkpoint, producer_snapshot};
 use ringlog_engine::segment::index::{IndexError, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, parse_offset_index, parse_time_index};
@@ -226,6 +227,14 @@ fn check_segment(
         match item {
             Item::Padding { position, bytes } if next_base.is_none() => {
                 findings.note(&name, Some(position), format!("{bytes} bytes of zeros to the end of the file"));
+            }
+            // A run went straight to it, and the next batch, perhaps in the journal alone, began another segment.
+            Item::Padding { position, bytes } if !partition.clean && next_base == Some(end) && bytes < BLOCK_BYTES as u64 => {
+                findings.note(
+                    &name,
+                    Some(position),
+                    format!("{bytes} bytes of zeros to the end of the block; the next start cuts them"),
+                );
             }
             Item::Padding { position, bytes } => {
                 findings.problem(&name, Some(position), format!("{bytes} bytes of zeros where a batch should be"));

@@ -128,6 +128,8 @@ impl Core {
     pub async fn delete_partition(&self, id: PartitionId) -> io::Result<()> {
         let Some(slot) = self.slots.borrow_mut().remove(&id) else { return Ok(()) };
         slot.deleted.set(true);
+        // Before anything happens to its files.
+        slot.log.borrow().published().set_deleted();
         // A round that carries it may be in flight.
         if self.round_running.get() {
             self.round_done.notified().await;

@@ -237,6 +237,8 @@ pub struct Published {
     log_end: AtomicI64,
     leader_epoch: AtomicI32,
     size_bytes: AtomicU64,
+    /// Whether it is deleted: its files' names may be another's by now.
+    is_deleted: AtomicBool,
     /// Segments and tail. Swapped when a piece or a segment comes or goes, not at every append.
     pub view: ArcSwap<View>,
     /// Told when a segment was replaced by compaction.
@@ -251,9 +253,20 @@ impl Published {
             log_end: AtomicI64::new(0),
             leader_epoch: AtomicI32::new(LeaderEpoch::NONE.0),
             size_bytes: AtomicU64::new(0),
+            is_deleted: AtomicBool::new(false),
             view: ArcSwap::from_pointee(View { segments: Arc::from([]), tail: Vec::new() }),
             replaced: Notify::new(),
         }
+    }
+
+    /// Whether the partition is deleted: what is found where its files were may be another's.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
     }
 
     /// A segment was replaced, or could not be: whoever waits for that looks again.

@@ -80,6 +80,9 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
+    /// The partition is deleted, and with it what was to be read.
+    #[error("the partition was deleted")]
+    Deleted,
     /// The disk failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -144,8 +147,12 @@ impl Reader {
         }
     }
 
-    /// Whether compaction has replaced one of these segments while they were looked into; then there is another view now.
+    /// Whether compaction has replaced one of these segments while they were looked into; then there is another view now. Where the
+    /// partition was deleted, another one may have its files' names by now.
     async fn is_replaced(&self, partition: &Published, view: &Arc<View>, segments: Range<usize>) -> Result<bool, ReadError> {
+        if partition.is_deleted() {
+            return Err(ReadError::Deleted);
+        }
         for segment in &view.segments[segments] {
             match segment.standing() {
                 Standing::Current => {}
@@ -226,6 +233,13 @@ impl Reader {
         let mut before = None;
         while let Some((position, header)) = walk.next().await? {
             if header.last_offset() >= offset {
+                // Of what is in memory that was checked; the file's header was not, and may have rotted since.
+                let checked = self.cold.peek(segment, position).and_then(|bytes| BatchHeader::parse(&bytes).ok());
+                if let Some(checked) = checked.filter(|checked| checked.last_offset() < offset) {
+                    walk.go_to(position + checked.size_bytes() as u64);
+                    before = Some((position, checked));
+                    continue;
+                }
                 if header.base_offset > offset
                     && let Some((position, header)) = before
                 {

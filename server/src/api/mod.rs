@@ -103,6 +103,7 @@ impl Api {
     fn read_error(&self, error: &ReadError) -> ErrorCode {
         let code = match error {
             ReadError::OutOfRange(_) => return ErrorCode::OFFSET_OUT_OF_RANGE,
+            ReadError::Deleted => return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
             // Not retriable for consumers: who asks again gets the same bytes.
             ReadError::Damaged { .. } => ErrorCode::CORRUPT_MESSAGE,
             ReadError::Io(_) => ErrorCode::KAFKA_STORAGE_ERROR,

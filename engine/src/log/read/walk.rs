@@ -33,6 +33,11 @@ impl<'a> Walk<'a> {
         Self { wants_batches: true, ..self }
     }
 
+    /// Goes on with the batch at `position`.
+    pub(super) fn go_to(&mut self, position: u64) {
+        self.position = position;
+    }
+
     pub(super) async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         if self.position + batch::HEADER_BYTES as u64 > self.visible {
             return Ok(None);

@@ -9,7 +9,7 @@
 //! | position | everything below it |
 //! |---|---|
 //! | `end` | is in the tail |
-//! | `journaled` | has been given to a round of the journal, perhaps still in flight |
+//! | `journaled` | has been given to a round, perhaps still in flight |
 //! | `written` | is in the journal, or straight in the segment file, written: survives a crash of the process |
 //! | `synced` | is there, synced: survives a loss of power |
 //! | `flushed` | is written to segment files |

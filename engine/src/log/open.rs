@@ -613,7 +613,7 @@ impl Opening<'_> {
         if !padding {
             tracing::warn!(
                 segment = %path.display(), position, offset = next_offset.0, bytes = file_bytes - position, reason,
-                "the segment is cut at the first bad batch: nothing behind it was acknowledged as durable"
+                "the segment is cut at the first bad batch: a crash tore what was being written there"
             );
             self.set_aside(path, base, position, file_bytes).await?;
         }

@@ -209,7 +209,7 @@ fn starts_and_stops_are_measured_without_a_generator() {
 fn groups_are_measured_by_the_generator_in_turns() {
     let scene = Scene::new();
     let brokers = [scene.broker("a", "sound", ""), scene.broker("b", "sound", "")];
-    let spec = "name = 'x'\nrounds = 2\nbrokers = ['a', 'b']\n[[workload]]\nname = 'w'\noptions = { acks = 'all' }\n\
+    let spec = "name = 'x'\nrounds = 2\nbrokers = ['a', 'b']\n[[workload]]\nname = 'w'\n\
         step = [{ name = 's', groups = 'measure', options = { only = 'rebalance', members = 3 } }]\n";
     let output = scene.run(&scene.spec(spec), &brokers);
     assert!(output.status.success(), "{}", text(&output.stderr));

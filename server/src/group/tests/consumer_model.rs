@@ -184,6 +184,9 @@ impl World {
             Step::Join { client } => {
                 if !self.clients[client].is_waiting {
                     self.clients[client].be_out();
+                    // Who comes back under the id that it had is no ghost: its epoch may be the same again.
+                    let member = self.clients[client].member();
+                    self.ghosts.retain(|(ghost, _)| *ghost != member);
                     let join = self.clients[client].join();
                     self.send(client, join);
                 }

@@ -13,7 +13,7 @@ use ringlog_sim::{runner, story};
 const NEW_SEEDS: u64 = 300;
 
 /// Seeds that once found something, with what it was. The data path's are run as they were when they did.
-const REGRESSIONS: [(u64, Groups, &str); 12] = [
+const REGRESSIONS: [(u64, Groups, &str); 15] = [
     (3, Groups::Never, "a batch waited for ever for memory that a class of blocks kept and did not use"),
     (15, Groups::Never, "a producer's snapshot knew only the last of the batches in flight"),
     (84, Groups::Never, "the same, after a clean stop"),
@@ -26,6 +26,9 @@ const REGRESSIONS: [(u64, Groups, &str); 12] = [
     (704_376, Groups::Never, "rot in a batch that begins in the file and ends in the tail was served"),
     (803_302, Groups::Never, "a rotted length led past a batch to the next one"),
     (374, Groups::Never, "records of a page-cache topic that were deleted and lost: the log begins anew"),
+    (1_701_180, Groups::BySeed, "the zeros of an index that a loss of power had taken were believed as its first entry"),
+    (1_800_086, Groups::BySeed, "a fetch of a topic that was being deleted read the file of the one made in its place"),
+    (1_802_485, Groups::BySeed, "a header that rotted led a fetch to a batch in memory that ends before the offset"),
 ];
 
 #[test]

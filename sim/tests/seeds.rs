@@ -13,7 +13,7 @@ use ringlog_sim::{runner, story};
 const NEW_SEEDS: u64 = 300;
 
 /// Seeds that once found something, with what it was. The data path's are run as they were when they did.
-const REGRESSIONS: [(u64, Groups, &str); 15] = [
+const REGRESSIONS: [(u64, Groups, &str); 17] = [
     (3, Groups::Never, "a batch waited for ever for memory that a class of blocks kept and did not use"),
     (15, Groups::Never, "a producer's snapshot knew only the last of the batches in flight"),
     (84, Groups::Never, "the same, after a clean stop"),
@@ -28,6 +28,12 @@ const REGRESSIONS: [(u64, Groups, &str); 15] = [
     (374, Groups::Never, "records of a page-cache topic that were deleted and lost: the log begins anew"),
     (1_701_180, Groups::BySeed, "the zeros of an index that a loss of power had taken were believed as its first entry"),
     (1_800_086, Groups::BySeed, "a fetch of a topic that was being deleted read the file of the one made in its place"),
+    (
+        2_108_386,
+        Groups::BySeed,
+        "a failed sync had an index written again that the recovery point had passed: a crash left it torn",
+    ),
+    (2_103_951, Groups::BySeed, "the same, and a search by time missed what is there"),
     (1_802_485, Groups::BySeed, "a header that rotted led a fetch to a batch in memory that ends before the offset"),
 ];
 

@@ -331,6 +331,7 @@ impl LiveSegment {
             maxima: VecDeque::new(),
             offsets_saved: 0,
             times_saved: 0,
+            indexes_synced: (0, 0),
             name_synced: false,
             changes: 0,
             changes_synced: 0,
@@ -383,6 +384,8 @@ impl LiveSegment {
         }
         self.offsets_saved = self.offsets_saved.min(index.offsets.count());
         self.times_saved = self.times_saved.min(index.times.count());
+        let (offsets, times) = self.indexes_synced;
+        self.indexes_synced = (offsets.min(self.offsets_saved), times.min(self.times_saved));
         if self.max_timestamp_offset >= offset {
             while self.maxima.back().is_some_and(|&(_, maximum)| maximum >= offset) {
                 self.maxima.pop_back();

@@ -48,6 +48,8 @@ pub(crate) struct Unsynced {
     pub(crate) failures_before: u64,
     /// Of each segment whose file is among `files`, how many of its changes they have.
     pub(crate) changes: Vec<(Arc<Segment>, u64)>,
+    /// Of each segment whose index files are, how many entries these have.
+    pub(crate) indexes: Vec<(Arc<Segment>, (usize, usize))>,
 }
 
 impl Log {
@@ -157,7 +159,7 @@ impl Log {
             segment.shared.set_file_bytes(segment.end().min(self.settled).saturating_sub(segment.stream));
             if let Some(live) = &mut segment.live {
                 // Nor is it believed of index entries: the files may have lost what a later sync says is there.
-                (live.offsets_saved, live.times_saved) = (0, 0);
+                (live.offsets_saved, live.times_saved) = live.indexes_synced;
             }
             // One without a file may still be cut off the log, and must not get one.
             if let Some(live) = segment.live.as_mut().filter(|live| live.changes > 0) {
@@ -205,7 +207,10 @@ impl Log {
             if let Some((_, changes)) = unsynced.changes.iter().find(|(synced, _)| Arc::ptr_eq(synced, &segment.shared)) {
                 live.changes_synced = live.changes_synced.max(*changes);
             }
-            let indexed = live.offsets_saved == live.index.offsets.count() && live.times_saved == live.index.times.count();
+            if let Some((_, counts)) = unsynced.indexes.iter().find(|(synced, _)| Arc::ptr_eq(synced, &segment.shared)) {
+                live.indexes_synced = *counts;
+            }
+            let indexed = live.indexes_synced == live.index_counts();
             if at + 1 < count && end <= to && indexed && !live.padded && !live.file_dirty() {
                 segment.live = None;
                 segment.shared.live_index.store(None);

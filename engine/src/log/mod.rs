@@ -71,6 +71,9 @@ pub(crate) struct LiveSegment {
     /// How many entries of each index are in the index files.
     pub(crate) offsets_saved: usize,
     pub(crate) times_saved: usize,
+    /// How many of both a good sync has covered: whatever fails later, those are not written again. The recovery point may have
+    /// passed them, and a crash in the middle of the writing would leave them torn for good.
+    pub(crate) indexes_synced: (usize, usize),
     /// Whether the file's name is durable.
     pub(crate) name_synced: bool,
     /// How many writes and cuts of the file were begun …
@@ -82,6 +85,11 @@ pub(crate) struct LiveSegment {
 }
 
 impl LiveSegment {
+    /// How many entries each index has.
+    pub(crate) fn index_counts(&self) -> (usize, usize) {
+        (self.index.offsets.count(), self.index.times.count())
+    }
+
     /// Whether the file has what was not synced.
     pub(crate) fn file_dirty(&self) -> bool {
         self.changes > self.changes_synced

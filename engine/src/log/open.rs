@@ -379,7 +379,8 @@ impl Opening<'_> {
             file.write_at(Payload::Bytes(bytes), 0).await?;
             file.sync_data().await?;
         }
-        (live.offsets_saved, live.times_saved) = (live.index.offsets.count(), live.index.times.count());
+        live.indexes_synced = live.index_counts();
+        (live.offsets_saved, live.times_saved) = live.indexes_synced;
         self.changed = true;
         Ok(())
     }
@@ -478,7 +479,8 @@ impl Opening<'_> {
         }
         live.first_timestamp = loaded.times.get(0).map(|entry| entry.timestamp);
         if self.params.clean {
-            (live.offsets_saved, live.times_saved) = (loaded.offsets.count(), loaded.times.count());
+            live.indexes_synced = (loaded.offsets.count(), loaded.times.count());
+            (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
         live.index = Arc::new(loaded);
         if self.params.clean {

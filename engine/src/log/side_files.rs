@@ -55,7 +55,8 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
             .collect();
         (log.flushed, log.flush_failures_ever, log.directory.clone(), parts)
     };
-    let mut unsynced = Unsynced { files: Vec::new(), flushed, new_name: false, failures_before, changes: Vec::new() };
+    let mut unsynced =
+        Unsynced { files: Vec::new(), flushed, new_name: false, failures_before, changes: Vec::new(), indexes: Vec::new() };
     for part in parts {
         let saved = part.save(io, &mut unsynced).await?;
         let mut log = log.borrow_mut();
@@ -136,6 +137,9 @@ impl SegmentSave {
             if self.complete {
                 unsynced.files.push(file);
             }
+        }
+        if self.complete {
+            unsynced.indexes.push((self.segment.clone(), (offsets_end, times_end)));
         }
         if let Some(changes) = self.changes {
             unsynced.changes.push((self.segment.clone(), changes));

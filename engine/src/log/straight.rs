@@ -132,6 +132,7 @@ impl Log {
             new_name: false,
             failures_before: write.failures_before,
             changes: vec![(write.segment.clone(), write.changes)],
+            indexes: Vec::new(),
         });
         Some(more)
     }

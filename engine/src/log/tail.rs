@@ -6,6 +6,7 @@
 //! everything. A segment knows its own start in the stream.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::BLOCK_BYTES;
@@ -42,6 +43,16 @@ struct Piece {
 impl Piece {
     fn end(&self) -> u64 {
         self.stream + self.writer.filled() as u64
+    }
+
+    /// Whether it begins before the end of what is wanted, `from` to `to`.
+    fn reaches_into(&self, from: u64, to: u64) -> bool {
+        from < to && self.stream < to
+    }
+
+    /// Where in the chunk its bytes of what is wanted are.
+    fn part(&self, from: u64, to: u64) -> Range<usize> {
+        (from.max(self.stream) - self.stream) as usize..(to.min(self.end()) - self.stream) as usize
     }
 }
 
@@ -202,51 +213,37 @@ impl Tail {
 
     /// Calls `visit` with the bytes from `from` to `to`, piece by piece, published or not.
     pub(crate) fn visit(&self, from: u64, to: u64, mut visit: impl FnMut(&[u8])) {
-        let first = self.pieces.partition_point(|piece| piece.end() <= from);
-        for piece in self.pieces.range(first..) {
-            if piece.stream >= to {
-                break;
-            }
-            let start = from.max(piece.stream) - piece.stream;
-            let end = to.min(piece.end()) - piece.stream;
-            if start < end {
-                visit(&piece.writer.bytes()[start as usize..end as usize]);
-            }
+        for piece in self.pieces.range(self.first_at(from)..).take_while(|piece| piece.reaches_into(from, to)) {
+            visit(&piece.writer.bytes()[piece.part(from, to)]);
         }
     }
 
     /// The published bytes from `from` to `to`, shared.
     pub(crate) fn slices(&self, from: u64, to: u64) -> Vec<Slice> {
-        let mut slices = Vec::new();
-        let first = self.pieces.partition_point(|piece| piece.end() <= from);
-        for piece in self.pieces.range(first..) {
-            if piece.stream >= to {
-                break;
-            }
-            let start = from.max(piece.stream) - piece.stream;
-            let end = to.min(piece.end()) - piece.stream;
-            if start < end {
-                slices.push(Slice::new(piece.writer.chunk(), start as usize, end as usize));
-            }
-        }
-        slices
+        let pieces = self.pieces.range(self.first_at(from)..).take_while(|piece| piece.reaches_into(from, to));
+        pieces
+            .map(|piece| {
+                let Range { start, end } = piece.part(from, to);
+                Slice::new(piece.writer.chunk(), start, end)
+            })
+            .collect()
     }
 
     /// The bytes from `from` to `to`, published or not, until the write they are for is over. None of them may be taken back before.
     pub(crate) fn lend(&mut self, from: u64, to: u64) -> Vec<Slice> {
-        let mut slices = Vec::new();
-        let first = self.pieces.partition_point(|piece| piece.end() <= from);
-        for piece in self.pieces.range_mut(first..) {
-            if piece.stream >= to {
-                break;
-            }
-            let start = from.max(piece.stream) - piece.stream;
-            let end = to.min(piece.end()) - piece.stream;
-            if start < end {
-                slices.push(piece.writer.lend(start as usize, end as usize));
-            }
-        }
-        slices
+        let first = self.first_at(from);
+        let pieces = self.pieces.range_mut(first..).take_while(|piece| piece.reaches_into(from, to));
+        pieces
+            .map(|piece| {
+                let Range { start, end } = piece.part(from, to);
+                piece.writer.lend(start, end)
+            })
+            .collect()
+    }
+
+    /// The first piece that has something from `from` on.
+    fn first_at(&self, from: u64) -> usize {
+        self.pieces.partition_point(|piece| piece.end() <= from)
     }
 
     /// Lets go of the oldest piece if all of it lies below `stream` and it is not the last; returns the memory that it held.

@@ -331,3 +331,87 @@ fn what_large_groups_take_is_counted_too() {
     }
     check(driver, 3 * 1000, 4096);
 }
+
+#[test]
+fn groups_of_any_size_are_counted() {
+    // A vector, a tree of one node, of two and of more.
+    for size in [2, 9, 12, 32, 33, 40] {
+        let mut driver = Driver::new(1000);
+        for group in groups(100) {
+            for partition in 0..size {
+                driver.commit(&group, "", -1, partition);
+            }
+        }
+        check(driver, 100 * size as usize, 600);
+        let mut driver = Driver::new(1);
+        for group in groups(100) {
+            for at in 0..size {
+                driver.beat(&group, &format!("{group}-3f2a1c44-9d1b-4c1e-{at:04}"), 0);
+            }
+        }
+        check(driver, 100 * size as usize, 4096);
+        let mut driver = Driver::new(1000);
+        for group in groups(100) {
+            for _ in 0..size {
+                driver.join(&group, "");
+            }
+        }
+        check(driver, 100 * size as usize, 4096);
+    }
+}
+
+/// Topics of one partition.
+struct Many(Vec<Name>);
+
+impl TopicView for Many {
+    fn by_name(&self, name: &str) -> Option<(Uuid, i32)> {
+        let at = u128::try_from(self.0.iter().position(|own| **own == *name)?).unwrap();
+        Some((at.to_be_bytes(), 1))
+    }
+
+    fn name_of(&self, id: Uuid) -> Option<Name> {
+        self.0.get(usize::try_from(u128::from_be_bytes(id)).ok()?).cloned()
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &Name> + '_> {
+        Box::new(self.0.iter())
+    }
+}
+
+#[test]
+fn members_of_many_topics_are_counted() {
+    for count in [4, 12, 200] {
+        let names: Vec<Name> = (0..count).map(|at| format!("topic-{at:04}").into()).collect();
+        let mut driver = Driver::new(1);
+        driver.shard.set_topics(Arc::new(Many(names.clone())));
+        for group in groups(20) {
+            let beat = ConsumerHeartbeat {
+                member: group.as_str().into(),
+                rebalance_timeout_ms: 300_000,
+                topics: Some(names.iter().map(|name| Name::from(&**name)).collect()),
+                owned: Some(Partitions::new()),
+                ..ConsumerHeartbeat::default()
+            };
+            let Reply::Beat(beat) = driver.ask(&group, Request::ConsumerHeartbeat(Box::new(beat))) else { panic!("refused") };
+            assert_eq!(beat.assignment.map(|assignment| assignment.len()), Some(count));
+        }
+        check(driver, 20 * count, 4096);
+    }
+}
+
+/// Their timers stay in the queue until their time, or until they are many: without the names.
+#[test]
+fn members_that_left_leave_no_names_behind() {
+    let mut driver = Driver::new(1);
+    for group in groups(GROUPS) {
+        driver.beat(&group, "m", 0);
+    }
+    let (before, name) = (held(), "x".repeat(30_000));
+    for at in 0..GROUPS - 100 {
+        let member = format!("{at}{name}");
+        driver.beat("churn", &member, 0);
+        driver.beat("churn", &member, -1);
+        driver.records = Vec::new();
+    }
+    assert!(held() < before + 2_000_000, "{} bytes more", held() - before);
+}

@@ -76,8 +76,14 @@ impl Offsets {
         record
     }
 
-    pub(super) fn has(&self, topic: &str, partition: i32) -> bool {
-        self.topics.get(topic).is_some_and(|partitions| partitions.contains_key(&partition))
+    /// How much more than these offsets, `None` where there are none, it takes at the most to keep this one, too: nothing where it takes
+    /// the place of one with as much metadata.
+    pub(super) fn more_bytes(known: Option<&Self>, wanted: &CommitOffset) -> usize {
+        let before = known.and_then(|known| known.topics.get(&wanted.topic)?.get(&wanted.partition));
+        match before {
+            Some(before) => wanted.metadata.len().saturating_sub(before.metadata.len()),
+            None => OFFSET_BYTES + TOPIC_BYTES + wanted.topic.len() + wanted.metadata.len(),
+        }
     }
 
     fn insert(&mut self, topic: Name, partition: i32, committed: Committed) {

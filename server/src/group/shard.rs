@@ -254,8 +254,9 @@ impl Shard {
         }
         // Beside the metadata there are the group's name and the topic's.
         let metadata_bytes_max = self.settings.offset_metadata_bytes_max.min(self.record_bytes_max / 2);
-        let bytes: usize = offsets.iter().map(|offset| offset.metadata.len() + 128).sum();
-        if self.is_full(bytes) && offsets.iter().any(|offset| !self.has_offset(group, &offset.topic, offset.partition)) {
+        let known = self.groups.get(group).map(|group| &group.offsets);
+        let more_bytes: usize = offsets.iter().map(|offset| Offsets::more_bytes(known, offset)).sum();
+        if more_bytes > 0 && self.is_full(more_bytes + if known.is_none() { GROUP_BYTES + 2 * group.len() } else { 0 }) {
             // Retriable: groups end and offsets expire.
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
@@ -280,10 +281,6 @@ impl Shard {
             self.groups.remove(group);
         }
         Ok(Reply::Committed(codes))
-    }
-
-    fn has_offset(&self, group: &str, topic: &str, partition: i32) -> bool {
-        self.groups.get(group).is_some_and(|group| group.offsets.has(topic, partition))
     }
 
     fn delete_offsets(&mut self, id: &str, wanted: &[(Name, i32)], out: &mut Output) -> Answer {
@@ -374,13 +371,13 @@ impl Shard {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
-        while let Some((entry_at, group, alarm)) = self.timers.pop(now.monotonic) {
+        while let Some((group, alarm)) = self.timers.pop(now.monotonic) {
             self.with_group(&group, now, out, |group, scope| match (alarm, &mut group.consumer) {
                 (alarm @ (Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_)), Some(consumer)) => {
-                    consumer.ring(entry_at, &alarm, scope);
+                    consumer.ring(&alarm, scope);
                     downgrade(group, scope);
                 }
-                (alarm, _) => group.classic.ring(entry_at, alarm, scope),
+                (alarm, _) => group.classic.ring(&alarm, scope),
             });
         }
     }

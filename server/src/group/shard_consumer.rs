@@ -5,7 +5,7 @@ use ringlog_protocol::ErrorCode;
 use ringlog_protocol::group_records::GroupRecord;
 
 use super::classic::{Classic, Scope};
-use super::consumer::Consumer;
+use super::consumer::{CONSUMER_BYTES, Consumer};
 use super::offsets::fetch_nothing;
 use super::request::{Answer, Beat, ConsumerHeartbeat, Identity, Refusal, Reply, Request};
 use super::shard::{GROUP_BYTES, Group};
@@ -26,7 +26,7 @@ impl Shard {
             None if !is_join => {
                 return refuse(ErrorCode::GROUP_ID_NOT_FOUND, format!("Consumer group {group} not found."));
             }
-            None if self.is_full(GROUP_BYTES + 2 * group.len()) => {
+            None if self.is_full(GROUP_BYTES + CONSUMER_BYTES + 2 * group.len()) => {
                 let message = "The groups take all the memory that they may (ringlog.group.memory.bytes).";
                 return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, message.to_owned());
             }

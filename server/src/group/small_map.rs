@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::{fmt, slice, vec};
 
 /// How many entries are in a vector at the most.
-const FEW_MAX: usize = 8;
+const FEW_MAX: usize = 32;
 /// With how many a tree becomes a vector again.
 const FEW_AGAIN: usize = FEW_MAX / 2;
 
@@ -342,7 +342,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         // Few keys, so that some are there; enough for a tree.
-        let key = 0..24_u8;
+        let key = 0..64_u8;
         prop_oneof![
             (key.clone(), any::<u16>()).prop_map(|(key, value)| Step::Insert(key, value)),
             (key.clone(), any::<u16>()).prop_map(|(key, value)| Step::Default(key, value)),
@@ -367,7 +367,7 @@ mod tests {
                 prop_assert!(map.iter().eq(&tree) && map.iter().rev().eq(tree.iter().rev()));
                 prop_assert!(map.clone().into_iter().eq(tree.clone()) && map.iter_mut().eq(&mut tree));
                 prop_assert!(map.keys().eq(tree.keys()) && map.values().eq(tree.values()) && map.values_mut().eq(tree.values_mut()));
-                for key in 0..24 {
+                for key in 0..64 {
                     prop_assert_eq!(map.get_key_value(&key), tree.get_key_value(&key));
                     prop_assert_eq!((map.get(&key), map.contains_key(&key)), (tree.get(&key), tree.contains_key(&key)));
                     prop_assert_eq!(map.get_mut(&key), tree.get_mut(&key));

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Name;
@@ -32,29 +32,33 @@ pub(super) enum Alarm {
 /// How many entries are always kept.
 const KEPT_MIN: usize = 64;
 
-/// When to look at a timer, and what for.
+/// What a timer is for, and when it is due. The timer alone keeps it: names that a client chose go with it.
 #[derive(Debug)]
 struct Deadline {
-    at: Duration,
-    /// When the timer is due: not before that.
     due: Cell<Duration>,
+    /// The time of its entry in the queue: not later than that.
+    queued_at: Cell<Duration>,
     group: Name,
     alarm: Alarm,
 }
 
-/// A deadline in the queue. The greatest is the next one.
-struct Entry(Rc<Deadline>);
+/// When to look at a deadline. The greatest is the next one; of those of one time, the first that was made.
+struct Entry {
+    at: Duration,
+    sequence: u64,
+    /// Nobody has it any more where the timer is gone, cleared, or set to an earlier time.
+    deadline: Weak<Deadline>,
+}
 
 impl Entry {
-    /// Whether its timer has it still, and is not gone, cleared, or set to an earlier time.
     fn is_live(&self) -> bool {
-        Rc::strong_count(&self.0) > 1
+        self.deadline.strong_count() > 0
     }
 }
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.0.at, &other.0.group, &other.0.alarm).cmp(&(self.0.at, &self.0.group, &self.0.alarm))
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }
 
@@ -78,31 +82,37 @@ pub(super) struct TimerQueue {
     entries: BinaryHeap<Entry>,
     /// How many were live when that was last looked at.
     live_count: usize,
+    next_sequence: u64,
 }
 
 impl TimerQueue {
     /// When something may be due, at the earliest.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.entries.peek().map(|entry| entry.0.at)
+        self.entries.peek().map(|entry| entry.at)
     }
 
-    /// The first entry that is due: its time, group, and what it is for.
-    pub(super) fn pop(&mut self, now: Duration) -> Option<(Duration, Name, Alarm)> {
+    /// The first timer that is due: its group, and what it is for. Whoever has it clears it.
+    pub(super) fn pop(&mut self, now: Duration) -> Option<(Name, Alarm)> {
         while self.next()? <= now {
             let entry = self.entries.pop()?;
-            if entry.is_live() {
-                return Some((entry.0.at, entry.0.group.clone(), entry.0.alarm.clone()));
+            let Some(deadline) = entry.deadline.upgrade() else { continue };
+            if deadline.due.get() <= now {
+                return Some((deadline.group.clone(), deadline.alarm.clone()));
             }
+            self.push(&deadline);
         }
         None
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, deadline: &Rc<Deadline>) {
         if self.entries.len() >= KEPT_MIN.max(2 * self.live_count) {
             self.entries.retain(Entry::is_live);
             self.live_count = self.entries.len();
         }
-        self.entries.push(entry);
+        let at = deadline.due.get();
+        deadline.queued_at.set(at);
+        self.entries.push(Entry { at, sequence: self.next_sequence, deadline: Rc::downgrade(deadline) });
+        self.next_sequence += 1;
     }
 }
 
@@ -113,10 +123,11 @@ pub(super) struct Timer(Option<Rc<Deadline>>);
 impl Timer {
     pub(super) fn set(&mut self, at: Duration, queue: &mut TimerQueue, group: &Name, alarm: impl FnOnce() -> Alarm) {
         match &self.0 {
-            Some(queued) if queued.at <= at => queued.due.set(at),
+            Some(deadline) if deadline.queued_at.get() <= at => deadline.due.set(at),
             _ => {
-                let deadline = Rc::new(Deadline { at, due: Cell::new(at), group: group.clone(), alarm: alarm() });
-                queue.push(Entry(deadline.clone()));
+                let (due, queued_at) = (Cell::new(at), Cell::new(at));
+                let deadline = Rc::new(Deadline { due, queued_at, group: group.clone(), alarm: alarm() });
+                queue.push(&deadline);
                 self.0 = Some(deadline);
             }
         }
@@ -129,28 +140,16 @@ impl Timer {
     pub(super) fn is_set(&self) -> bool {
         self.0.is_some()
     }
-
-    /// Called with each entry that the queue gives for this deadline. True once it is due; it is cleared then.
-    pub(super) fn ring(
-        &mut self,
-        entry_at: Duration,
-        now: Duration,
-        queue: &mut TimerQueue,
-        group: &Name,
-        alarm: impl FnOnce() -> Alarm,
-    ) -> bool {
-        let Some(queued) = self.0.take_if(|queued| queued.at == entry_at) else { return false };
-        let due = queued.due.get();
-        if due > now {
-            self.set(due, queue, group, alarm);
-        }
-        due <= now
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The groups whose timers are due.
+    fn due(queue: &mut TimerQueue, now_s: u64) -> Vec<Name> {
+        std::iter::from_fn(|| queue.pop(Duration::from_secs(now_s))).map(|(group, _)| group).collect()
+    }
 
     #[test]
     fn a_deadline_moves_back_and_forth_and_rings_once() {
@@ -158,22 +157,27 @@ mod tests {
         let group: Name = "g".into();
         let mut timer = Timer::default();
         let at = Duration::from_secs;
-        let ring = |queue: &mut TimerQueue, timer: &mut Timer, now| {
-            let mut count = 0;
-            while let Some((entry, ..)) = queue.pop(at(now)) {
-                count += u32::from(timer.ring(entry, at(now), queue, &group, || Alarm::Join));
-            }
-            count
-        };
         timer.set(at(10), &mut queue, &group, || Alarm::Join);
         timer.set(at(20), &mut queue, &group, || Alarm::Join);
-        assert_eq!(ring(&mut queue, &mut timer, 19), 0);
+        assert!(due(&mut queue, 19).is_empty());
         timer.set(at(19), &mut queue, &group, || Alarm::Join);
-        assert_eq!(ring(&mut queue, &mut timer, 19), 1);
-        assert_eq!(ring(&mut queue, &mut timer, 99), 0);
+        assert_eq!(due(&mut queue, 19).len(), 1);
+        timer.clear();
+        assert!(due(&mut queue, 99).is_empty());
         timer.set(at(120), &mut queue, &group, || Alarm::Join);
         timer.clear();
-        assert_eq!((ring(&mut queue, &mut timer, 130), queue.next()), (0, None));
+        assert_eq!((due(&mut queue, 130).len(), queue.next()), (0, None));
+    }
+
+    #[test]
+    fn a_timer_that_is_gone_keeps_no_name() {
+        let mut queue = TimerQueue::default();
+        let group = Name::from("g");
+        let mut timer = Timer::default();
+        timer.set(Duration::from_secs(1), &mut queue, &group, || Alarm::Session(group.clone()));
+        assert_eq!(std::sync::Arc::strong_count(&group), 3);
+        timer.clear();
+        assert_eq!((std::sync::Arc::strong_count(&group), queue.entries.len()), (1, 1));
     }
 
     #[test]
@@ -186,28 +190,25 @@ mod tests {
             timer.clear();
         }
         assert!(queue.entries.len() <= KEPT_MIN, "{}", queue.entries.len());
-        assert_eq!((queue.pop(Duration::from_secs(200_000)), size_of::<Timer>()), (None, 8));
+        assert_eq!((due(&mut queue, 200_000).len(), size_of::<Timer>()), (0, 8));
     }
 
     #[test]
     fn what_is_kept_is_bounded_by_the_timers_that_there_are() {
-        let (mut queue, group) = (TimerQueue::default(), Name::from("g"));
+        let (mut queue, other) = (TimerQueue::default(), Name::from("other"));
         let at = Duration::from_secs;
+        let names: Vec<Name> = (0..100).map(|number| format!("{number:02}").into()).collect();
         let mut lasting: Vec<Timer> = (0..100).map(|_| Timer::default()).collect();
-        for (second, timer) in (0..).zip(&mut lasting) {
-            timer.set(at(second + 500), &mut queue, &group, || Alarm::Join);
+        for (second, (timer, name)) in (0..).zip(lasting.iter_mut().zip(&names)) {
+            timer.set(at(second + 500), &mut queue, name, || Alarm::Join);
         }
         for second in 0..10_000 {
-            Timer::default().set(at(1000 + second), &mut queue, &group, || Alarm::Sync);
+            Timer::default().set(at(1000 + second), &mut queue, &other, || Alarm::Sync);
             // An earlier deadline has another entry.
-            lasting[0].set(at(400).saturating_sub(Duration::from_millis(second)), &mut queue, &group, || Alarm::Join);
+            let earlier = at(400).saturating_sub(Duration::from_millis(second));
+            lasting[0].set(earlier, &mut queue, &names[0], || Alarm::Join);
             assert!(queue.entries.len() <= 202, "{}", queue.entries.len());
         }
-        let mut rung = 0;
-        while let Some((entry_at, ..)) = queue.pop(at(100_000)) {
-            let is_due = |timer: &mut Timer| timer.ring(entry_at, at(100_000), &mut queue, &group, || Alarm::Join);
-            rung += lasting.iter_mut().map(is_due).filter(|rings| *rings).count();
-        }
-        assert_eq!(rung, 100, "none of them was thrown away");
+        assert_eq!(due(&mut queue, 100_000), names, "none of them was thrown away, and each comes in its turn");
     }
 }

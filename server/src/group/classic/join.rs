@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::consumer_protocol::PROTOCOL_TYPE;
 
-use super::{Classic, InitialDelay, Member, PENDING_BYTES, Pending, Scope, State, protocols_bytes, topics_of};
+use super::{Classic, InitialDelay, MEMBER_BYTES, Member, PENDING_BYTES, Pending, Scope, State, protocols_bytes, topics_of};
 use crate::group::request::{CallId, Join, Joined, Reply};
 use crate::group::timer::{Alarm, Timer};
 use crate::group::{Name, RawRecord};
@@ -16,8 +16,6 @@ use crate::group::{Name, RawRecord};
 const NEW_MEMBER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How much of a client's name for itself goes into an id, which has to stay a string of the protocol.
 const PREFIX_BYTES_MAX: usize = 512;
-/// What a join takes beside the bytes that are in it.
-const JOIN_BYTES: usize = 512;
 /// Which part of the memory of all groups is there beside it for members that join again.
 const MEMBERS_SHARE: usize = 8;
 
@@ -71,7 +69,7 @@ impl Classic {
                 let more_bytes = bytes.saturating_sub(protocols_bytes(&member.protocols));
                 more_bytes == 0 || scope.usage.bytes() + more_bytes <= max + max / MEMBERS_SHARE
             }
-            None => scope.usage.bytes() + JOIN_BYTES + bytes <= max,
+            None => scope.usage.bytes() + MEMBER_BYTES + bytes <= max,
         }
     }
 

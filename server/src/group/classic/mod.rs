@@ -415,39 +415,32 @@ impl Classic {
         }
     }
 
-    /// One of its timers may be due.
-    pub(super) fn ring(&mut self, entry_at: Duration, alarm: Alarm, scope: &mut Scope<'_>) {
-        let (now, group) = (scope.now.monotonic, scope.group);
-        match &alarm {
+    /// One of its timers is due.
+    pub(super) fn ring(&mut self, alarm: &Alarm, scope: &mut Scope<'_>) {
+        match alarm {
             Alarm::Session(id) => {
                 let Some(member) = self.members.get_mut(id) else { return };
-                if !member.session.ring(entry_at, now, scope.timers, group, || alarm.clone()) {
-                    return;
-                }
+                member.session.clear();
                 // Who waits for an answer cannot send heartbeats; its session begins with the answer.
                 let waits = member.syncing.is_some() || (member.joining.is_some() && !member.is_new);
                 if !waits {
-                    tracing::debug!(%group, member = %id, "a member was silent for too long");
+                    tracing::debug!(group = %scope.group, member = %id, "a member was silent for too long");
                     self.remove(id, scope);
                     self.go_on(scope);
                 }
             }
             Alarm::Pending(id) => {
-                let Some(pending) = self.pending.get_mut(id) else { return };
-                if pending.timer.ring(entry_at, now, scope.timers, group, || alarm.clone()) {
-                    self.pending.remove(id);
+                if self.pending.remove(id).is_some() {
                     self.try_complete_join(scope);
                 }
             }
             Alarm::Join => {
-                if self.join_timer.ring(entry_at, now, scope.timers, group, || alarm.clone()) {
-                    self.end_join(scope);
-                }
+                self.join_timer.clear();
+                self.end_join(scope);
             }
             Alarm::Sync => {
-                if self.sync_timer.ring(entry_at, now, scope.timers, group, || alarm.clone()) {
-                    self.expire_syncs(scope);
-                }
+                self.sync_timer.clear();
+                self.expire_syncs(scope);
             }
             // It was a group of the other protocol when they were set.
             Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_) => {}

@@ -49,11 +49,13 @@ const JOINS: i32 = 0;
 const LEAVES_FOR_NOW: i32 = -2;
 
 /// What such a group takes beside any other.
-const CONSUMER_BYTES: usize = 320;
+pub(super) const CONSUMER_BYTES: usize = 320;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 768;
 /// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
 const PARTITION_BYTES: usize = 128;
+/// What a topic takes of which somebody holds partitions: in the same places.
+const TOPIC_BYTES: usize = 192;
 /// What the name of a topic takes that a pattern matched.
 const MATCH_BYTES: usize = 64;
 
@@ -86,11 +88,13 @@ impl Member {
         let topics: usize = self.topics.iter().map(|topic| topic.len() + MATCH_BYTES).sum();
         let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
         let protocols: usize = protocols.map(|(name, metadata)| name.len() + metadata.len() + 64).sum();
-        let names = 2 * id.len() + self.client_id.len() + self.client_host.len();
+        // The id is in its seat, in the target, and with what it owns.
+        let names = 3 * id.len() + self.client_id.len() + self.client_host.len();
         let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
         let held = [&self.place.assigned, &self.place.revoking].into_iter().flat_map(|held| held.values());
         let partitions: usize = held.map(SmallMap::len).sum();
-        MEMBER_BYTES + topics + protocols + names + optional + PARTITION_BYTES * partitions
+        let held_topics = self.place.assigned.len() + self.place.revoking.len();
+        MEMBER_BYTES + topics + protocols + names + optional + TOPIC_BYTES * held_topics + PARTITION_BYTES * partitions
     }
 
     /// What the record of what it says takes, or more.
@@ -469,19 +473,14 @@ impl Consumer {
         }
     }
 
-    /// One of its timers may be due.
-    pub(super) fn ring(&mut self, entry_at: Duration, alarm: &Alarm, scope: &mut Scope<'_>) {
+    /// One of its members did not do in time what it has to do.
+    pub(super) fn ring(&mut self, alarm: &Alarm, scope: &mut Scope<'_>) {
         let (Alarm::ConsumerSession(id) | Alarm::Revocation(id) | Alarm::ConsumerSync(id)) = alarm else { return };
-        let Some(seat) = self.seats.get_mut(id) else { return };
-        let timer = match alarm {
-            Alarm::ConsumerSession(_) => &mut seat.session,
-            Alarm::Revocation(_) => &mut seat.revocation,
-            _ => &mut seat.sync,
-        };
-        if timer.ring(entry_at, scope.now.monotonic, scope.timers, scope.group, || alarm.clone()) {
-            tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
-            self.remove(std::slice::from_ref(id), scope);
+        if !self.seats.contains_key(id) {
+            return;
         }
+        tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
+        self.remove(std::slice::from_ref(id), scope);
     }
 }
 

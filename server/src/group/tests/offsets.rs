@@ -220,4 +220,8 @@ fn new_offsets_are_refused_when_memory_is_full_and_known_ones_move_on() {
     assert_eq!(refused, Some(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     assert!(driver.usage.bytes() <= 4000);
     committed(driver.ask(commit(nobody(), many(0))));
+    // With more metadata they would take more.
+    let wordy = CommitOffset { metadata: "x".repeat(4000).into(), ..offset("t", 0, 2) };
+    assert_eq!(driver.ask(commit(nobody(), vec![wordy])), Err(ErrorCode::COORDINATOR_NOT_AVAILABLE));
+    assert!(driver.usage.bytes() <= 4000);
 }

@@ -23,7 +23,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             Err(malformed) => return malformed.into(),
         };
         let beat = Request::ConsumerHeartbeat(Box::new(heartbeat(&context, &request)));
-        api.core.broker.groups.ask(&api.topics(), &request.group_id, beat)
+        api.ask_as_member(&context, &request.group_id, beat)
     };
     drop(body);
     let mut response = ConsumerGroupHeartbeatResponse::default();

@@ -22,7 +22,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             instance: request.group_instance_id.as_deref().map(Into::into),
             generation: request.generation_id,
         };
-        api.core.broker.groups.ask(&api.topics(), &request.group_id, Request::Heartbeat(identity))
+        api.ask_as_member(&context, &request.group_id, Request::Heartbeat(identity))
     };
     let error_code = asked.await.err().unwrap_or(ErrorCode::NONE);
     reply(&context, &HeartbeatResponse { error_code, ..HeartbeatResponse::default() })

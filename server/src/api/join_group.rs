@@ -28,7 +28,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             Err(malformed) => return malformed.into(),
         };
         let join = Request::Join(Box::new(join(&context, &request)));
-        (api.core.broker.groups.ask(&api.topics(), &request.group_id, join), request.member_id.into_owned())
+        (api.ask_as_member(&context, &request.group_id, join), request.member_id.into_owned())
     };
     drop(body);
     let mut response = JoinGroupResponse { generation_id: -1, member_id: Cow::Owned(member), ..JoinGroupResponse::default() };

@@ -41,6 +41,7 @@ mod respond;
 mod sync_group;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ use ringlog_engine::types::LeaderEpoch;
 use ringlog_protocol::{ApiKey, Decoder, ErrorCode, Message};
 
 use crate::broker::{BrokerCore, Topics};
-use crate::group::Name;
+use crate::group::{Answer, Name, Request};
 use crate::net::{Handler, LocalBoxFuture, Outcome, RequestContext, Response};
 use outbox::Outbox;
 
@@ -83,6 +84,16 @@ impl Api {
 
     fn topics(&self) -> Guard<Arc<Topics>> {
         self.core.broker.topics.load()
+    }
+
+    /// Hands what a member of a group says to the group's coordinator. Its connection belongs there then.
+    fn ask_as_member(&self, context: &RequestContext, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        let topics = self.topics();
+        let groups = &self.core.broker.groups;
+        if let Some(core) = groups.core_of(&topics, group) {
+            context.connection.home.is_of_group_on(core);
+        }
+        groups.ask(&topics, group, request)
     }
 
     /// Looks at a partition's log on the core that owns it. `None`: the partition is gone, or its core is.
@@ -124,8 +135,14 @@ impl Handler for Api {
     fn handle(self: Rc<Self>, context: RequestContext, body: Bytes) -> LocalBoxFuture<Outcome> {
         let ready = |outcome| -> LocalBoxFuture<Outcome> { Box::pin(std::future::ready(outcome)) };
         match context.api {
-            ApiKey::Produce => Box::pin(produce::handle(self, context, body)),
-            ApiKey::Fetch => Box::pin(fetch::handle(self, context, body)),
+            ApiKey::Produce => {
+                context.connection.home.carries_records();
+                Box::pin(produce::handle(self, context, body))
+            }
+            ApiKey::Fetch => {
+                context.connection.home.carries_records();
+                Box::pin(fetch::handle(self, context, body))
+            }
             ApiKey::ListOffsets => Box::pin(list_offsets::handle(self, context, body)),
             ApiKey::Metadata => Box::pin(metadata::handle(self, context, body)),
             ApiKey::OffsetCommit => Box::pin(offset_commit::handle(self, context, body)),

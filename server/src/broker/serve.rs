@@ -234,10 +234,9 @@ impl Main {
                 }
             }));
         }
-        drop(dealer);
         let serving = cores.iter().zip(incoming).map(|(handle, incoming)| {
-            let (broker, stop) = (broker.clone(), stop.clone());
-            handle.run(move |core| Box::pin(serve_core(broker, core, incoming, stop, make_handler)))
+            let (broker, dealer, stop) = (broker.clone(), dealer.clone(), stop.clone());
+            handle.run(move |core| Box::pin(serve_core(broker, core, (dealer, incoming), stop, make_handler)))
         });
         let mut failed = None;
         for served in futures_util::future::join_all(serving).await {
@@ -256,7 +255,7 @@ impl Main {
 async fn serve_core(
     broker: Arc<Broker>,
     core: Rc<Core>,
-    incoming: mpsc::UnboundedReceiver<Accepted>,
+    (dealer, incoming): (Dealer, mpsc::UnboundedReceiver<Accepted>),
     stop: Stop,
     make_handler: MakeHandler,
 ) {
@@ -272,7 +271,7 @@ async fn serve_core(
         // Joins and syncs that wait for other members would keep their connections for longer than these may take.
         groups.stop(index);
     }));
-    let net_core = net::Core::new(handler, limits, Pool::new(NET_POOL_BYTES));
+    let net_core = net::Core::new(core.index, dealer, handler, limits, Pool::new(NET_POOL_BYTES));
     let patience = async {
         stop.clone().wait().await;
         core.env.sleep(DRAIN_MAX).await;

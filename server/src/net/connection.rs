@@ -157,10 +157,9 @@ impl Shared {
     }
 }
 
-/// Serves a connection to its end.
-pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: ConnectionInfo, stop: Stop) {
-    let info = Rc::new(info);
-    debug!(connection = info.id, peer = %info.peer, listener = %info.listener, "connected");
+/// Serves a connection to its end, or until another core should: then nothing is under way on it, and it is returned.
+pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionInfo>, stop: Stop) -> Option<TcpStream> {
+    debug!(connection = info.id, peer = %info.peer, listener = %info.listener, core = core.index, "connected");
     let shared = Shared {
         core,
         info: info.clone(),
@@ -174,6 +173,10 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: ConnectionInfo,
         active: Cell::new(Instant::now()),
     };
     let (end, result, stream) = serve(&shared, stream, stop).await;
+    if matches!((&end, &result), (Some(End::Moves), Ok(()))) {
+        debug!(connection = info.id, peer = %info.peer, core = info.home.core(), "goes to another core");
+        return Some(stream);
+    }
     let linger = match &result {
         Ok(()) => !matches!(end, Some(End::PeerClosed | End::Idle | End::Io(_))),
         Err(WriteEnd::Closed(_)) => true,
@@ -186,6 +189,7 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: ConnectionInfo,
         if shared.running.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
     tokio::join!(close(stream, linger), drain);
+    None
 }
 
 async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<End>, Result<(), WriteEnd>, TcpStream) {
@@ -247,6 +251,7 @@ fn log(info: &ConnectionInfo, end: Option<End>, result: Result<(), WriteEnd>) {
         }
         (Ok(()), Some(End::Io(_) | End::PeerClosed) | None) => debug!(connection, %peer, "connection closed by the peer"),
         (Ok(()), Some(End::Idle)) => debug!(connection, %peer, "connection closed: idle"),
+        (Ok(()), Some(End::Moves)) => unreachable!("it goes on elsewhere"),
         (Ok(()), Some(End::Stopped)) => debug!(connection, %peer, "connection closed: the broker stops"),
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::Stop;
+use super::{Home, Stop};
 
 /// How long to wait when the process has no descriptors left.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -135,6 +135,7 @@ pub struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) listener: Arc<str>,
     pub(super) place: Place,
+    pub(super) home: Home,
 }
 
 /// How many connections there are. Touched when one comes or goes, never between.
@@ -232,8 +233,15 @@ impl Dealer {
         let place = Place { counts: self.counts.clone(), core, address };
         let id = self.counts.next_id.fetch_add(1, Ordering::Relaxed);
         // A core that takes no more is stopping, and so is everything else.
-        let _ = self.cores[core].send(Accepted { stream, id, peer, listener, place });
+        let _ = self.cores[core].send(Accepted { stream, id, peer, listener, place, home: Home::dealt_to(core) });
         Ok(())
+    }
+
+    /// Gives a connection that was dealt before to the core where it belongs. It counts where it was dealt to: idle members of one
+    /// group do not send everybody else to the other cores.
+    pub(super) fn hand_over(&self, core: usize, accepted: Accepted) {
+        // As above.
+        let _ = self.cores[core].send(accepted);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::BrokerOptions;
 
 mod budget;
 mod connection;
+mod home;
 pub mod listener;
 mod reader;
 pub mod request;
@@ -31,6 +32,7 @@ mod server;
 mod tests;
 mod writer;
 
+pub use home::Home;
 pub use response::{FileRange, Response, Source, TailRange};
 pub use server::{Core, Stop, StopSender, serve, stop_channel};
 
@@ -95,6 +97,8 @@ pub struct ConnectionInfo {
     pub listener: Arc<str>,
     /// Who it is: `User:ANONYMOUS` until it says otherwise.
     pub principal: Rc<str>,
+    /// The core that serves it best.
+    pub home: Home,
 }
 
 /// What is known of a request beside its body.

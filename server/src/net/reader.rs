@@ -42,6 +42,8 @@ pub(super) enum End {
     Idle,
     Stalled,
     Stopped,
+    /// The connection belongs to another core.
+    Moves,
     Malformed(std::borrow::Cow<'static, str>),
     /// For a request of so many bytes.
     NoMemory(usize),
@@ -163,6 +165,9 @@ impl<'a> Reader<'a> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                     Poll::Pending => {
                         drop(scratch);
+                        if self.may_move() {
+                            return Poll::Ready(Err(End::Moves));
+                        }
                         if self.stopped.as_mut().poll(cx).is_ready() {
                             return Poll::Ready(Err(End::Stopped));
                         }
@@ -197,6 +202,13 @@ impl<'a> Reader<'a> {
             }
         })
         .await
+    }
+
+    /// Whether another core should go on, and nothing of the connection is here but its socket.
+    fn may_move(&self) -> bool {
+        let shared = self.shared;
+        let is_elsewhere = shared.info.home.core() != shared.core.index;
+        is_elsewhere && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. }) && self.leftover.is_empty()
     }
 
     /// Until when the peer may be silent, or what is made of its silence.

@@ -11,12 +11,15 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::budget::Budget;
-use super::listener::Accepted;
+use super::listener::{Accepted, Dealer};
 use super::reader::SCRATCH_BYTES;
 use super::{ConnectionInfo, Handler, Limits, connection};
 
 /// What the connections of a core share.
 pub struct Core {
+    pub(super) index: usize,
+    /// The way to the other cores, for a connection that belongs to another.
+    dealer: Dealer,
     pub(super) handler: Rc<dyn Handler>,
     pub(super) limits: Limits,
     pub(super) pool: Pool,
@@ -25,12 +28,13 @@ pub struct Core {
 }
 
 impl Core {
-    /// `pool` is where large frames and reads of cold files get their memory.
+    /// The core with this index among those that `dealer` deals to. `pool` is where large frames and reads of cold files get their
+    /// memory.
     #[must_use]
-    pub fn new(handler: Rc<dyn Handler>, limits: Limits, pool: Pool) -> Rc<Self> {
+    pub fn new(index: usize, dealer: Dealer, handler: Rc<dyn Handler>, limits: Limits, pool: Pool) -> Rc<Self> {
         let budget = Budget::new(limits.core_bytes_max);
         let scratch = Rc::new(RefCell::new(vec![0; SCRATCH_BYTES]));
-        Rc::new(Self { handler, limits, pool, budget, scratch })
+        Rc::new(Self { index, dealer, handler, limits, pool, budget, scratch })
     }
 }
 
@@ -91,7 +95,7 @@ pub async fn serve(core: Rc<Core>, mut incoming: mpsc::UnboundedReceiver<Accepte
 }
 
 async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
-    let Accepted { stream, id, peer, listener, place } = accepted;
+    let Accepted { stream, id, peer, listener, place, home } = accepted;
     let ready = || {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -99,11 +103,18 @@ async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
     };
     match ready() {
         Ok((local, stream)) => {
-            let info = ConnectionInfo { id, peer, local, listener, principal: Rc::from("User:ANONYMOUS") };
-            connection::run(core, stream, info, stop).await;
+            let principal = Rc::from("User:ANONYMOUS");
+            let info = Rc::new(ConnectionInfo { id, peer, local, listener: listener.clone(), principal, home });
+            let Some(stream) = connection::run(core.clone(), stream, info.clone(), stop).await else { return };
+            match stream.into_std() {
+                Ok(stream) => {
+                    let home = info.home.clone();
+                    core.dealer.hand_over(home.core(), Accepted { stream, id, peer, listener, place, home });
+                }
+                Err(error) => debug!(connection = id, %peer, %error, "connection lost"),
+            }
         }
         // The peer may be gone already.
         Err::<_, std::io::Error>(error) => debug!(connection = id, %peer, %error, "connection lost"),
     }
-    drop(place);
 }

@@ -26,7 +26,7 @@ use super::*;
 use crate::broker::boot::{self, Start};
 use crate::broker::{Broker, Topic, metadata_log};
 use crate::config::BrokerConfig;
-use crate::net::ConnectionInfo;
+use crate::net::{ConnectionInfo, Home};
 
 /// A broker with its handlers.
 pub(super) struct Fixture {
@@ -85,6 +85,7 @@ pub(super) fn context(api: ApiKey, api_version: i16, correlation_id: i32) -> Req
         local: "127.0.0.1:9092".parse().unwrap(),
         listener: "PLAINTEXT".into(),
         principal: "User:ANONYMOUS".into(),
+        home: Home::dealt_to(0),
     };
     let connection = Rc::new(connection);
     RequestContext { connection, client_id: None, api, api_version, correlation_id, version_unsupported: false }

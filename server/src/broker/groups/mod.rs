@@ -66,12 +66,23 @@ impl Groups {
         }
     }
 
-    fn hand_over(&self, topics: &Topics, group: &str, request: Request) -> Result<oneshot::Receiver<Answer>, ErrorCode> {
+    /// The core of a group's coordinator; `None` where it has none.
+    #[must_use]
+    pub fn core_of(&self, topics: &Topics, group: &str) -> Option<usize> {
+        Some(Self::place_of(topics, group).ok()?.1)
+    }
+
+    /// A group's partition of `__consumer_offsets`, and the core that owns it.
+    fn place_of(topics: &Topics, group: &str) -> Result<(i32, usize), ErrorCode> {
         // Clients look for the coordinator then, which makes the topic.
         let topic = topics.by_name(CONSUMER_OFFSETS).ok_or(ErrorCode::NOT_COORDINATOR)?;
         let count = i32::try_from(topic.info.partitions.len()).unwrap_or(i32::MAX);
         let partition = partition_of(group, count);
-        let owner = topic.partition(partition).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?.core;
+        Ok((partition, topic.partition(partition).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?.core))
+    }
+
+    fn hand_over(&self, topics: &Topics, group: &str, request: Request) -> Result<oneshot::Receiver<Answer>, ErrorCode> {
+        let (partition, owner) = Self::place_of(topics, group)?;
         let (reply, answer) = oneshot::channel();
         self.send(owner, Message::Ask { partition, group: group.into(), request, reply })?;
         Ok(answer)

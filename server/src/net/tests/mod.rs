@@ -18,6 +18,7 @@ use super::*;
 
 mod frames;
 mod lifecycle;
+mod moves;
 mod responses;
 
 /// The API of these tests, whatever it is for: its header is flexible from version 6 on.
@@ -95,10 +96,10 @@ impl Broker {
     fn with_connections(limits: Limits, serve: Serve, connections: ConnectionLimits) -> Self {
         let fake = Rc::new(Fake { serve, started: RefCell::default() });
         let pool = Pool::new(64 << 20);
-        let core = Core::new(fake.clone(), limits, pool.clone());
+        let (dealer, mut receivers) = Dealer::new(1, connections);
+        let core = Core::new(0, dealer.clone(), fake.clone(), limits, pool.clone());
         let listener = loopback();
         let address = listener.address();
-        let (dealer, mut receivers) = Dealer::new(1, connections);
         let (stop, stopped) = stop_channel();
         let accepting = {
             let (dealer, stopped) = (dealer.clone(), stopped.clone());

@@ -73,12 +73,12 @@ fn slice(pool: &Pool, content: &[u8]) -> Slice {
 }
 
 /// A home in a file that can be asked for.
-struct Home {
+struct InFile {
     range: FileRange,
     asked: Rc<Cell<usize>>,
 }
 
-impl TailRange for Home {
+impl TailRange for InFile {
     fn as_file(&self) -> Option<FileRange> {
         self.asked.set(self.asked.get() + 1);
         // Not at once: the segment may still be on its way to the disk.
@@ -266,7 +266,7 @@ fn a_slow_reader_delays_nobody_and_keeps_no_tail_memory() {
                 if body.as_ref() == b"quick" {
                     return Box::pin(async move { reply(&context, b"quick") });
                 }
-                let home = Rc::new(Home { range: range(&file, 0, LEN as u64), asked: asked.clone() });
+                let home = Rc::new(InFile { range: range(&file, 0, LEN as u64), asked: asked.clone() });
                 let source = Source::Tail { slice: slice(&tails, &content), range: Some(home) };
                 let outcome = Outcome::Reply(Response::encode_with_sources(&context, |encoder| encoder.hole(LEN), [source]));
                 Box::pin(async { outcome })

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod data_dir;
 pub mod group;
+pub mod log_limit;
 pub mod logging;
 pub mod net;
 pub mod offline;

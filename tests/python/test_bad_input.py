@@ -7,7 +7,7 @@ import time
 
 import pytest
 import wire
-from conftest import produce_all, read, watermarks
+from conftest import create_topic, produce_all, read, watermarks
 from wire import Connection
 
 CORRUPT_MESSAGE, UNKNOWN_TOPIC, INVALID_ACKS, UNSUPPORTED_VERSION, INVALID_RECORD = 2, 3, 21, 35, 87
@@ -272,3 +272,19 @@ def test_a_reader_that_never_reads_delays_nobody(broker, topic):
         for n in range(20):
             lazy.request(1, 4, n, fetch)
         assert len(read(broker, name)) == 200
+
+
+def test_what_clients_get_wrong_is_logged_once(own_broker):
+    """One line says who sent what; a client that goes on does not fill the log."""
+    if os.environ.get("BROKER") == "kafka":
+        pytest.skip("of Ringlog's log")
+    broker = own_broker()
+    name = create_topic(broker)
+    with Connection(broker) as c:
+        for _ in range(50):
+            c.request(0, 7, 5, wire.produce(name, wire.batch([b"a"], crc=1)))
+            assert c.receive() is not None
+    lines = [line for line in broker.log_path.read_text().splitlines() if "refused" in line]
+    # Two cores, should the connection have moved; more often than that only if it took ten seconds.
+    assert 1 <= len(lines) <= 2, lines
+    assert f"{name}-0" in lines[0] and "Produce" in lines[0] and "CRC" in lines[0], lines

@@ -1,6 +1,7 @@
 //! Our descriptions against Kafka's own message definitions (clients/src/main/resources/common/message in Kafka's sources, group-coordinator/… for the
 //! records; also inside of the jars kafka-clients and kafka-group-coordinator), field by field. They are read from the directories that
-//! KAFKA_SCHEMAS_DIR names, separated by colons; without it the tests say so and check nothing.
+//! KAFKA_SCHEMAS_DIR names, separated by colons; without it the tests say so and check
+//! nothing. `scripts/test schemas` takes them from the jars that the Java client comes in.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 mod common;

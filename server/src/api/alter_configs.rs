@@ -14,5 +14,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let responses = api.core.broker.controller.alter_configs(&request).await;
+    for resource in &responses {
+        api.log_refusal(&context, &resource.resource_name, resource.error_code, resource.error_message.as_deref());
+    }
     reply(&context, &AlterConfigsResponse { responses, ..AlterConfigsResponse::default() })
 }

@@ -14,5 +14,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let results = api.core.broker.controller.create_partitions(&request).await;
+    for topic in &results {
+        api.log_refusal(&context, &topic.name, topic.error_code, topic.error_message.as_deref());
+    }
     reply(&context, &CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() })
 }

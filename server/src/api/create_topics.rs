@@ -14,5 +14,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let topics = api.core.broker.controller.create_topics(&request).await;
+    for topic in &topics {
+        api.log_refusal(&context, &topic.name, topic.error_code, topic.error_message.as_deref());
+    }
     reply(&context, &CreateTopicsResponse { topics, ..CreateTopicsResponse::default() })
 }

@@ -15,5 +15,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Err(malformed) => return malformed.into(),
     };
     let responses = api.core.broker.controller.incremental_alter_configs(&request).await;
+    for resource in &responses {
+        api.log_refusal(&context, &resource.resource_name, resource.error_code, resource.error_message.as_deref());
+    }
     reply(&context, &IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() })
 }

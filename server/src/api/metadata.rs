@@ -34,7 +34,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     };
     let topics = match &request.topics {
         Some(wanted) if version > 0 || !wanted.is_empty() => match find_invalid(version, wanted) {
-            None => wanted_topics(&api, &request, wanted).await,
+            None => wanted_topics(&api, &context, &request, wanted).await,
             Some(error) => wanted.iter().map(|topic| refused(version, topic, error)).collect(),
         },
         // Version 0 says "all" with an empty list, later ones with none.
@@ -72,6 +72,7 @@ fn refused<'a>(version: i16, topic: &MetadataRequestTopic<'a>, error_code: Error
 /// The topics that are asked for, each once.
 async fn wanted_topics<'a>(
     api: &Api,
+    context: &RequestContext,
     request: &MetadataRequest<'a>,
     wanted: &[MetadataRequestTopic<'a>],
 ) -> Vec<MetadataResponseTopic<'a>> {
@@ -93,13 +94,16 @@ async fn wanted_topics<'a>(
         };
         responses.push(match found {
             Ok(topic) => describe(api, &topic, asks_operations),
-            Err(error_code) => MetadataResponseTopic {
-                error_code,
-                name: topic.name.clone(),
-                topic_id: topic.topic_id,
-                is_internal: topic.name.as_deref().is_some_and(names::is_internal),
-                ..MetadataResponseTopic::default()
-            },
+            Err(error_code) => {
+                api.log_refusal(context, topic.name.as_deref().unwrap_or_default(), error_code, None);
+                MetadataResponseTopic {
+                    error_code,
+                    name: topic.name.clone(),
+                    topic_id: topic.topic_id,
+                    is_internal: topic.name.as_deref().is_some_and(names::is_internal),
+                    ..MetadataResponseTopic::default()
+                }
+            }
         });
     }
     responses

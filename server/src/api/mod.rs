@@ -41,6 +41,7 @@ mod respond;
 mod sync_group;
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ use ringlog_protocol::{ApiKey, Decoder, ErrorCode, Message};
 
 use crate::broker::{BrokerCore, Topics};
 use crate::group::{Answer, Name, Request};
+use crate::log_limit::{LogLimit, one_line};
 use crate::net::{Handler, LocalBoxFuture, Outcome, RequestContext, Response};
 use outbox::Outbox;
 
@@ -65,21 +67,21 @@ pub struct Api {
     core: Rc<BrokerCore>,
     /// The way to the other cores.
     outbox: Outbox,
-    /// When the last damaged partition was logged, and how many were not since.
-    damage_logged: Cell<(Option<Duration>, u64)>,
+    /// Damaged or unreadable partitions: clients ask again and again.
+    damage_log: LogLimit,
+    /// Requests that ask for what cannot be.
+    refusal_log: LogLimit,
     /// When somebody last looked for a coordinator and the topic of the groups could not be made in time.
     offsets_topic_missed: Cell<Option<Duration>>,
 }
-
-/// How often damaged or unreadable partitions are logged at most: clients ask again and again.
-const DAMAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Api {
     /// The handlers of a core.
     #[must_use]
     pub fn new(core: Rc<BrokerCore>) -> Rc<Self> {
         let outbox = Outbox::new(&core.broker.cores, core.core.env.clone());
-        Rc::new(Self { core, outbox, damage_logged: Cell::new((None, 0)), offsets_topic_missed: Cell::new(None) })
+        let (damage_log, refusal_log) = (LogLimit::default(), LogLimit::default());
+        Rc::new(Self { core, outbox, damage_log, refusal_log, offsets_topic_missed: Cell::new(None) })
     }
 
     fn topics(&self) -> Guard<Arc<Topics>> {
@@ -119,16 +121,45 @@ impl Api {
             ReadError::Damaged { .. } => ErrorCode::CORRUPT_MESSAGE,
             ReadError::Io(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         };
-        let (logged, missed) = self.damage_logged.get();
-        let now = self.core.core.env.monotonic();
-        if logged.is_none_or(|at| now.saturating_sub(at) >= DAMAGE_LOG_INTERVAL) {
-            self.damage_logged.set((Some(now), 0));
-            tracing::error!(%error, reads_not_logged = missed, "a partition could not be read");
-        } else {
-            self.damage_logged.set((logged, missed + 1));
+        if let Some(more) = self.damage_log.pass(self.core.core.env.monotonic()) {
+            tracing::error!(%error, more, "a partition could not be read");
         }
         code
     }
+
+    /// Logs a refusal of what the client got wrong: it may not say so itself. What ends by itself, such as a partition that is not
+    /// there yet or a group that rebalances, is the client's to handle, and not logged.
+    fn log_refusal(&self, context: &RequestContext, of: impl Display, code: ErrorCode, reason: Option<&str>) {
+        if !is_bad_input(code) {
+            return;
+        }
+        if let Some(more) = self.refusal_log.pass(self.core.core.env.monotonic()) {
+            let (peer, client) = (context.connection.peer, one_line(context.client_id.as_deref().unwrap_or_default()));
+            let (of, reason) = (one_line(of), one_line(reason.unwrap_or_default()));
+            tracing::warn!(%peer, client, of, more, "{} refused with {code}: {reason}", context.api);
+        }
+    }
+}
+
+/// Whether a request that gets this error is wrong, whatever the broker's state.
+fn is_bad_input(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::CORRUPT_MESSAGE
+            | ErrorCode::MESSAGE_TOO_LARGE
+            | ErrorCode::RECORD_LIST_TOO_LARGE
+            | ErrorCode::INVALID_RECORD
+            | ErrorCode::INVALID_TIMESTAMP
+            | ErrorCode::UNSUPPORTED_COMPRESSION_TYPE
+            | ErrorCode::INVALID_REQUIRED_ACKS
+            | ErrorCode::INVALID_TXN_STATE
+            | ErrorCode::INVALID_TOPIC_EXCEPTION
+            | ErrorCode::INVALID_PARTITIONS
+            | ErrorCode::INVALID_REPLICATION_FACTOR
+            | ErrorCode::INVALID_REPLICA_ASSIGNMENT
+            | ErrorCode::INVALID_CONFIG
+            | ErrorCode::INVALID_REQUEST
+    )
 }
 
 impl Handler for Api {

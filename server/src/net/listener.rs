@@ -16,11 +16,10 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{Home, Stop};
+use crate::log_limit::LogLimit;
 
 /// How long to wait when the process has no descriptors left.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// A trouble that goes on is logged once in a while.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a listener could not be opened. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +251,7 @@ impl Dealer {
 pub async fn accept(listener: Listener, dealer: Dealer, stop: Stop) -> io::Result<()> {
     let Listener { name, socket, address } = listener;
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let mut trouble = Trouble::default();
+    let (began, trouble) = (Instant::now(), LogLimit::default());
     let mut stopped = std::pin::pin!(stop.wait());
     loop {
         let accepted = tokio::select! {
@@ -262,13 +261,17 @@ pub async fn accept(listener: Listener, dealer: Dealer, stop: Stop) -> io::Resul
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
-                if let Err(limit) = dealer.deal(stream, peer, name.clone()) {
-                    trouble.log(|more| warn!(%peer, more, "connection refused: as many as {limit} allows are open"));
+                if let Err(limit) = dealer.deal(stream, peer, name.clone())
+                    && let Some(more) = trouble.pass(began.elapsed())
+                {
+                    warn!(%peer, more, "connection refused: as many as {limit} allows are open");
                 }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                trouble.log(|more| warn!(listener = %name, %address, %error, more, "cannot accept connections"));
+                if let Some(more) = trouble.pass(began.elapsed()) {
+                    warn!(listener = %name, %address, %error, more, "cannot accept connections");
+                }
                 sleep(BACK_OFF).await;
             }
         }
@@ -281,23 +284,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted | io::ErrorKind::TimedOut
     )
-}
-
-/// Logs the first of many, and how many more there were at the next.
-#[derive(Default)]
-struct Trouble {
-    last: Option<Instant>,
-    silent: u64,
-}
-
-impl Trouble {
-    fn log(&mut self, line: impl FnOnce(u64)) {
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
-            self.silent += 1;
-            return;
-        }
-        self.last = Some(now);
-        line(std::mem::take(&mut self.silent));
-    }
 }

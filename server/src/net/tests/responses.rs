@@ -225,7 +225,8 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
         // Cold: read once, into the cache, then sent.
         warm.file.sync_all().unwrap();
         rustix::fs::fadvise(&warm.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-        let cold = !sendfile::is_cached(warm.file.as_fd(), 3, 1 << 20);
+        // The kernel may have dropped a part of it only.
+        let cold = !sendfile::is_cached(warm.file.as_fd(), 3, 3_000_000);
         client.write_all(&request(99, b"")).await.unwrap();
         assert!(response(&mut client).await.1 == expected);
         assert_eq!(warm.reads.get() > 0, cold);

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod groups;
+pub mod guard;
 pub mod load;
 pub mod machine;
 pub mod process;

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{compare, disk, engine, groups, load, report, stop, store};
+use ringlog_bench::{compare, disk, engine, groups, guard, load, report, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
     match &cli.command {
         Command::Guard => {
-            compare::guard::serve(std::io::stdin().lock());
+            guard::serve(std::io::stdin().lock());
             return Ok(ExitCode::SUCCESS);
         }
         Command::Compare(command) if command.show => {

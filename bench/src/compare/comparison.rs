@@ -11,12 +11,12 @@ use indicatif::ProgressBar;
 use super::arguments::{self, GroupsAction, shown};
 use super::broker::Broker;
 use super::generator::{Called, Generator};
-use super::guard::Guard;
 use super::instance::{self, Instance, SetUp};
 use super::spec::{Before, Spec, Step, Workload};
 use super::steady::{Filler, drop_cached};
 use super::{metrics, restart, start_stop, summary};
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::results::{Compare, ComparedRun, ComparedWorkload, Groups, Load, StepOutcome, StepRun, Verified};
 use crate::stop;
 

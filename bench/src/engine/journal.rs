@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use ringlog_engine::batch::{BatchBuilder, BatchHeader};
 use ringlog_engine::core::{Append, Core, CoreSettings, NewPartition, Partition, recover};
 use ringlog_engine::disk::Disk;
@@ -25,6 +26,9 @@ use crate::results::Recovery;
 use crate::stop;
 
 const OPEN_FILES_MAX: usize = 2048;
+/// How many partitions are opened at once. A new one takes four syncs of folders and files one after the other; those of many at
+/// once share the filesystem's commits.
+const OPENS_AT_ONCE: usize = 128;
 /// A batch's header, and what a record has beside its value.
 const OVERHEAD_BYTES: u64 = 80;
 
@@ -75,10 +79,9 @@ pub(super) async fn appends(directory: &Path, case: &Case, plan: &Plan) -> Resul
     };
     let opened = async {
         let core = core(directory, plan, Box::new(|_, _, _| true)).await?;
-        let mut ids = Vec::with_capacity(case.partitions as usize);
-        for index in 0..case.partitions {
-            ids.push(open(&core, index, flush_messages).await?.id);
-        }
+        let opens = stream::iter(0..case.partitions).take_while(|_| std::future::ready(!stop::requested()));
+        let opens = opens.map(|index| open(&core, index, flush_messages)).buffered(OPENS_AT_ONCE);
+        let ids: Vec<_> = opens.map_ok(|partition| partition.id).try_collect().await?;
         core.begin().await?;
         io::Result::Ok((core, ids))
     };
@@ -86,6 +89,9 @@ pub(super) async fn appends(directory: &Path, case: &Case, plan: &Plan) -> Resul
         Ok(opened) => opened,
         Err(error) => return Ok(Err(error)),
     };
+    if stop::requested() {
+        return Ok(Ok(None));
+    }
     let round_bytes = batch.len() as u64 * u64::from(case.partitions);
     let mut answers = Vec::with_capacity(ids.len());
     // The journal's first time around makes its file, and the first touch of memory is dear: what is measured comes after.
@@ -124,7 +130,8 @@ pub(super) async fn recovery(directory: &Path, plan: &Plan) -> io::Result<Recove
     let found = recover::recover(&disk, directory).await?;
     let core = core(directory, plan, Box::new(|_, _, _| true)).await?;
     let config = Arc::new(LogConfig::default());
-    for partition in found.partitions {
+    let (is_clean, core_of) = (found.clean, &core);
+    let opens = found.partitions.into_iter().map(|partition| {
         let new = NewPartition {
             id: partition.id,
             folder: partition.folder,
@@ -132,10 +139,12 @@ pub(super) async fn recovery(directory: &Path, plan: &Plan) -> io::Result<Recove
             leader_epoch: LeaderEpoch(0),
             recovery_point: partition.recovery_point,
             log_start: partition.log_start,
-            clean: found.clean,
+            clean: is_clean,
         };
-        core.open_partition(new).await?;
-    }
+        core_of.open_partition(new)
+    });
+    let opens = stream::iter(opens).take_while(|_| std::future::ready(!stop::requested())).buffer_unordered(OPENS_AT_ONCE);
+    opens.try_for_each(|_| std::future::ready(Ok(()))).await?;
     core.begin().await?;
     Ok(Recovery { elapsed_s: start.elapsed().as_secs_f64(), replayed_bytes: found.bytes, replayed_rounds: found.rounds })
 }

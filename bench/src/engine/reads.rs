@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use indicatif::ProgressBar;
 use ringlog_engine::core::{Append, Core, NewPartition};
 use ringlog_engine::log::append::Acks;
 use ringlog_engine::log::config::LogConfig;
@@ -30,6 +31,8 @@ use crate::error::Error;
 use crate::results::EngineRead;
 use crate::stop;
 
+/// The tail, and the file, cold and warm.
+pub(super) const SOURCES: u64 = 3;
 /// A batch, which is what is planned and sent at a time.
 const BATCH_BYTES: u64 = 1 << 20;
 /// How many batches at the end are read from the tail, again and again; less than what tails may take.
@@ -40,7 +43,8 @@ const APPENDS: u64 = 8;
 const PROBE_BYTES: u64 = 64 << 10;
 
 /// Stores so many bytes in a partition and reads them: from the tail, from the file in the page cache, and from the file on disk.
-pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, Error> {
+/// `bar` goes on by one for each of [`SOURCES`] in each run.
+pub(super) fn measure(directory: &Path, plan: &Plan, bar: &ProgressBar) -> Result<Vec<EngineRead>, Error> {
     let count = plan.read_bytes.div_ceil(BATCH_BYTES);
     let batch_bytes = journal::batch(BATCH_BYTES)?.0.len();
     let mut tail = Pair::default();
@@ -53,6 +57,7 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
     for run in 0..plan.runs {
         let ours = || runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true));
         tail.take(run, ours, || bare_send(&memory, batch_bytes, passes))?;
+        bar.inc(1);
     }
     drop(memory);
     let closed = runtime.block_on(core.close()).map_err(Error::io(directory))?;
@@ -78,6 +83,7 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
                 bare_sendfile(&files, batch_bytes)
             };
             pair.take(run, ours, raw)?;
+            bar.inc(1);
         }
     }
     let named = [("tail", tail), ("file, in the page cache", warm), ("file, on disk only", cold)];
@@ -349,8 +355,9 @@ mod tests {
     #[test]
     fn what_is_stored_is_sent() {
         let folder = tempfile::tempdir().unwrap();
-        let reads = measure(folder.path(), &Plan { read_bytes: 8 << 20, ..journal::tests::plan() }).unwrap();
-        assert_eq!(reads.len(), 3, "{reads:?}");
+        let bar = ProgressBar::hidden();
+        let reads = measure(folder.path(), &Plan { read_bytes: 8 << 20, ..journal::tests::plan() }, &bar).unwrap();
+        assert_eq!((reads.len() as u64, bar.position()), (SOURCES, SOURCES), "{reads:?}");
         for read in &reads {
             assert!(read.mb_per_s > 0.0 && read.raw_mb_per_s > 0.0, "{read:?}");
             assert!((read.of_raw - read.mb_per_s / read.raw_mb_per_s).abs() < 1e-9);

@@ -1,6 +1,6 @@
-//! A second process that outlives `compare` for a moment: it ends the brokers and removes the directories that a comparison left
-//! behind because it was killed. It is told on its standard input what there is; that input's end is the sign to clean up.
-//! Nobody but `compare` starts it. It never touches what it was not told of.
+//! A second process that outlives ours for a moment: it ends the brokers and removes the directories that a command left behind
+//! because it was killed. It is told on its standard input what there is; that input's end is the sign to clean up. `compare` and
+//! `engine` start it. It never touches what it was not told of.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,6 +8,7 @@ use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ enum Notice {
     DirectoryRemoved(PathBuf),
 }
 
-/// The guard as `compare` sees it.
+/// The guard as a command sees it.
 #[derive(Debug)]
 pub struct Guard {
     process: Child,
@@ -95,6 +96,44 @@ impl Drop for Guard {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let _ = self.process.wait();
+    }
+}
+
+/// A directory of work, which goes when this is dropped, or by the guard when we are killed.
+#[derive(Debug)]
+pub struct Work {
+    path: PathBuf,
+    guard: Rc<Guard>,
+}
+
+impl Work {
+    /// Makes it, and `parent` where that is not there.
+    ///
+    /// # Errors
+    /// It cannot be made; or there is one of that name, which is not ours: a directory is only removed by whoever made it.
+    pub fn make(parent: &Path, name: &str, guard: &Rc<Guard>) -> Result<Self, Error> {
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let path = parent.join(name);
+        fs::create_dir(&path).map_err(Error::io(&path))?;
+        let work = Self { path, guard: Rc::clone(guard) };
+        guard.directory_made(&work.path)?;
+        Ok(work)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Ok(()) => drop(self.guard.directory_removed(&self.path)),
+            // The guard tries again once we have ended.
+            Err(error) => eprintln!("ringlog-bench: {} cannot be removed: {error}", self.path.display()),
+        }
     }
 }
 

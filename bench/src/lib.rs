@@ -17,6 +17,7 @@ pub mod process;
 pub mod progress;
 pub mod report;
 pub mod results;
+mod sink;
 pub mod stop;
 pub mod store;
 mod table;

@@ -3,6 +3,7 @@
 //! generator's own process. Whatever ends it, no process and no data directory of its making is left.
 
 mod arguments;
+mod beside;
 mod broker;
 mod child;
 mod comparison;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
+use self::beside::Beside;
 use self::broker::Broker;
 use self::comparison::Comparison;
 use self::generator::Generator;
@@ -37,8 +39,8 @@ use crate::progress::Progress;
 use crate::results::{Compare, ComparedBroker};
 use crate::{stop, units};
 
-/// What a broker may need beside the data: a journal, indexes, its log.
-const SPACE_RESERVE_BYTES: u64 = 1 << 30;
+/// What a broker may need beside the data: a journal, indexes, its log; and what is verified, and the bare loops' file.
+const SPACE_RESERVE_BYTES: u64 = 3 << 30;
 
 /// The arguments of `compare`.
 #[derive(Clone, Debug, Args)]
@@ -134,7 +136,7 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
     let name = format!("ringlog-bench-work-{}", std::process::id());
     let work = Work::make(command.work.as_deref().unwrap_or(&shared.out), &name, &guard)?;
     let needed = spec.workload.iter().map(Workload::bytes_written).max().unwrap_or(0);
-    steady::check_space(work.path(), (needed.saturating_mul(3) / 2).saturating_add(SPACE_RESERVE_BYTES))?;
+    steady::check_space(work.path(), needed.saturating_add(SPACE_RESERVE_BYTES))?;
     let runs = spec.workload.len() as u64 * u64::from(spec.rounds) * brokers.len() as u64;
     let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let mut comparison = Comparison {
@@ -150,6 +152,7 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         free_bytes_max: 0,
         brokers: &brokers,
         guard,
+        beside: Beside::new(work.path()),
         work: work.path(),
         result: Compare {
             spec: spec.name.clone(),
@@ -167,6 +170,7 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         },
     };
     let outcome = comparison.run(&spec);
+    comparison.result.across = summary::across(&spec.across, &comparison.result);
     comparison.bar.finish_and_clear();
     let mut result = comparison.result;
     result.filled_bytes = comparison.filler.as_ref().map_or(0, Filler::read_bytes);

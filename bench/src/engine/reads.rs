@@ -3,13 +3,11 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use indicatif::ProgressBar;
 use ringlog_engine::core::{Append, Core, NewPartition};
@@ -29,6 +27,7 @@ use super::meter::{Figures, Meter};
 use crate::disk::median;
 use crate::error::Error;
 use crate::results::EngineRead;
+use crate::sink::Sink;
 use crate::stop;
 
 /// The tail, and the file, cold and warm.
@@ -177,51 +176,6 @@ fn prepare(files: &[PathBuf], is_cold: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket whose other end takes everything, and tells how much it was.
-struct Sink {
-    socket: TcpStream,
-    receiver: JoinHandle<io::Result<u64>>,
-}
-
-impl Sink {
-    fn open() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let socket = TcpStream::connect(listener.local_addr()?)?;
-        let (mut other, _) = listener.accept()?;
-        let receiver = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
-            let (mut buffer, mut total) = (vec![0; 1 << 20], 0);
-            loop {
-                match other.read(&mut buffer)? {
-                    0 => return Ok(total),
-                    read => total += read as u64,
-                }
-            }
-        })?;
-        Ok(Self { socket, receiver })
-    }
-
-    /// All of a range of a file, by sendfile(2).
-    fn send_file(&self, file: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<()> {
-        let (mut at, end) = (position, position + len);
-        while at < end {
-            let rest = (end - at) as usize;
-            match rustix::fs::sendfile(self.socket.as_fd(), file, Some(&mut at), rest) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until everything has arrived.
-    fn close(self, sent: u64) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write)?;
-        let received = self.receiver.join().map_err(|_| io::Error::other("the receiver panicked"))??;
-        if received == sent { Ok(()) } else { Err(io::Error::other(format!("{sent} bytes were sent and {received} received"))) }
-    }
-}
-
 fn socket(error: io::Error) -> Error {
     Error::Failed(format!("a socket of this machine failed: {error}"))
 }
@@ -362,13 +316,6 @@ mod tests {
             assert!(read.mb_per_s > 0.0 && read.raw_mb_per_s > 0.0, "{read:?}");
             assert!((read.of_raw - read.mb_per_s / read.raw_mb_per_s).abs() < 1e-9);
         }
-    }
-
-    #[test]
-    fn a_sink_counts() {
-        let sink = Sink::open().unwrap();
-        (&sink.socket).write_all(b"hello").unwrap();
-        assert!(sink.close(6).is_err(), "five were sent");
     }
 
     #[test]

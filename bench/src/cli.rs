@@ -50,6 +50,6 @@ pub enum Command {
     /// One page from stored runs: charts, tables, every command line, links to the raw files.
     Report(crate::report::ReportCommand),
     /// Cleans up after a `compare` that is killed; nobody calls it.
-    #[command(name = crate::compare::guard::COMMAND, hide = true)]
+    #[command(name = crate::guard::COMMAND, hide = true)]
     Guard,
 }

@@ -8,7 +8,7 @@ use ringlog_bench::cli::{Cli, Command, Shared};
 use ringlog_bench::error::Error;
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{FORMAT, Outcome, Run};
-use ringlog_bench::{compare, disk, engine, groups, load, report, stop, store};
+use ringlog_bench::{compare, disk, engine, groups, guard, load, report, stop, store};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
     match &cli.command {
         Command::Guard => {
-            compare::guard::serve(std::io::stdin().lock());
+            guard::serve(std::io::stdin().lock());
             return Ok(ExitCode::SUCCESS);
         }
         Command::Compare(command) if command.show => {
@@ -49,15 +49,24 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Compare(command) => compare::check(command)?,
         Command::Machine | Command::Report(_) | Command::Guard => {}
     }
-    let machine = Machine::probe(&cli.shared.out);
+    let mut machine = Machine::probe(&cli.shared.out);
+    let brakes = Machine::brakes();
+    let mut beside = Vec::new();
     let outcome = match &cli.command {
         Command::Machine | Command::Report(_) | Command::Guard => Outcome::Machine,
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
         Command::Engine(settings) => engine::run(settings, &cli.shared)?,
-        Command::Load(args) => Outcome::Load(Box::new(load::run(args, &cli.shared, started_ms)?)),
+        Command::Load(args) => {
+            let (load, logs) = load::run(args, &cli.shared, started_ms)?;
+            beside = logs;
+            Outcome::Load(Box::new(load))
+        }
         Command::Groups(command) => Outcome::Groups(Box::new(groups::run(command, &cli.shared)?)),
         Command::Compare(command) => Outcome::Compare(Box::new(compare::run(command, &cli.shared)?)),
     };
+    if !matches!(outcome, Outcome::Machine) {
+        machine.ran_since(&brakes);
+    }
     let run = Run {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,7 +78,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         outcome,
     };
     print(&cli.shared, &run)?;
-    let path = store::save(&cli.shared.out, &run)?;
+    let path = store::save_with(&cli.shared.out, &run, &beside)?;
     eprintln!("stored in {}", path.display());
     match &run.outcome {
         _ if run.interrupted => return Ok(ExitCode::from(130)),

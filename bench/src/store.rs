@@ -6,19 +6,49 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::results::{FORMAT, Outcome, Run};
 
+/// A file that belongs to a run and is kept beside it: name and content.
+pub type Beside = (String, Vec<u8>);
+
 /// Writes a run; returns its path. The name sorts by time.
 ///
 /// # Errors
 /// The directory cannot be made or written.
 pub fn save(directory: &Path, run: &Run) -> Result<PathBuf, Error> {
+    save_with(directory, run, &[])
+}
+
+/// The same with files that belong to the run: all of them or none. The run's own comes last, so that whoever
+/// sees it finds the others.
+///
+/// # Errors
+/// The directory cannot be made or written.
+pub fn save_with(directory: &Path, run: &Run, beside: &[Beside]) -> Result<PathBuf, Error> {
     fs::create_dir_all(directory).map_err(Error::io(directory))?;
     let path = directory.join(format!("{}-{}.json", run.started_ms, command_name(&run.outcome)));
-    let partial = path.with_extension("json.partial");
     let text = serde_json::to_string_pretty(run).map_err(|error| Error::Failed(format!("the result has no JSON: {error}")))?;
-    let written = fs::write(&partial, text + "\n").and_then(|()| fs::rename(&partial, &path));
-    if let Err(error) = written {
-        let _ = fs::remove_file(&partial);
-        return Err(Error::Io { path, source: error });
+    let text = (text + "\n").into_bytes();
+    let files = beside.iter().map(|(name, bytes)| (directory.join(name), bytes)).chain([(path.clone(), &text)]);
+    let partial = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        PathBuf::from(name)
+    };
+    let files: Vec<_> = files.map(|(path, bytes)| (partial(&path), path, bytes)).collect();
+    let mut named = 0;
+    let written = files.iter().try_for_each(|(partial, path, bytes)| fs::write(partial, bytes).map_err(Error::io(path)));
+    let kept = written.and_then(|()| {
+        files.iter().try_for_each(|(partial, path, _)| {
+            fs::rename(partial, path).map_err(Error::io(path))?;
+            named += 1;
+            Ok(())
+        })
+    });
+    if let Err(error) = kept {
+        let partials = files.iter().map(|(partial, ..)| partial);
+        for path in partials.chain(files[..named].iter().map(|(_, path, _)| path)) {
+            let _ = fs::remove_file(path);
+        }
+        return Err(error);
     }
     Ok(path)
 }

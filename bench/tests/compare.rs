@@ -406,6 +406,53 @@ fn what_is_ready_made_can_be_shown() {
     assert!(output.status.success() && printed.contains("name = \"latency\"") && printed.contains("kafka.Kafka"), "{printed}");
 }
 
+/// Both ready-made brokers, where scripts/test says that Ringlog is built, and Java and Maven are there to fetch Kafka.
+#[test]
+fn the_ready_made_brokers_are_compared() {
+    let has = |program: &str| Command::new(program).arg("-version").output().is_ok_and(|run| run.status.success());
+    let ringlog = std::env::var_os("RINGLOG_BIN");
+    let (Some(ringlog), true, true) = (ringlog, has("java"), has("mvn")) else {
+        let line =
+            "SKIPPED: the ready-made brokers are not compared: it takes RINGLOG_BIN, java and mvn (scripts/test load has them)\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    };
+    let scene = Scene::new();
+    let spec = "name = 'tiny'\nrounds = 1\n[[workload]]\nname = 'w'\n\
+        options = { bytes = '2MB', partitions = 2, batch_bytes = '64KiB', acks = 'all' }\n\
+        step = [\n\
+            { name = 'produce', load = 'produce' },\n\
+            { name = 'fill', load = 'produce', options = { topic = 't', bytes = '1MB' }, prepares = true },\n\
+            { name = 'consume', load = 'consume', options = { topic = 't' }, beside = 'send' },\n\
+            { name = 'restart', restart = { settle = '100ms' } },\n\
+        ]\n\
+        [[across]]\nof = 'w'\nto = 'w'\nstep = 'produce'\nmetric = 'produce_mb_per_s'\n";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+    command.arg("compare").arg(scene.spec(spec)).arg("--no-fill").arg("--ringlog-bin").arg(ringlog);
+    let output = command.arg("--out").arg(scene.out()).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (_, compare) = scene.stored().unwrap();
+    let workload = &compare.workloads[0];
+    assert!(compare.brokers.iter().all(|broker| !broker.version.is_empty()), "{:?}", compare.brokers);
+    for run in &workload.runs {
+        assert!(run.verified.as_ref().unwrap().is_sound(), "{run:?}");
+        let names: Vec<&str> = run.steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["produce", "consume", "restart"], "what prepares is not measured");
+        let StepOutcome::Load(load) = &run.steps[1].outcome else { panic!("{run:?}") };
+        let bytes = load.consume.as_ref().unwrap().bytes;
+        assert!((1_000_000..1_100_000).contains(&bytes), "{bytes}");
+        assert!(load.broker.as_ref().unwrap().rss_peak_of_run, "{load:?}");
+        assert!(run.steps[1].bare.as_ref().unwrap().mb_per_s > 0.0);
+        let StepOutcome::Restart(restart) = &run.steps[2].outcome else { panic!("{run:?}") };
+        assert!(restart.restart_clean_ms > 0.0 && restart.memory_bytes > 0 && restart.partitions == 2, "{restart:?}");
+    }
+    assert_eq!(compare.across.len(), 1);
+    let printed = text(&output.stdout);
+    assert!(printed.contains("produce, MB/s ↑: ringlog, w / kafka, w: "), "{printed}");
+    let left = fs::read_dir(scene.out()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name.contains("work")), "the directory of work is gone");
+}
+
 /// Not a test: the fake broker, where the environment says so.
 #[test]
 fn fake_broker() {

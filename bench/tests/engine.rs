@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use ringlog_bench::results::{AppendPath, Outcome, Run};
 use ringlog_bench::store;
+use rustix::process::{Pid, Signal, kill_process};
 
 fn bench(out: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
@@ -29,7 +30,7 @@ fn names(directory: &Path) -> Vec<String> {
 fn every_way_is_measured_and_stored() {
     let out = directory();
     let small =
-        ["--partitions", "1,7", "--batch", "5000", "--sync", "1,0", "--seconds", "0.03", "--warm-up", "0.02", "--runs", "1"];
+        ["--partitions", "1,300", "--batch", "5000", "--sync", "1,0", "--seconds", "0.03", "--warm-up", "0.02", "--runs", "1"];
     let output = bench(out.path(), &small).args(["--journal", "32MiB", "--read-size", "4MiB", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let run: Run = serde_json::from_slice(&output.stdout).unwrap();
@@ -87,21 +88,63 @@ fn nonsense_is_refused() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(50), "{what}: not yet");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A run that would last for minutes, once its files are there.
+fn measuring(out: &Path, partitions: &str) -> Child {
+    let long = ["--batch", "4KiB", "--journal", "32MiB", "--seconds", "60", "--warm-up", "60", "--ways", "journal"];
+    let child = bench(out, &long).args(["--partitions", partitions]).spawn().unwrap();
+    wait_for("its files are there", || {
+        let data = names(out).into_iter().find(|name| name.ends_with(".data"));
+        data.is_some_and(|data| fs::read_dir(out.join(data).join("now")).is_ok_and(|now| now.count() > 1))
+    });
+    child
+}
+
 #[test]
 fn ctrl_c_removes_the_files() {
     let out = directory();
-    let child =
-        bench(out.path(), &["--partitions", "3", "--batch", "4KiB", "--journal", "32MiB", "--seconds", "60"]).spawn().unwrap();
-    let start = Instant::now();
-    while !names(out.path()).iter().any(|name| name.ends_with(".data")) {
-        assert!(start.elapsed() < Duration::from_secs(50), "it never began");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    std::thread::sleep(Duration::from_millis(200));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let child = measuring(out.path(), "3");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     let runs = store::load_all(out.path()).unwrap();
     assert!(runs.len() == 1 && runs[0].1.interrupted);
     assert_eq!(names(out.path()).len(), 1, "{:?}", names(out.path()));
+}
+
+/// Making so many partitions takes its time: nobody waits for the end of it.
+#[test]
+fn ctrl_c_ends_the_opening_of_many_partitions() {
+    let out = directory();
+    let child = measuring(out.path(), "10000");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let made = |data: &str| fs::read_dir(out.path().join(data).join("now")).map_or(0, Iterator::count);
+    let mut most = 0;
+    wait_for("the files are gone", || {
+        let data = names(out.path()).into_iter().find(|name| name.ends_with(".data"));
+        most = most.max(data.as_deref().map_or(0, made));
+        data.is_none()
+    });
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert!(most < 10_000, "all of them were made first");
+}
+
+#[test]
+fn a_kill_and_a_second_ctrl_c_leave_no_files() {
+    let out = directory();
+    for signals in [&[Signal::KILL][..], &[Signal::INT, Signal::INT]] {
+        let mut child = measuring(out.path(), "300");
+        for signal in signals {
+            kill_process(Pid::from_child(&child), *signal).unwrap();
+        }
+        child.wait().unwrap();
+        wait_for("the files are gone", || !names(out.path()).iter().any(|name| name.ends_with(".data")));
+    }
 }

@@ -10,8 +10,9 @@ use std::process::{Command, Output};
 
 use ringlog_bench::machine::Machine;
 use ringlog_bench::results::{
-    Compare, ComparedBroker, ComparedRun, ComparedWorkload, FORMAT, Figure, Groups, Latency, Load, Outcome, ProcessUse,
-    PublishedFigure, Ratio, Rebalance, Run, Second, Side, Spread, StepOutcome, StepRun, Verified,
+    Across, AppendPath, AppendWay, Appends, Compare, ComparedBroker, ComparedRun, ComparedWorkload, Direction, Engine, FORMAT,
+    Figure, Grid, GridCell, Groups, Latency, Load, Medium, Outcome, Pattern, ProcessUse, PublishedFigure, Ratio, Rebalance, Run,
+    Second, Side, Spread, StepOutcome, StepRun, Verified, Way,
 };
 use ringlog_bench::store;
 
@@ -90,6 +91,7 @@ fn compare() -> Compare {
             command_line: vec!["ringlog-bench".to_owned(), "load".to_owned(), EVIL.to_owned()],
             raw: Some("raw/1-load.json".to_owned()),
             outcome: StepOutcome::Load(Box::new(load(factor))),
+            bare: None,
         }],
     };
     let spread =
@@ -114,6 +116,13 @@ fn compare() -> Compare {
             mode: "durable".to_owned(),
             runs: vec![run("ringlog", 1, 3.0), run(EVIL, 1, 1.0), run("ringlog", 2, 3.0), run(EVIL, 2, 1.0)],
             figures: vec![figure],
+        }],
+        across: vec![Across {
+            of: "durable".to_owned(),
+            to: EVIL.to_owned(),
+            step: "produce".to_owned(),
+            metric: "produce_mb_per_s".to_owned(),
+            ratios: vec![Ratio { of: "ringlog".to_owned(), to: EVIL.to_owned(), median: 1.6, min: 1.5, max: 1.75 }],
         }],
         failed: Some(EVIL.to_owned()),
     }
@@ -164,6 +173,17 @@ fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
     let output = report(&[directory.path()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
+    let beside = ["raw/1-load.json", "a%20%3Cb%3E.hlog"];
+    assert!(
+        page.contains("raw/1-load.json") && !links(&page).iter().any(|link| beside.contains(&link.as_str())),
+        "nowhere to lead"
+    );
+    fs::create_dir(directory.path().join("raw")).unwrap();
+    for name in ["raw/1-load.json", "a <b>.hlog"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    assert!(report(&[directory.path()]).status.success());
+    let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>"));
     assert!(!page.contains("<script"), "nothing from a file is markup");
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
@@ -179,6 +199,7 @@ fn a_page_holds_every_run_and_nothing_in_it_becomes_markup() {
     }
     assert_eq!(page.matches(">CPU</th>").count(), 1, "what is the same stands once");
     for told in [
+        ": 1.60 (1.50–1.75) (least over most–most over least)",
         "load of 1000",
         "load of 2000",
         "ringlog-bench x",
@@ -223,6 +244,45 @@ fn charts_for_docs_are_files_of_their_own() {
     assert!(text(&output.stderr).contains("no run of these has a chart"), "{}", text(&output.stderr));
 }
 
+/// A cell of each medium and pattern, for the chart.
+fn grid() -> Grid {
+    let cell = |medium, pattern, per_s: f64| GridCell {
+        medium,
+        pattern,
+        direction: Direction::Read,
+        way: if medium == Medium::Disk { Way::Direct } else { Way::Independent },
+        depth: None,
+        access_bytes: 4,
+        values_per_s: per_s,
+        values_per_s_runs: vec![per_s],
+        accesses_per_s: per_s,
+        mb_per_s: per_s * 4.0 / 1e6,
+        fio_values_per_s: None,
+    };
+    let cells = vec![
+        cell(Medium::Disk, Pattern::Sequential, 4e8),
+        cell(Medium::Disk, Pattern::Random, 1e5),
+        cell(Medium::Memory, Pattern::Sequential, 2e9),
+        cell(Medium::Memory, Pattern::Random, 5e7),
+    ];
+    Grid { cells, notes: vec![EVIL.to_owned()], ..Grid::default() }
+}
+
+fn engine() -> Engine {
+    let way = |path, mb_per_s| AppendWay {
+        path,
+        mb_per_s,
+        mb_per_s_runs: vec![mb_per_s],
+        cpu_s_per_gb: 0.5,
+        round_ms: 20.0,
+        of_raw: Some(0.9),
+        of_raw_twice: None,
+    };
+    let ways = vec![way(AppendPath::Raw, 1000.0), way(AppendPath::Journal, 900.0)];
+    let appends = Appends { partitions: 10_000, batch_bytes: 4096, sync_rounds: 1, ways, recovery: None };
+    Engine { appends: vec![appends], notes: vec![EVIL.to_owned()], ..Engine::default() }
+}
+
 /// A browser, where one is installed.
 fn browser() -> Option<&'static str> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -242,6 +302,11 @@ fn a_browser_renders_the_page() {
     save(directory.path(), 1_000, Outcome::Load(Box::new(load(1.0))));
     save(directory.path(), 2_000, Outcome::Compare(Box::new(compare())));
     save(directory.path(), 3_000, Outcome::Machine);
+    save(directory.path(), 4_000, Outcome::Disk(Box::new(grid())));
+    save(directory.path(), 5_000, Outcome::Engine(Box::new(engine())));
+    let rebalance = Rebalance { members: 100, partitions: 1000, median_ms: 8.86, times_ms: vec![8.86], ..Rebalance::default() };
+    let groups = Groups { rebalances: vec![rebalance], notes: vec![EVIL.to_owned()], ..Groups::default() };
+    save(directory.path(), 6_000, Outcome::Groups(Box::new(groups)));
     assert!(report(&[directory.path()]).status.success());
     let page = directory.path().join("report.html");
     let profile = tempfile::tempdir().unwrap();
@@ -260,6 +325,9 @@ fn a_browser_renders_the_page() {
     };
     // As the browser understood it, nothing was lost or nested where it was not.
     let source = fs::read_to_string(&page).unwrap();
+    for told in ["Values per second", "10,000 × 4 KiB", "8.86 ms"] {
+        assert!(source.contains(told), "{told} is missing");
+    }
     let understood = open("--dump-dom");
     for tag in ["<svg", "<table", "<h2", "<details", "</section>"] {
         assert_eq!(understood.matches(tag).count(), source.matches(tag).count(), "{tag}");
@@ -335,4 +403,80 @@ fn what_is_no_result_is_refused_and_nothing_written() {
     refused(&[path], "1000-machine.json");
     let left: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["1000-machine.json"], "no partial report is left");
+}
+
+/// The command line behind a tmpfs of 64 KiB that nobody else sees, where this system lets us make one.
+fn on_a_full_disk(directory: &Path, arguments: &[&str]) -> Option<Output> {
+    let script = r#"mount -t tmpfs -o size=64k none "$1" || exit 99; cp "$2"/*.json "$1" || exit 99; shift 2; "$@"; status=$?
+        ls -A "$TMPFS" >&2; exit $status"#;
+    let small = directory.join("small");
+    fs::create_dir_all(&small).unwrap();
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .args([&small, directory])
+        .arg(env!("CARGO_BIN_EXE_ringlog-bench"))
+        .args(arguments)
+        .env("TMPFS", &small)
+        .output()
+        .ok()?;
+    if output.status.code() == Some(99) || text(&output.stderr).contains("unshare:") {
+        return None;
+    }
+    Some(output)
+}
+
+fn skipped(what: &str) {
+    // Written past the harness, which keeps what a test that passes prints.
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}
+
+#[test]
+fn a_full_disk_leaves_no_half_a_report() {
+    let directory = results();
+    save(directory.path(), 1_000, Outcome::Compare(Box::new(compare())));
+    let small = directory.path().join("small").display().to_string();
+    let Some(output) = on_a_full_disk(directory.path(), &["report", &small]) else {
+        return skipped("a full disk: no file system of our own can be mounted here");
+    };
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("report.html: No space left on device"), "{said}");
+    assert!(!said.lines().any(|line| line.starts_with("report.html")), "{said}");
+}
+
+#[test]
+fn a_result_that_does_not_fit_leaves_nothing_half_done() {
+    let directory = results();
+    let run = save(directory.path(), 1_000, Outcome::Machine);
+    let run = store::load(&run).unwrap();
+    let beside = |name: &str| vec![("1000-load-produce.hlog".to_owned(), vec![1; 100]), (name.to_owned(), vec![2; 100])];
+    let path = directory.path().join("out");
+    // The second file cannot be written: its directory is not there.
+    assert!(store::save_with(&path, &run, &beside("none/x.hlog")).unwrap_err().to_string().contains("none/x.hlog"));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "neither the first, nor the run");
+    // It can be written, and its name is taken by a directory.
+    fs::create_dir(path.join("taken")).unwrap();
+    assert!(store::save_with(&path, &run, &beside("taken")).is_err());
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "what had its name already is gone again");
+    store::save_with(&path, &run, &beside("1000-load-consume.hlog")).unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 4);
+}
+
+#[test]
+fn a_directory_without_rights_is_told() {
+    let directory = results();
+    save(directory.path(), 1_000, Outcome::Machine);
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+    if rustix::process::geteuid().is_root() {
+        // Root may write everywhere: without that right of its.
+        command = Command::new("setpriv");
+        command.args(["--bounding-set=-dac_override", "--inh-caps=-dac_override", env!("CARGO_BIN_EXE_ringlog-bench")]);
+    }
+    let output = command.arg("report").arg(directory.path()).output().unwrap();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("report.html: Permission denied"), "{said}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }

@@ -242,6 +242,9 @@ mod tests {
                 let verify = workload.verify_step();
                 assert_eq!(verify.is_some(), !["start-stop", "groups"].contains(&name));
                 for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {
+                    if step.restart.is_some() {
+                        continue;
+                    }
                     if let Some(action) = step.groups {
                         groups_arguments(&step.options, action).unwrap_or_else(|error| panic!("{name}: {error}"));
                         continue;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use super::guard::Guard;
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::stop;
 
 /// How often a child is looked at: often enough for a start or stop of some milliseconds to be timed.

@@ -9,16 +9,17 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 
 use super::arguments::{self, GroupsAction, shown};
+use super::beside::Beside;
 use super::broker::Broker;
 use super::generator::{Called, Generator};
-use super::guard::Guard;
 use super::instance::{self, Instance, SetUp};
 use super::spec::{Before, Spec, Step, Workload};
 use super::steady::{Filler, drop_cached};
 use super::{metrics, restart, start_stop, summary};
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::results::{Compare, ComparedRun, ComparedWorkload, Groups, Load, StepOutcome, StepRun, Verified};
-use crate::stop;
+use crate::{stop, units};
 
 const TOPIC: &str = "measured";
 const WARM_UP_TOPIC: &str = "warm-up";
@@ -51,6 +52,8 @@ pub(super) struct Comparison<'a> {
     pub brokers: &'a [Broker],
     /// Who cleans up if we are killed.
     pub guard: Rc<Guard>,
+    /// The loops without a broker.
+    pub beside: Beside,
     /// Where everything is made that does not stay.
     pub work: &'a Path,
     /// What there is so far.
@@ -137,8 +140,12 @@ impl Comparison<'_> {
         instance: &mut Instance<'_>,
     ) -> Result<Vec<StepRun>, Error> {
         let starts_itself = workload.step.first().is_some_and(|step| step.start_stop.is_some()) && workload.warm_up.is_empty();
+        let mut memory_empty_bytes = 0;
         if !starts_itself {
             instance.start()?;
+            if let Some(wanted) = workload.step.iter().find_map(|step| step.restart.as_ref()) {
+                memory_empty_bytes = restart::memory_bytes(instance, wanted)?;
+            }
         }
         let mut topics = BTreeSet::new();
         for (at, step) in workload.warm_up.iter().enumerate() {
@@ -154,7 +161,18 @@ impl Comparison<'_> {
             self.before(step, title, instance)?;
             self.stage(&format!("{title}: {}", step.name));
             let name = format!("{number:03}-{}-{at}", broker.name);
-            let run = match (&step.start_stop, step.groups) {
+            if let Some(wanted) = &step.restart {
+                let partitions = workload.options.get("partitions").and_then(|value| units::count(&shown(value)).ok());
+                let measured = restart::clean(instance, wanted, TOPIC, (partitions.unwrap_or(1), memory_empty_bytes))?;
+                runs.push(StepRun { name: step.name.clone(), outcome: StepOutcome::Restart(measured), ..StepRun::default() });
+                continue;
+            }
+            if step.prepares {
+                let directory = self.work.join(format!("prepare-{number:03}-{at}"));
+                self.load(workload, step, TOPIC, &mut topics, broker, instance, &directory)?;
+                continue;
+            }
+            let mut run = match (&step.start_stop, step.groups) {
                 (_, Some(action)) => self.groups(step, action, &name, instance)?,
                 (Some(wanted), None) => {
                     if at > 0 || !starts_itself {
@@ -179,6 +197,10 @@ impl Comparison<'_> {
                     self.kept(step, &raw, called)
                 }
             };
+            if let Some(wanted) = step.beside {
+                self.stage(&format!("{title}: {}, the bare loop", step.name));
+                run.bare = Some(self.beside.measure(wanted)?);
+            }
             runs.push(run);
         }
         Ok(runs)
@@ -261,7 +283,13 @@ impl Comparison<'_> {
             groups.loaded = Some(restart::measure(instance, &arguments)?);
         }
         let raw = stored.strip_prefix(&self.out).unwrap_or(&stored).display().to_string();
-        Ok(StepRun { name: step.name.clone(), command_line, raw: Some(raw), outcome: StepOutcome::Groups(Box::new(groups)) })
+        Ok(StepRun {
+            name: step.name.clone(),
+            command_line,
+            raw: Some(raw),
+            outcome: StepOutcome::Groups(Box::new(groups)),
+            bare: None,
+        })
     }
 
     /// What stays of a call: its result, and where its own files are.
@@ -271,7 +299,7 @@ impl Comparison<'_> {
             latency.hlog = latency.hlog.take().map(|name| raw.join(name).display().to_string());
         }
         let raw = stored.strip_prefix(&self.out).unwrap_or(&stored).display().to_string();
-        StepRun { name: step.name.clone(), command_line, raw: Some(raw), outcome: StepOutcome::Load(Box::new(load)) }
+        StepRun { name: step.name.clone(), command_line, raw: Some(raw), outcome: StepOutcome::Load(Box::new(load)), bare: None }
     }
 
     /// The log of a broker that failed stays beside the results.
@@ -318,7 +346,7 @@ impl Comparison<'_> {
                 "fetches_per_s",
                 "offsets_load_ms",
             ] {
-                let found = metrics::by_key(key).and_then(|metric| Some((metric, metric.find(&step.outcome)?)));
+                let found = metrics::by_key(key).and_then(|metric| Some((metric, metric.find(step)?)));
                 if let Some((metric, value)) = found {
                     figures.push(format!("{} {} {}", metric.title, metric.unit.show(value), metric.unit.name()));
                 }

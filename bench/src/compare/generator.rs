@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::child::{Child, Waited};
-use super::guard::Guard;
 use super::instance::{Instance, last_line};
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::results::{Groups, Load, Outcome};
 use crate::{stop, store};
 

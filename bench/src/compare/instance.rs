@@ -15,10 +15,10 @@ use rustix::process::Signal;
 
 use super::broker::Broker;
 use super::child::{Child, Waited};
-use super::guard::Guard;
 use super::template;
 use super::wire::Connection;
 use crate::error::Error;
+use crate::guard::Guard;
 use crate::stop;
 
 /// How long a command that prepares may take; the first fetching of a broker is the longest.

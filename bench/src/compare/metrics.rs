@@ -1,7 +1,8 @@
 //! The figures by which brokers are held beside each other, and where in a run each is found. Pure.
 
 use crate::results::{
-    Cause, GroupProtocol, Groups, Heartbeats, Latency, Load, OffsetCall, OffsetRate, ProcessUse, Side, StartStop, StepOutcome,
+    Cause, GroupProtocol, Groups, Heartbeats, Latency, Load, OffsetCall, OffsetRate, ProcessUse, Restart, Side, StartStop,
+    StepOutcome, StepRun,
 };
 
 /// Which way a figure is good.
@@ -32,6 +33,10 @@ pub enum Unit {
     Bytes,
     /// Per cent of one core.
     PercentOfCore,
+    /// Bytes, where they are few.
+    Kib,
+    /// Per cent of another figure.
+    Percent,
     /// Bytes of one kind for each of another.
     PerByte,
     /// Microseconds of CPU time for each of something.
@@ -49,19 +54,32 @@ pub struct Metric {
     pub unit: Unit,
     /// Which way it is good.
     pub better: Better,
-    find: fn(&StepOutcome) -> Option<f64>,
+    find: Find,
+}
+
+/// Where a figure is.
+#[derive(Clone, Copy, Debug)]
+enum Find {
+    /// In what was measured.
+    Outcome(fn(&StepOutcome) -> Option<f64>),
+    /// In that and in what stands beside it.
+    Step(fn(&StepRun) -> Option<f64>),
 }
 
 const fn more(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepOutcome) -> Option<f64>) -> Metric {
-    Metric { key, title, unit, better: Better::More, find }
+    Metric { key, title, unit, better: Better::More, find: Find::Outcome(find) }
+}
+
+const fn beside(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepRun) -> Option<f64>) -> Metric {
+    Metric { key, title, unit, better: Better::More, find: Find::Step(find) }
 }
 
 const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepOutcome) -> Option<f64>) -> Metric {
-    Metric { key, title, unit, better: Better::Less, find }
+    Metric { key, title, unit, better: Better::Less, find: Find::Outcome(find) }
 }
 
 /// All of them, in the order of tables.
-pub const METRICS: [Metric; 50] = [
+pub const METRICS: [Metric; 53] = [
     more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
     more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
     less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
@@ -70,6 +88,10 @@ pub const METRICS: [Metric; 50] = [
     less("produce_max_us", "produce max", Unit::Us, |step| Some(produce_latency(step)?.max_us as f64)),
     more("consume_mb_per_s", "consume", Unit::MbPerS, |step| Some(consume(step)?.mb_per_s)),
     more("consume_records_per_s", "consume", Unit::RecordsPerS, |step| Some(consume(step)?.records_per_s)),
+    beside("bare_mb_per_s", "the bare loop beside it", Unit::MbPerS, |step| Some(step.bare.as_ref()?.mb_per_s)),
+    beside("consume_of_bare", "consume, of the bare loop's", Unit::Percent, |step| {
+        Some(100.0 * consume(&step.outcome)?.mb_per_s / step.bare.as_ref()?.mb_per_s)
+    }),
     less("consume_p50_us", "consume p50", Unit::Us, |step| Some(consume_latency(step)?.p50_us as f64)),
     less("consume_p99_us", "consume p99", Unit::Us, |step| Some(consume_latency(step)?.p99_us as f64)),
     less("consume_p99_9_us", "consume p99.9", Unit::Us, |step| Some(consume_latency(step)?.p99_9_us as f64)),
@@ -86,9 +108,16 @@ pub const METRICS: [Metric; 50] = [
     less("first_ack_ms", "start on an empty directory to the first acknowledged record", Unit::Ms, |step| {
         Some(start_stop(step)?.first_ack_ms)
     }),
-    less("stop_ms", "clean stop", Unit::Ms, |step| Some(start_stop(step)?.stop_ms)),
+    less("stop_ms", "clean stop", Unit::Ms, |step| {
+        start_stop(step).map(|own| own.stop_ms).or(restart(step).map(|own| own.stop_ms))
+    }),
     less("restart_clean_ms", "start after a clean stop to the first acknowledged record", Unit::Ms, |step| {
-        Some(start_stop(step)?.restart_clean_ms)
+        start_stop(step).map(|own| own.restart_clean_ms).or(restart(step).map(|own| own.restart_clean_ms))
+    }),
+    less("partition_memory_bytes", "memory of a partition, after a restart", Unit::Kib, |step| {
+        let own = restart(step)?;
+        let more = own.memory_bytes.checked_sub(own.memory_empty_bytes)?;
+        (own.partitions > 0).then(|| more as f64 / own.partitions as f64)
     }),
     less("restart_killed_ms", "start after kill -9 to the first acknowledged record", Unit::Ms, |step| {
         Some(start_stop(step)?.restart_killed_ms)
@@ -159,22 +188,26 @@ pub const METRICS: [Metric; 50] = [
 fn load(step: &StepOutcome) -> Option<&Load> {
     match step {
         StepOutcome::Load(load) => Some(load),
-        StepOutcome::StartStop(_) | StepOutcome::Groups(_) => None,
+        StepOutcome::StartStop(_) | StepOutcome::Groups(_) | StepOutcome::Restart(_) => None,
     }
 }
 
 fn start_stop(step: &StepOutcome) -> Option<&StartStop> {
     match step {
         StepOutcome::StartStop(start_stop) => Some(start_stop),
-        StepOutcome::Load(_) | StepOutcome::Groups(_) => None,
+        StepOutcome::Load(_) | StepOutcome::Groups(_) | StepOutcome::Restart(_) => None,
     }
 }
 
 fn groups(step: &StepOutcome) -> Option<&Groups> {
     match step {
         StepOutcome::Groups(groups) => Some(groups),
-        StepOutcome::Load(_) | StepOutcome::StartStop(_) => None,
+        StepOutcome::Load(_) | StepOutcome::StartStop(_) | StepOutcome::Restart(_) => None,
     }
+}
+
+fn restart(step: &StepOutcome) -> Option<&Restart> {
+    if let StepOutcome::Restart(restart) = step { Some(restart) } else { None }
 }
 
 fn rebalance(step: &StepOutcome, protocol: GroupProtocol) -> Option<f64> {
@@ -239,8 +272,11 @@ pub fn by_key(key: &str) -> Option<&'static Metric> {
 impl Metric {
     /// Its figure in a step, where the step has it.
     #[must_use]
-    pub fn find(&self, step: &StepOutcome) -> Option<f64> {
-        (self.find)(step)
+    pub fn find(&self, step: &StepRun) -> Option<f64> {
+        match self.find {
+            Find::Outcome(find) => find(&step.outcome),
+            Find::Step(find) => find(step),
+        }
     }
 
     /// Its name with the unit and, as an arrow, the way that is better.
@@ -265,6 +301,8 @@ impl Unit {
             Self::Us | Self::Ms => "ms",
             Self::SPerGb => "s/GB",
             Self::Bytes => "MiB",
+            Self::Kib => "KiB",
+            Self::Percent => "%",
             Self::PercentOfCore => "% of a core",
             Self::PerByte => "bytes",
             Self::CpuUs => "µs",
@@ -277,12 +315,14 @@ impl Unit {
         match self {
             Self::Us => value / 1e3,
             Self::Bytes => value / f64::from(1 << 20),
+            Self::Kib => value / 1024.0,
             Self::MbPerS
             | Self::RecordsPerS
             | Self::PerS
             | Self::Ms
             | Self::SPerGb
             | Self::PercentOfCore
+            | Self::Percent
             | Self::PerByte
             | Self::CpuUs => value,
         }
@@ -314,6 +354,7 @@ pub fn show(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::BareLoop;
 
     #[test]
     fn keys_are_unique_and_found() {
@@ -326,7 +367,7 @@ mod tests {
 
     #[test]
     fn figures_are_found_where_they_are() {
-        let step = StepOutcome::Load(Box::new(Load {
+        let outcome = StepOutcome::Load(Box::new(Load {
             produce: Some(Side {
                 mb_per_s: 5.0,
                 latency: Some(Latency { p99_us: 1500, ..Latency::default() }),
@@ -334,6 +375,7 @@ mod tests {
             }),
             ..Load::default()
         }));
+        let step = StepRun { outcome, ..StepRun::default() };
         let found: Vec<_> = METRICS.iter().filter(|metric| metric.find(&step).is_some()).map(|metric| metric.key).collect();
         assert_eq!(
             found,
@@ -349,6 +391,21 @@ mod tests {
         let p99 = by_key("produce_p99_us").unwrap();
         assert_eq!(p99.unit.show(p99.find(&step).unwrap()), "1.50");
         assert_eq!(p99.label(), "produce p99, ms ↓");
+    }
+
+    #[test]
+    fn what_stands_beside_a_step_is_found() {
+        let consume = Some(Side { mb_per_s: 900.0, ..Side::default() });
+        let outcome = StepOutcome::Load(Box::new(Load { consume, ..Load::default() }));
+        let bare = Some(BareLoop { way: "sendfile".to_owned(), mb_per_s: 1200.0 });
+        let step = StepRun { outcome, bare, ..StepRun::default() };
+        assert_eq!(by_key("consume_of_bare").unwrap().find(&step), Some(75.0));
+        assert_eq!(by_key("consume_of_bare").unwrap().find(&StepRun { bare: None, ..step }), None);
+        let restart = Restart { partitions: 100, memory_bytes: 9 << 20, memory_empty_bytes: 4 << 20, ..Restart::default() };
+        let step = |restart| StepRun { outcome: StepOutcome::Restart(restart), ..StepRun::default() };
+        let memory = by_key("partition_memory_bytes").unwrap();
+        assert_eq!(memory.unit.show(memory.find(&step(restart.clone())).unwrap()), "51.2");
+        assert_eq!(memory.find(&step(Restart { memory_bytes: 0, ..restart })), None, "less than before tells nothing");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `compare`: starts brokers, brings the machine into a steady state, runs the same workloads interleaved A B B A, each on an empty
 //! data directory, and holds the figures beside each other. It drives brokers only from outside, and load only through the load
-//! generator's own process. Whatever ends it, no process and no data directory of its making is left.
+//! generator's own process; [`beside`] has the loops without a broker that consumers are held against. Whatever ends it, no process
+//! and no data directory of its making is left.
 
 mod arguments;
+mod beside;
 mod broker;
 mod child;
 mod comparison;
 mod generator;
-pub mod guard;
 mod instance;
 pub mod metrics;
 mod restart;
@@ -20,26 +21,27 @@ mod template;
 mod wire;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
+use self::beside::Beside;
 use self::broker::Broker;
 use self::comparison::Comparison;
 use self::generator::Generator;
-use self::guard::Guard;
 use self::spec::{Spec, Workload};
 use self::steady::Filler;
 use crate::cli::Shared;
 use crate::error::Error;
+use crate::guard::{Guard, Work};
 use crate::progress::Progress;
 use crate::results::{Compare, ComparedBroker};
 use crate::{stop, units};
 
-/// What a broker may need beside the data: a journal, indexes, its log.
-const SPACE_RESERVE_BYTES: u64 = 1 << 30;
+/// What a broker may need beside the data: a journal, indexes, its log; and what is verified, and the bare loops' file.
+const SPACE_RESERVE_BYTES: u64 = 3 << 30;
 
 /// The arguments of `compare`.
 #[derive(Clone, Debug, Args)]
@@ -132,15 +134,16 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         return Err(Error::Usage(format!("{} is not there: --ringlog-bin names Ringlog's binary", ringlog.display())));
     }
     let guard = Rc::new(Guard::start(&executable)?);
-    let work = Work::make(command.work.as_deref().unwrap_or(&shared.out), &guard)?;
+    let name = format!("ringlog-bench-work-{}", std::process::id());
+    let work = Work::make(command.work.as_deref().unwrap_or(&shared.out), &name, &guard)?;
     let needed = spec.workload.iter().map(Workload::bytes_written).max().unwrap_or(0);
-    steady::check_space(&work.path, (needed.saturating_mul(3) / 2).saturating_add(SPACE_RESERVE_BYTES))?;
+    steady::check_space(work.path(), needed.saturating_add(SPACE_RESERVE_BYTES))?;
     let runs = spec.workload.len() as u64 * u64::from(spec.rounds) * brokers.len() as u64;
     let started_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let mut comparison = Comparison {
         generator: Generator { executable: command.generator.clone().unwrap_or(executable), timeout: command.step_timeout },
         ringlog,
-        filler: (!command.no_fill).then(|| Filler::new(&work.path)),
+        filler: (!command.no_fill).then(|| Filler::new(work.path())),
         out: shared.out.clone(),
         raw: format!("{}-{started_ms}", spec.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
         bar: Progress::new(shared.quiet).count(&spec.name, runs),
@@ -150,7 +153,8 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         free_bytes_max: 0,
         brokers: &brokers,
         guard,
-        work: &work.path,
+        beside: Beside::new(work.path()),
+        work: work.path(),
         result: Compare {
             spec: spec.name.clone(),
             about: spec.about.clone(),
@@ -167,6 +171,7 @@ pub fn run(command: &CompareCommand, shared: &Shared) -> Result<Compare, Error> 
         },
     };
     let outcome = comparison.run(&spec);
+    comparison.result.across = summary::across(&spec.across, &comparison.result);
     comparison.bar.finish_and_clear();
     let mut result = comparison.result;
     result.filled_bytes = comparison.filler.as_ref().map_or(0, Filler::read_bytes);
@@ -245,33 +250,4 @@ fn chosen_brokers(command: &CompareCommand, spec: &Spec) -> Result<Vec<Broker>, 
         broker.set(key, value)?;
     }
     Ok(brokers)
-}
-
-/// The directory of work, which goes when it is dropped, or by the guard when we are killed.
-#[derive(Debug)]
-struct Work {
-    path: PathBuf,
-    guard: Rc<Guard>,
-}
-
-impl Work {
-    fn make(parent: &Path, guard: &Rc<Guard>) -> Result<Self, Error> {
-        fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        let path = parent.join(format!("ringlog-bench-work-{}", std::process::id()));
-        // What has our name and is there already is not ours: a directory is only removed by whoever made it.
-        fs::create_dir(&path).map_err(Error::io(&path))?;
-        let work = Self { path, guard: Rc::clone(guard) };
-        guard.directory_made(&work.path)?;
-        Ok(work)
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.path) {
-            Ok(()) => drop(self.guard.directory_removed(&self.path)),
-            // The guard tries again once we have ended.
-            Err(error) => eprintln!("ringlog-bench: {} cannot be removed: {error}", self.path.display()),
-        }
-    }
 }

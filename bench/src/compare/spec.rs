@@ -27,6 +27,9 @@ pub(super) const READY_MADE: [(&str, &str); 7] = [
 /// What a duration-bound step is taken to write per second where its rate is not given: for the check of free space only.
 const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
 
+/// What a record takes beside its value: its own fields, a key's 8 bytes, and a part of a batch's header.
+const RECORD_OVERHEAD_BYTES: u64 = 20;
+
 /// How much is verified after a run.
 const VERIFY_BYTES: u64 = 32 << 20;
 /// A value that is verified has room for what is kept in it.
@@ -57,6 +60,9 @@ pub(super) struct Spec {
     pub setting: BTreeMap<String, BTreeMap<String, String>>,
     /// The workloads, in their order.
     pub workload: Vec<Workload>,
+    /// Ratios between workloads.
+    #[serde(default)]
+    pub across: Vec<Across>,
 }
 
 fn three() -> u32 {
@@ -117,7 +123,7 @@ pub(super) struct Sweep {
 }
 
 /// A part of a workload.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Step {
     /// Its name.
@@ -133,6 +139,46 @@ pub(super) struct Step {
     pub groups: Option<GroupsAction>,
     /// What happens to the broker before it.
     pub before: Option<Before>,
+    /// It only makes what the next step needs: it is not measured, and `--bytes` and `--duration` leave it as it is.
+    #[serde(default)]
+    pub prepares: bool,
+    /// Right after it, what the same bytes per second are without a broker: its figure is given as a part of that.
+    pub beside: Option<Loop>,
+    /// A clean stop and a start with all that the workload has made, instead of load.
+    pub restart: Option<Restart>,
+}
+
+/// What a bare loop sends to a socket of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Loop {
+    /// Memory, by send(2).
+    Send,
+    /// A file in the page cache, by sendfile(2).
+    Sendfile,
+}
+
+/// A clean stop and a start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Restart {
+    /// How long it is left alone before its memory is looked at.
+    #[serde(default = "settle")]
+    pub settle: String,
+}
+
+/// The first broker in one mode over the others in another: workloads whose names differ in their ends alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Across {
+    /// How the names of the first broker's workloads end.
+    pub of: String,
+    /// How the others' do.
+    pub to: String,
+    /// The step.
+    pub step: String,
+    /// The metric, by its key in the results.
+    pub metric: String,
 }
 
 /// What happens to the broker before a step.
@@ -188,7 +234,7 @@ impl StartStop {
     pub(super) fn load_step(&self, topic: &str) -> Step {
         let mut options = self.load.clone();
         options.insert("topic".to_owned(), Value::String(topic.to_owned()));
-        Step { name: "load".to_owned(), load: Some(Action::Produce), options, start_stop: None, groups: None, before: None }
+        Step { name: "load".to_owned(), load: Some(Action::Produce), options, ..Step::default() }
     }
 }
 
@@ -233,6 +279,20 @@ impl Spec {
         let takes_part = |name: &String| self.brokers.contains(name);
         if let Some(name) = self.setting.keys().find(|name| !takes_part(name)) {
             return Err(format!("setting: there is no broker {name:?} in it"));
+        }
+        for across in &self.across {
+            if super::metrics::by_key(&across.metric).is_none() {
+                return Err(format!("across: there is no metric {:?}", across.metric));
+            }
+            let has_step = |workload: &Workload| workload.step.iter().any(|step| step.name == across.step);
+            for end in [&across.of, &across.to] {
+                if !self.workload.iter().any(|workload| workload.name.ends_with(end.as_str()) && has_step(workload)) {
+                    return Err(format!(
+                        "across: there is no workload whose name ends with {end:?} and that has a step {:?}",
+                        across.step
+                    ));
+                }
+            }
         }
         let mut names = BTreeSet::new();
         for workload in &self.workload {
@@ -293,6 +353,9 @@ impl Workload {
                 return Err(format!("two steps are called {:?}", step.name));
             }
         }
+        if self.step.last().is_some_and(|step| step.prepares) {
+            return Err("its last step prepares for nothing".to_owned());
+        }
         let steps = self.warm_up.iter().chain(&self.step);
         if !self.options.is_empty() && !steps.clone().any(|step| step.load.is_some()) {
             let options: Vec<_> = self.options.keys().map(String::as_str).collect();
@@ -313,6 +376,18 @@ impl Workload {
     }
 
     fn check_step(&self, step: &Step) -> Result<(), String> {
+        if step.beside.is_some() && step.load != Some(Action::Consume) {
+            return Err("beside: a bare loop stands beside consumers alone".to_owned());
+        }
+        if step.prepares && step.load.is_none() {
+            return Err("prepares: only load does".to_owned());
+        }
+        if let Some(restart) = &step.restart {
+            if step.load.is_some() || step.start_stop.is_some() || step.groups.is_some() || step.before.is_some() {
+                return Err("it has one of load, start_stop, groups and restart".to_owned());
+            }
+            return units::duration(&restart.settle).map(drop).map_err(|error| format!("settle: {error}"));
+        }
         match (&step.load, &step.start_stop, &step.groups) {
             (Some(action), None, None) => {
                 if let Some(option) = step.options.keys().find(|option| is_known(option) && !action.takes(option)) {
@@ -334,7 +409,7 @@ impl Workload {
                 }
                 arguments(&start_stop.load).map(drop)
             }
-            _ => Err("it has one of load, start_stop and groups".to_owned()),
+            _ => Err("it has one of load, start_stop, groups and restart".to_owned()),
         }
     }
 
@@ -365,7 +440,7 @@ impl Workload {
             }
         };
         resize(&mut self.options);
-        for step in &mut self.step {
+        for step in self.step.iter_mut().filter(|step| !step.prepares) {
             resize(&mut step.options);
             if let Some(start_stop) = &mut step.start_stop {
                 resize(&mut start_stop.load);
@@ -381,7 +456,7 @@ impl Workload {
             }
         };
         retime(&mut self.options);
-        self.step.iter_mut().for_each(|step| retime(&mut step.options));
+        self.step.iter_mut().filter(|step| !step.prepares).for_each(|step| retime(&mut step.options));
     }
 
     /// What is verified at the end: the first load of its producers, a little of it, so that records are read back and compared.
@@ -408,14 +483,7 @@ impl Workload {
         }
         options.insert("bytes".to_owned(), Value::String(VERIFY_BYTES.to_string()));
         options.insert("verify".to_owned(), Value::Boolean(true));
-        Some(Step {
-            name: "verify".to_owned(),
-            load: Some(Action::Produce),
-            options,
-            start_stop: None,
-            groups: None,
-            before: None,
-        })
+        Some(Step { name: "verify".to_owned(), load: Some(Action::Produce), options, ..Step::default() })
     }
 
     /// How much one run writes, about.
@@ -424,6 +492,8 @@ impl Workload {
         let of = |step: &Step| match (&step.load, &step.start_stop) {
             (Some(Action::Consume), _) => 0,
             (Some(_), _) => size_of(&self.options_of(step)),
+            // It makes nothing.
+            _ if step.restart.is_some() => 0,
             // Loaded twice: before the clean restart, and before the kill.
             (None, Some(start_stop)) => 2 * size_of(&start_stop.load),
             // Commits are small.
@@ -433,7 +503,16 @@ impl Workload {
     }
 }
 
+/// What a step's values take on the disk with what stands around them: a record's own fields, its key, and its part of a batch's
+/// header. Compression may make it less.
 fn size_of(options: &toml::Table) -> u64 {
+    let record_bytes = options.get("record_bytes").and_then(|value| units::bytes(&shown(value)).ok()).unwrap_or(1000).max(1);
+    let values_bytes = values_of(options);
+    values_bytes.saturating_add((values_bytes / record_bytes).saturating_mul(RECORD_OVERHEAD_BYTES))
+}
+
+/// How many bytes of values a step sends.
+fn values_of(options: &toml::Table) -> u64 {
     let read = |name: &str, parse: fn(&str) -> Result<u64, String>| options.get(name).and_then(|value| parse(&shown(value)).ok());
     let record_bytes = read("record_bytes", units::bytes).unwrap_or(1000);
     if let Some(bytes) = read("bytes", units::bytes) {
@@ -524,7 +603,7 @@ mod tests {
         assert!(refusal(&format!("brokers = []\n{LEAST}")).contains("at least one"));
         assert!(refusal(&format!("brokers = ['a', 'a']\n{LEAST}")).contains("none twice"));
         assert!(refusal(&format!("{LEAST}[setting.rabbit]\na = 'b'\n")).contains("no broker \"rabbit\""));
-        assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("one of load, start_stop and groups"));
+        assert!(refusal(&LEAST.replace("load = 'produce'", "")).contains("one of load, start_stop, groups and restart"));
         assert!(refusal(&LEAST.replace("'produce'", "'juggle'")).contains("unknown variant"));
         assert!(
             refusal(&format!("{LEAST}options = {{ bytes = 'many' }}")).contains("step \"s\": bytes: \"many\" is not a number")
@@ -541,8 +620,14 @@ mod tests {
         assert!(swept.contains("workload \"5\": its options are for steps of load"), "{swept}");
         let start_stop = refusal(&LEAST.replace("load = 'produce'", "start_stop = {}\n[workload.options]\nacks = 1"));
         assert!(start_stop.contains("steps of load, and it has none: acks"), "{start_stop}");
-        assert!(groups("'measure'\nload = 'produce'").contains("one of load, start_stop and groups"));
+        assert!(groups("'measure'\nload = 'produce'").contains("one of load, start_stop, groups and restart"));
         assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
+        assert!(refusal(&format!("{LEAST}prepares = true")).contains("prepares for nothing"));
+        assert!(refusal(&format!("{LEAST}beside = 'send'")).contains("beside consumers alone"));
+        assert!(refusal(&format!("{LEAST}restart = {{}}")).contains("one of load, start_stop, groups and restart"));
+        let across = |rest: &str| refusal(&format!("{LEAST}[[across]]\nof = 'w'\nto = 'w'\n{rest}"));
+        assert!(across("step = 's'\nmetric = 'joy'").contains("across: there is no metric"));
+        assert!(across("step = 't'\nmetric = 'cpu_s_per_gb'").contains("ends with \"w\" and that has a step \"t\""));
         assert!(refusal(&format!("{LEAST}[[workload.sweep]]\noption = 'rate'\nvalues = [1]")).contains("needs {rate}"));
         let published = "[[workload.published]]\nmetric = 'mb_per_s'\nvalue = 1\nsource = 'x'\n";
         assert!(refusal(&format!("{LEAST}{published}step = 't'\n")).contains("no step \"t\""));
@@ -565,18 +650,29 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_gigabytes_of_throughput_need_little_more_than_what_is_written() {
+        let mut spec = Spec::find("throughput").unwrap();
+        for workload in &mut spec.workload {
+            workload.resize(16_000_000_000);
+            // Produced, produced anew with a consumer that reads along; and little before.
+            let bytes = workload.bytes_written();
+            assert!((32_500_000_000..=40_000_000_000).contains(&bytes), "{}: {bytes}", workload.name);
+        }
+    }
+
+    #[test]
     fn sizes_are_replaced_and_added_up() {
         let text = LEAST.to_owned() + "options = { records = 1000, record_bytes = 100 }\n";
         let mut workload = Spec::parse(&text, "file").unwrap().workload.remove(0);
-        assert_eq!(workload.bytes_written(), 100_000);
+        assert_eq!(workload.bytes_written(), 100_000 + 1000 * RECORD_OVERHEAD_BYTES);
         workload.resize(5_000_000);
-        assert_eq!(workload.bytes_written(), 5_000_000);
+        assert_eq!(workload.bytes_written(), 5_000_000 + 50_000 * RECORD_OVERHEAD_BYTES);
         assert_eq!(arguments(&workload.step[0].options).unwrap(), ["--bytes=5000000", "--record-bytes=100"]);
         let text = LEAST.to_owned() + "options = { rate = '20k', duration = '30s' }\n";
         let mut workload = Spec::parse(&text, "file").unwrap().workload.remove(0);
         workload.resize(5);
-        assert_eq!(workload.bytes_written(), 600_000_000);
+        assert_eq!(workload.bytes_written(), 600_000 * (1000 + RECORD_OVERHEAD_BYTES));
         workload.retime(Duration::from_secs(1));
-        assert_eq!(workload.bytes_written(), 20_000_000);
+        assert_eq!(workload.bytes_written(), 20_000 * (1000 + RECORD_OVERHEAD_BYTES));
     }
 }

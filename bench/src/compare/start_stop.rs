@@ -44,17 +44,17 @@ pub(super) fn measure(
             Err(error.to_string())
         }
     })?;
-    wait_first_ack(instance)?;
+    wait_first_ack(instance, TOPIC)?;
     let first_ack_ms = ms(start);
     instance.wait_ready()?;
     loaded(instance, "before-stop")?;
     let stop_ms = instance.stop()?.as_secs_f64() * 1e3;
-    let restart_clean_ms = restart(instance)?;
+    let restart_clean_ms = restart(instance, TOPIC)?;
     instance.wait_ready()?;
     loaded(instance, "before-kill")?;
     instance.check_running()?;
     instance.kill()?;
-    let restart_killed_ms = restart(instance)?;
+    let restart_killed_ms = restart(instance, TOPIC)?;
     instance.wait_ready()?;
     let settle = units::duration(&wanted.settle).map_err(Error::Usage)?;
     let idle = units::duration(&wanted.idle).map_err(Error::Usage)?;
@@ -81,14 +81,17 @@ pub(super) fn measure(
 }
 
 /// From the start of the process to the first acknowledged record of a topic that is there.
-fn restart(instance: &mut Instance<'_>) -> Result<f64, Error> {
+///
+/// # Errors
+/// The broker fails, or the user stops.
+pub(super) fn restart(instance: &mut Instance<'_>, topic: &str) -> Result<f64, Error> {
     let start = Instant::now();
     instance.launch()?;
-    wait_first_ack(instance)?;
+    wait_first_ack(instance, topic)?;
     Ok(ms(start))
 }
 
-fn wait_first_ack(instance: &Instance<'_>) -> Result<(), Error> {
+fn wait_first_ack(instance: &Instance<'_>, topic: &str) -> Result<(), Error> {
     let mut connection = None;
     instance.wait_until(POLL, |instance| {
         let open = match connection.take() {
@@ -96,13 +99,17 @@ fn wait_first_ack(instance: &Instance<'_>) -> Result<(), Error> {
             None => Connection::open(instance.port()),
         };
         let mut open = open.map_err(|error| error.to_string())?;
-        let error = open.produce(TOPIC, 0).map_err(|error| error.to_string())?;
+        let error = open.produce(topic, 0).map_err(|error| error.to_string())?;
         connection = Some(open);
         if error.is_none() { Ok(()) } else { Err(format!("a record is answered with {error}")) }
     })
 }
 
-fn sleep(duration: Duration) -> Result<(), Error> {
+/// Waits.
+///
+/// # Errors
+/// The user stops.
+pub(super) fn sleep(duration: Duration) -> Result<(), Error> {
     let start = Instant::now();
     while let Some(left) = duration.checked_sub(start.elapsed()) {
         if stop::requested() {

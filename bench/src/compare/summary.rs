@@ -1,8 +1,8 @@
 //! From all runs of a workload to medians, their spread, and the ratios between brokers. Pure.
 
 use super::metrics::METRICS;
-use super::spec::Published;
-use crate::results::{ComparedRun, Figure, PublishedFigure, Ratio, Spread};
+use super::spec::{self, Published};
+use crate::results::{Across, Compare, ComparedRun, Figure, PublishedFigure, Ratio, Spread};
 
 /// Every figure of a workload's runs, in the order of the runs' steps and of [`METRICS`]. `brokers` in the order of the table.
 #[must_use]
@@ -16,7 +16,7 @@ pub(super) fn summarise(brokers: &[String], runs: &[ComparedRun], published: &[P
     let mut figures = Vec::new();
     for step in steps {
         for metric in &METRICS {
-            let value = |run: &ComparedRun| metric.find(&run.steps.iter().find(|own| own.name == step)?.outcome);
+            let value = |run: &ComparedRun| metric.find(run.steps.iter().find(|own| own.name == step)?);
             // (round, figure) of each broker.
             let values: Vec<Vec<(u32, f64)>> = brokers
                 .iter()
@@ -75,6 +75,34 @@ fn ratio((of, first): (&str, &[(u32, f64)]), (to, second): (&str, &[(u32, f64)])
     })
 }
 
+/// The first broker in one workload over each other one in another. The runs were apart, so the spread is as wide as both allow.
+#[must_use]
+pub(super) fn across(wanted: &[spec::Across], compare: &Compare) -> Vec<Across> {
+    let figure = |name: &str, wanted: &spec::Across| {
+        let workload = compare.workloads.iter().find(|workload| workload.name == name)?;
+        workload.figures.iter().find(|figure| figure.step == wanted.step && figure.metric == wanted.metric)
+    };
+    let of_one = |wanted: &spec::Across, of: &str| {
+        let to = format!("{}{}", of.strip_suffix(wanted.of.as_str())?, wanted.to);
+        let first = &compare.brokers.first()?.name;
+        let own = figure(of, wanted)?.brokers.iter().find(|spread| spread.broker == *first)?;
+        let others = figure(&to, wanted)?.brokers.iter().filter(|other| other.broker != *first && other.min > 0.0);
+        let ratios: Vec<_> = others
+            .map(|other| Ratio {
+                of: own.broker.clone(),
+                to: other.broker.clone(),
+                median: own.median / other.median,
+                min: own.min / other.max,
+                max: own.max / other.min,
+            })
+            .collect();
+        let (step, metric) = (wanted.step.clone(), wanted.metric.clone());
+        (!ratios.is_empty()).then(|| Across { of: of.to_owned(), to, step, metric, ratios })
+    };
+    let names = || compare.workloads.iter().map(|workload| workload.name.as_str());
+    wanted.iter().flat_map(|wanted| names().filter_map(move |of| of_one(wanted, of))).collect()
+}
+
 /// The middle value; between the middle two where their number is even.
 #[must_use]
 pub(super) fn median(values: &[f64]) -> Option<f64> {
@@ -130,6 +158,34 @@ mod tests {
         let alone = figures(&[run("a", 1, 100.0)]);
         assert!(alone.ratios.is_empty() && alone.brokers.len() == 1);
         assert!(figures(&[run("a", 1, 1.0), run("b", 1, 0.0)]).ratios.is_empty(), "nothing is infinitely faster");
+    }
+
+    #[test]
+    fn modes_are_held_against_each_other() {
+        let broker = |name: &str| crate::results::ComparedBroker { name: name.to_owned(), ..Default::default() };
+        let brokers = ["a".to_owned(), "b".to_owned()];
+        let workload = |name: &str, runs: &[ComparedRun]| crate::results::ComparedWorkload {
+            name: name.to_owned(),
+            figures: summarise(&brokers, runs, &[]),
+            ..Default::default()
+        };
+        let compare = Compare {
+            brokers: vec![broker("a"), broker("b")],
+            workloads: vec![
+                workload("1 B, synced", &[run("a", 1, 300.0), run("b", 1, 50.0), run("a", 2, 400.0), run("b", 2, 60.0)]),
+                workload("1 B, not", &[run("a", 1, 900.0), run("b", 1, 100.0), run("a", 2, 900.0), run("b", 2, 200.0)]),
+                workload("2 B, synced", &[run("a", 1, 300.0)]),
+            ],
+            ..Compare::default()
+        };
+        let (step, metric) = ("produce".to_owned(), "produce_mb_per_s".to_owned());
+        let wanted = spec::Across { of: ", synced".to_owned(), to: ", not".to_owned(), step, metric };
+        let found = across(&[wanted], &compare);
+        assert_eq!(found.len(), 1, "what has no counterpart is left out: {found:?}");
+        assert_eq!((found[0].of.as_str(), found[0].to.as_str()), ("1 B, synced", "1 B, not"));
+        let ratio = &found[0].ratios[0];
+        assert_eq!((ratio.to.as_str(), ratio.min, ratio.max), ("b", 1.5, 4.0));
+        assert!((ratio.median - 350.0 / 150.0).abs() < 1e-9);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
 use super::metrics::{self, Metric};
-use crate::results::{Compare, ComparedWorkload, Figure, Ratio, Spread};
+use crate::results::{Across, Compare, ComparedWorkload, Figure, Ratio, Spread};
 use crate::units::{show_bytes, show_count};
 
 /// All of it as text.
@@ -33,6 +33,9 @@ pub fn render(compare: &Compare) -> String {
             let _ = writeln!(text, "note: {note}");
         }
     }
+    for line in across(compare) {
+        let _ = writeln!(text, "{line}");
+    }
     let _ = writeln!(
         text,
         "\nMedians (least–most of all runs); ratios of medians (least–most of one round's). ↑ more is better, ↓ less is better."
@@ -41,6 +44,21 @@ pub fn render(compare: &Compare) -> String {
         let _ = writeln!(text, "ended early: {why}");
     }
     text
+}
+
+/// Ratios between workloads, a line each.
+#[must_use]
+pub fn across(compare: &Compare) -> Vec<String> {
+    let of_one = |across: &Across| {
+        let metric = metrics::by_key(&across.metric)?;
+        let label = label(&across.step, metric);
+        let line = |ratio: &Ratio| {
+            let (of, to) = (format!("{}, {}", ratio.of, across.of), format!("{}, {}", ratio.to, across.to));
+            format!("{label}: {of} / {to}: {} (least over most–most over least)", show_ratio(ratio))
+        };
+        Some(across.ratios.iter().map(line).collect::<Vec<_>>())
+    };
+    compare.across.iter().filter_map(of_one).flatten().collect()
 }
 
 /// How many runs there are of how many: `3 rounds`, `2 of 3 rounds`.
@@ -176,6 +194,9 @@ pub fn notes(workload: &ComparedWorkload) -> Vec<String> {
         for step in &run.steps {
             let crate::results::StepOutcome::Load(load) = &step.outcome else { continue };
             let place = format!("{}, {}, round {}", step.name, run.broker, run.round);
+            if load.broker.as_ref().is_some_and(|broker| !broker.rss_peak_of_run && broker.rss_peak_bytes > 0) {
+                notes.push(format!("{place}: the peak RSS is that of the broker's whole life: it could not begin anew"));
+            }
             if let Some(why) = &load.generator_bound {
                 notes.push(format!("{place}: the load generator may be what was measured: {why}"));
             }

@@ -151,6 +151,9 @@ pub(super) async fn each(directory: &Path, case: &Case, plan: &Plan, is_direct: 
     let mut files = Vec::with_capacity(case.partitions as usize);
     let options = if is_direct { OpenOptions::DIRECT } else { OpenOptions::WRITE };
     for index in 0..case.partitions {
+        if stop::requested() {
+            return Ok(None);
+        }
         files.push(disk.open(&directory.join(format!("partition-{index}")), options).await?);
     }
     let pool = Pool::new(room(len) * case.partitions as usize + (8 << 20));
@@ -163,6 +166,10 @@ pub(super) async fn each(directory: &Path, case: &Case, plan: &Plan, is_direct: 
             writing.push(tokio::task::spawn_local(async move { write(&file, buffer, len, position, synced).await }));
         }
         for write in writing.drain(..) {
+            // A round of many syncs takes seconds; one that was cut short is not counted.
+            if stop::requested() {
+                return Ok(None);
+            }
             done(write).await?;
         }
         meter.round(case.round_bytes());

@@ -13,6 +13,7 @@ mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -22,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cli::Shared;
 use crate::disk::median;
 use crate::error::Error;
+use crate::guard::{Guard, Work, remove_tree};
 use crate::machine;
 use crate::progress::Progress;
 use crate::results::{AppendPath, AppendWay, Appends, Engine, Outcome, Recovery};
@@ -41,23 +43,40 @@ const TAIL_BYTES_MIN: u64 = 128 << 20;
 const SPARE_BYTES: u64 = 1 << 30;
 /// Descriptors for everything that is not a partition's file.
 const FILES_SPARE: u64 = 256;
+/// What is measured unless the user chooses: partitions and the batch of each, from one request's worth on one partition to many
+/// partitions, and the large batches by which the engine is held against the bare disk.
+const GRID: [(u64, u64); 8] = [
+    (1, 16 << 10),
+    (1, 1 << 20),
+    (1, 4 << 20),
+    (8, 1 << 20),
+    (64, 16 << 10),
+    (1000, 4 << 10),
+    (1000, 16 << 10),
+    (10_000, 4 << 10),
+];
+const QUICK_GRID: [(u64, u64); 2] = [(1, 16 << 10), (64, 16 << 10)];
+/// Where only one of both is chosen.
+const PARTITIONS: [u64; 5] = [1, 8, 64, 1000, 10_000];
+const BATCHES: [u64; 4] = [4 << 10, 16 << 10, 1 << 20, 4 << 20];
 
 /// What to measure, and how long.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
-    /// Numbers of partitions, each with every batch size [default: 1,8,64,1000; 1,64 with --quick]
+    /// Numbers of partitions, each with every batch size [default: a grid from 1 to 10,000; without it 1,8,64,1000,10000]
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub partitions: Vec<u64>,
-    /// Sizes of batches; a round of all partitions is at most 64 MiB, others are left out [default: 4KiB,16KiB,1MiB; 16KiB with --quick]
+    /// Sizes of batches; a round of all partitions is at most 64 MiB, others are left out [default: a grid from 4 KiB to 4 MiB;
+    /// without it 4KiB,16KiB,1MiB,4MiB]
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes)]
     pub batch: Vec<u64>,
     /// After how many rounds is synced: 1 is before every acknowledgement, 0 never
     #[arg(long, value_name = "ROUNDS,...", value_delimiter = ',', value_parser = count, default_values_t = [1, 0])]
     pub sync: Vec<u64>,
-    /// How long each way is measured in each run [default: 1.5, 0.5 with --quick]
+    /// How long each way is measured in each run [default: 0.5]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub seconds: Option<Duration>,
-    /// How long the engine may take to come into its steady state, once around its journal [default: 4, 1 with --quick]
+    /// How long the engine may take to come into its steady state, once around its journal [default: 1]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub warm_up: Option<Duration>,
     /// How often everything is measured; what is told is the median [default: 3, 1 with --quick]
@@ -124,17 +143,19 @@ impl Case {
 
 impl Settings {
     fn plan(&self) -> Result<Plan, Error> {
-        let or = |given: &[u64], full: &[u64], quick: &[u64]| match (given.is_empty(), self.quick) {
-            (false, _) => given.to_vec(),
-            (true, false) => full.to_vec(),
-            (true, true) => quick.to_vec(),
+        let grid = match (self.partitions.is_empty() && self.batch.is_empty(), self.quick) {
+            (true, false) => GRID.to_vec(),
+            (true, true) => QUICK_GRID.to_vec(),
+            (false, _) => {
+                let or = |given: &[u64], all: &[u64]| if given.is_empty() { all.to_vec() } else { given.to_vec() };
+                let (partitions, batches) = (or(&self.partitions, &PARTITIONS), or(&self.batch, &BATCHES));
+                batches.iter().flat_map(|&batch| partitions.iter().map(move |&partitions| (partitions, batch))).collect()
+            }
         };
-        let partitions = or(&self.partitions, &[1, 8, 64, 1000], &[1, 64]);
-        let batches = or(&self.batch, &[4 << 10, 16 << 10, 1 << 20], &[16 << 10]);
         let of =
             |wrong: Option<&u64>, rule: &str| wrong.map_or(Ok(()), |wrong| Err(Error::Usage(format!("{rule}, not {wrong}"))));
-        of(partitions.iter().find(|n| !(1..=100_000).contains(*n)), "--partitions must be from 1 to 100,000")?;
-        of(batches.iter().find(|n| !(128..=16 << 20).contains(*n)), "--batch must be from 128 bytes to 16 MiB")?;
+        of(self.partitions.iter().find(|n| !(1..=100_000).contains(*n)), "--partitions must be from 1 to 100,000")?;
+        of(self.batch.iter().find(|n| !(128..=16 << 20).contains(*n)), "--batch must be from 128 bytes to 16 MiB")?;
         of(self.sync.iter().find(|n| **n > 1_000_000), "--sync must be at most 1,000,000 rounds")?;
         if !(32 << 20..=64 << 30).contains(&self.journal) || !self.journal.is_multiple_of(1 << 20) {
             return Err(Error::Usage(format!(
@@ -145,12 +166,12 @@ impl Settings {
         if !(TAIL_BYTES_MIN..=64 << 30).contains(&self.tail) {
             return Err(Error::Usage(format!("--tail must be from 128 MiB to 64 GiB, not {}", show_bytes(self.tail))));
         }
-        let (measure_ms, warm_up_ms, runs, read) = if self.quick { (500, 1000, 1, 128 << 20) } else { (1500, 4000, 3, 1 << 30) };
-        let measure = self.seconds.unwrap_or(Duration::from_millis(measure_ms));
+        let (runs, read) = if self.quick { (1, 128 << 20) } else { (3, 1 << 30) };
+        let measure = self.seconds.unwrap_or(Duration::from_millis(500));
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&measure) {
             return Err(Error::Usage(format!("--seconds must be from 0.01 to 3600, not {}", measure.as_secs_f64())));
         }
-        let warm_up = self.warm_up.unwrap_or(Duration::from_millis(warm_up_ms));
+        let warm_up = self.warm_up.unwrap_or(Duration::from_secs(1));
         if warm_up > Duration::from_secs(3600) {
             return Err(Error::Usage(format!("--warm-up must be at most 3600, not {}", warm_up.as_secs_f64())));
         }
@@ -160,12 +181,10 @@ impl Settings {
         }
         let mut cases = Vec::new();
         for &sync_rounds in &self.sync {
-            for &batch_bytes in &batches {
-                for &partitions in &partitions {
-                    let case = Case { partitions: partitions as u32, batch_bytes, sync_rounds };
-                    if case.round_bytes() <= ROUND_BYTES_MAX {
-                        cases.push(case);
-                    }
+            for &(partitions, batch_bytes) in &grid {
+                let case = Case { partitions: partitions as u32, batch_bytes, sync_rounds };
+                if case.round_bytes() <= ROUND_BYTES_MAX {
+                    cases.push(case);
                 }
             }
         }
@@ -211,33 +230,15 @@ impl Plan {
     }
 }
 
-/// The directory of the test files, which goes when this does.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(out: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(out).map_err(Error::io(out))?;
-        let path = out.join(format!("engine-{}.data", std::process::id()));
-        fs::create_dir(&path).map_err(Error::io(&path))?;
-        Ok(Self(path))
+/// An empty directory in the one of the test files, without what was in it before.
+fn empty(work: &Path) -> Result<PathBuf, Error> {
+    let path = work.join("now");
+    match remove_tree(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, source: error }),
+        _ => {}
     }
-
-    /// An empty directory in it, without what was in it before.
-    fn empty(&self) -> Result<PathBuf, Error> {
-        let path = self.0.join("now");
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::Io { path, source: error }),
-            _ => {}
-        }
-        fs::create_dir(&path).map_err(Error::io(&path))?;
-        Ok(path)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    fs::create_dir(&path).map_err(Error::io(&path))?;
+    Ok(path)
 }
 
 /// A case and its runs.
@@ -265,7 +266,9 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
     drop(runtime()?);
     let mut engine = Engine { settings: shown(&plan), notes: notes(&plan), ..Engine::default() };
     let files_max = raise_files_limit();
-    let place = Place::new(&shared.out)?;
+    let executable = std::env::current_exe().map_err(|error| Error::Failed(format!("where this binary is: {error}")))?;
+    let guard = Rc::new(Guard::start(&executable)?);
+    let work = Work::make(&shared.out, &format!("engine-{}.data", std::process::id()), &guard)?;
     let progress = Progress::new(shared.quiet);
     let mut measured: Vec<Measured> =
         plan.cases.iter().map(|case| Measured { case: *case, ways: Vec::new(), recoveries: Vec::new() }).collect();
@@ -277,7 +280,7 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
                     break;
                 }
                 bar.set_message(table::name(&measured.case, path));
-                one_way(&plan, &place, measured, path, files_max, &mut engine)?;
+                one_way(&plan, work.path(), measured, path, files_max, &mut engine)?;
                 bar.inc(1);
             }
         }
@@ -285,8 +288,8 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
     bar.finish_and_clear();
     engine.appends = measured.iter().filter(|measured| !measured.ways.is_empty()).map(Measured::result).collect();
     if plan.read_bytes > 0 && !stop::requested() {
-        let bar = progress.spinner("reads");
-        engine.reads = reads::measure(&place.empty()?, &plan)?;
+        let bar = progress.count("reads", u64::from(plan.runs) * reads::SOURCES);
+        engine.reads = reads::measure(&empty(work.path())?, &plan, &bar)?;
         bar.finish_and_clear();
     }
     Ok(Outcome::Engine(Box::new(engine)))
@@ -295,14 +298,14 @@ pub fn run(settings: &Settings, shared: &Shared) -> Result<Outcome, Error> {
 /// One way of a case, once, and the recovery that follows the engine's. What was cut short by Ctrl-C is not kept.
 fn one_way(
     plan: &Plan,
-    place: &Place,
+    work: &Path,
     measured: &mut Measured,
     path: AppendPath,
     files_max: Option<u64>,
     engine: &mut Engine,
 ) -> Result<(), Error> {
     let case = measured.case;
-    let directory = place.empty()?;
+    let directory = empty(work)?;
     let is_each = matches!(path, AppendPath::EachDirect | AppendPath::EachBuffered);
     if is_each && files_max.is_some_and(|max| max < u64::from(case.partitions) + FILES_SPARE) {
         let note = format!(
@@ -444,10 +447,13 @@ mod tests {
     #[test]
     fn cases_are_all_that_are_not_too_large() {
         let plan = settings().plan().unwrap();
-        // 1000 partitions of 1 MiB are left out.
-        assert_eq!(plan.cases.len(), 2 * (4 * 3 - 1));
-        assert!(plan.cases.iter().all(|case| case.round_bytes() <= ROUND_BYTES_MAX));
-        assert!(plan.cases.contains(&Case { partitions: 64, batch_bytes: 1 << 20, sync_rounds: 1 }));
+        assert_eq!(plan.cases.len(), 2 * GRID.len(), "no default is left out");
+        for (partitions, batch_bytes) in [(10_000, 4 << 10), (1, 1 << 20), (1, 4 << 20)] {
+            assert!([0, 1].iter().all(|&sync_rounds| plan.cases.contains(&Case { partitions, batch_bytes, sync_rounds })));
+        }
+        // The other's defaults stand beside what is chosen; 1000 and more partitions of 1 MiB are left out.
+        let chosen = Settings { batch: vec![1 << 20], ..settings() }.plan().unwrap();
+        assert_eq!(chosen.cases.iter().map(|case| case.partitions).collect::<Vec<_>>(), [1, 8, 64, 1, 8, 64]);
         let error = Settings { partitions: vec![1000], batch: vec![1 << 20], ..settings() }.plan().unwrap_err();
         assert!(error.to_string().contains("no round"), "{error}");
     }
@@ -492,15 +498,11 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_removed() {
-        let out = tempfile::tempdir().unwrap();
-        let place = Place::new(out.path()).unwrap();
-        let now = place.empty().unwrap();
+    fn every_way_begins_on_an_empty_directory() {
+        let work = tempfile::tempdir().unwrap();
+        let now = empty(work.path()).unwrap();
         fs::write(now.join("file"), "x").unwrap();
-        let again = place.empty().unwrap();
+        let again = empty(work.path()).unwrap();
         assert_eq!(fs::read_dir(&again).unwrap().count(), 0);
-        assert!(Place::new(out.path()).is_err(), "another's directory is not taken");
-        drop(place);
-        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
     }
 }

@@ -3,14 +3,13 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
+use indicatif::ProgressBar;
 use ringlog_engine::core::{Append, Core, NewPartition};
 use ringlog_engine::log::append::Acks;
 use ringlog_engine::log::config::LogConfig;
@@ -28,8 +27,11 @@ use super::meter::{Figures, Meter};
 use crate::disk::median;
 use crate::error::Error;
 use crate::results::EngineRead;
+use crate::sink::Sink;
 use crate::stop;
 
+/// The tail, and the file, cold and warm.
+pub(super) const SOURCES: u64 = 3;
 /// A batch, which is what is planned and sent at a time.
 const BATCH_BYTES: u64 = 1 << 20;
 /// How many batches at the end are read from the tail, again and again; less than what tails may take.
@@ -40,7 +42,8 @@ const APPENDS: u64 = 8;
 const PROBE_BYTES: u64 = 64 << 10;
 
 /// Stores so many bytes in a partition and reads them: from the tail, from the file in the page cache, and from the file on disk.
-pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, Error> {
+/// `bar` goes on by one for each of [`SOURCES`] in each run.
+pub(super) fn measure(directory: &Path, plan: &Plan, bar: &ProgressBar) -> Result<Vec<EngineRead>, Error> {
     let count = plan.read_bytes.div_ceil(BATCH_BYTES);
     let batch_bytes = journal::batch(BATCH_BYTES)?.0.len();
     let mut tail = Pair::default();
@@ -53,6 +56,7 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
     for run in 0..plan.runs {
         let ours = || runtime.block_on(engine(&core, &partition, count - in_tail, count, passes, batch_bytes, true));
         tail.take(run, ours, || bare_send(&memory, batch_bytes, passes))?;
+        bar.inc(1);
     }
     drop(memory);
     let closed = runtime.block_on(core.close()).map_err(Error::io(directory))?;
@@ -78,6 +82,7 @@ pub(super) fn measure(directory: &Path, plan: &Plan) -> Result<Vec<EngineRead>, 
                 bare_sendfile(&files, batch_bytes)
             };
             pair.take(run, ours, raw)?;
+            bar.inc(1);
         }
     }
     let named = [("tail", tail), ("file, in the page cache", warm), ("file, on disk only", cold)];
@@ -169,51 +174,6 @@ fn prepare(files: &[PathBuf], is_cold: bool) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A socket whose other end takes everything, and tells how much it was.
-struct Sink {
-    socket: TcpStream,
-    receiver: JoinHandle<io::Result<u64>>,
-}
-
-impl Sink {
-    fn open() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let socket = TcpStream::connect(listener.local_addr()?)?;
-        let (mut other, _) = listener.accept()?;
-        let receiver = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
-            let (mut buffer, mut total) = (vec![0; 1 << 20], 0);
-            loop {
-                match other.read(&mut buffer)? {
-                    0 => return Ok(total),
-                    read => total += read as u64,
-                }
-            }
-        })?;
-        Ok(Self { socket, receiver })
-    }
-
-    /// All of a range of a file, by sendfile(2).
-    fn send_file(&self, file: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<()> {
-        let (mut at, end) = (position, position + len);
-        while at < end {
-            let rest = (end - at) as usize;
-            match rustix::fs::sendfile(self.socket.as_fd(), file, Some(&mut at), rest) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until everything has arrived.
-    fn close(self, sent: u64) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write)?;
-        let received = self.receiver.join().map_err(|_| io::Error::other("the receiver panicked"))??;
-        if received == sent { Ok(()) } else { Err(io::Error::other(format!("{sent} bytes were sent and {received} received"))) }
-    }
 }
 
 fn socket(error: io::Error) -> Error {
@@ -349,19 +309,13 @@ mod tests {
     #[test]
     fn what_is_stored_is_sent() {
         let folder = tempfile::tempdir().unwrap();
-        let reads = measure(folder.path(), &Plan { read_bytes: 8 << 20, ..journal::tests::plan() }).unwrap();
-        assert_eq!(reads.len(), 3, "{reads:?}");
+        let bar = ProgressBar::hidden();
+        let reads = measure(folder.path(), &Plan { read_bytes: 8 << 20, ..journal::tests::plan() }, &bar).unwrap();
+        assert_eq!((reads.len() as u64, bar.position()), (SOURCES, SOURCES), "{reads:?}");
         for read in &reads {
             assert!(read.mb_per_s > 0.0 && read.raw_mb_per_s > 0.0, "{read:?}");
             assert!((read.of_raw - read.mb_per_s / read.raw_mb_per_s).abs() < 1e-9);
         }
-    }
-
-    #[test]
-    fn a_sink_counts() {
-        let sink = Sink::open().unwrap();
-        (&sink.socket).write_all(b"hello").unwrap();
-        assert!(sink.close(6).is_err(), "five were sent");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::cli::{Cli, Command, Shared};
 use crate::error::Error;
 use crate::load::client::ClientError;
 use crate::load::raise_file_limit;
-use crate::process::Reading;
+use crate::process::{Reading, check_room_of};
 use crate::progress::Progress;
 use crate::results::{Cause, GroupProtocol, Groups, OffsetCall};
 use crate::stop;
@@ -35,6 +35,9 @@ pub(crate) use options::{Part, Plan};
 pub use table::{print, tables};
 
 use scene::Scene;
+
+/// What is asked for on the broker's disk: commits are small, and many.
+const KEPT_BYTES: u64 = 256 << 20;
 
 /// What a call of `groups` with these arguments comes to, for `compare`.
 ///
@@ -74,6 +77,9 @@ pub fn run(command: &GroupsCommand, shared: &Shared) -> Result<Groups, Error> {
         Some((pid, Ok(reading))) => Some((pid, reading)),
         Some((pid, Err(error))) => return Err(Error::Usage(format!("--pid {pid}: {error}"))),
     };
+    if let Some(pid) = plan.pid {
+        check_room_of(pid, KEPT_BYTES)?;
+    }
     let mut groups = Groups { settings: plan.settings(), ..Groups::default() };
     let mut scene = Scene::open(&plan)?;
     let measured = measure(&mut scene, &progress, &mut groups);
@@ -101,6 +107,8 @@ fn measure(scene: &mut Scene<'_>, progress: &Progress, groups: &mut Groups) -> R
         }
         groups.notes.push(format!("{lacks}: their figures are left out"));
     }
+    let in_all = plan.parts.iter().map(|part| if part.has_members() && *part != Part::Memory { protocols.len() } else { 1 });
+    let bar = progress.count("groups", in_all.sum::<usize>() as u64);
     for part in &plan.parts {
         // What is measured with both protocols side by side is one piece.
         let each: Vec<&[GroupProtocol]> = match part {
@@ -111,14 +119,18 @@ fn measure(scene: &mut Scene<'_>, progress: &Progress, groups: &mut Groups) -> R
         for protocols in each {
             let names = std::iter::once(part.name()).chain(protocols.iter().map(|protocol| protocol.name()));
             let title = names.collect::<Vec<_>>().join(", ");
-            let bar = progress.spinner(&title);
+            bar.set_message(title.clone());
             let began = Instant::now();
             let measured = one(scene, *part, protocols, groups);
-            bar.finish_and_clear();
+            if measured.is_err() {
+                bar.finish_and_clear();
+            }
             measured?;
-            progress.note(&format!("{title}: {:.1} s", began.elapsed().as_secs_f64()));
+            bar.suspend(|| progress.note(&format!("{title}: {:.1} s", began.elapsed().as_secs_f64())));
+            bar.inc(1);
         }
     }
+    bar.finish_and_clear();
     Ok(())
 }
 

@@ -46,7 +46,8 @@ pub(crate) struct Interval {
     pub role: Role,
     /// Which second of what is measured.
     second: u32,
-    records: u64,
+    /// How many there were.
+    pub records: u64,
     bytes: u64,
     requests: u64,
     latency: Histogram<u64>,

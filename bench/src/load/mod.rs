@@ -26,14 +26,13 @@ mod session;
 mod verify;
 mod verify_log;
 
-use std::fs;
-
 use clap::Args;
 
 use crate::cli::Shared;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::results::Load;
+use crate::store::Beside;
 use measure::Role;
 use options::LoadCommand;
 
@@ -56,31 +55,25 @@ pub fn check(args: &LoadArgs) -> Result<(), Error> {
     args.command.plan().map(drop)
 }
 
-/// Runs a load; writes its `.hlog` files beside where the run will be stored.
+/// Runs a load. With its result come the `.hlog` files that are to be kept beside it.
 ///
 /// # Errors
 /// [`Error::Usage`] for arguments that make no sense, [`Error::Failed`] where the broker does not do what it should.
-pub fn run(args: &LoadArgs, shared: &Shared, started_ms: u64) -> Result<Load, Error> {
+pub fn run(args: &LoadArgs, shared: &Shared, started_ms: u64) -> Result<(Load, Vec<Beside>), Error> {
     let plan = args.command.plan()?;
     let progress = Progress::new(shared.quiet);
     let mut finished = if plan.what == "verify" { read_back::verify(&plan, &progress)? } else { session::run(&plan, &progress)? };
+    let mut logs = Vec::new();
     for (role, log) in finished.logs {
         let (name, side) = match role {
             Role::Produce => ("produce", &mut finished.load.produce),
             Role::Consume => ("consume", &mut finished.load.consume),
         };
         let name = format!("{started_ms}-load-{name}.hlog");
-        fs::create_dir_all(&shared.out).map_err(Error::io(&shared.out))?;
-        let path = shared.out.join(&name);
-        let partial = path.with_extension("hlog.partial");
-        let written = fs::write(&partial, log).and_then(|()| fs::rename(&partial, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&partial);
-        }
-        written.map_err(Error::io(&path))?;
         if let Some(latency) = side.as_mut().and_then(|side| side.latency.as_mut()) {
-            latency.hlog = Some(name);
+            latency.hlog = Some(name.clone());
         }
+        logs.push((name, log));
     }
-    Ok(finished.load)
+    Ok((finished.load, logs))
 }

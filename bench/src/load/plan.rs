@@ -7,6 +7,9 @@ use ringlog_engine::compression::Codec;
 
 use super::options::ClientKind;
 
+/// What a record takes beside its value, with its part of a batch's header.
+const RECORD_OVERHEAD_BYTES: u64 = 12;
+
 /// A run, all of whose parts fit together.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -108,6 +111,21 @@ pub(crate) struct ConsumePlan {
 }
 
 impl Plan {
+    /// About how many bytes the run makes the broker keep; 0 where only time bounds it, or nothing is produced.
+    #[must_use]
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        let Some(produce) = &self.produce else { return 0 };
+        let record_bytes = produce.value_bytes as u64 + RECORD_OVERHEAD_BYTES;
+        let records = match (self.amount, produce.rate) {
+            (Amount::Records(records), _) => records,
+            (Amount::Bytes(bytes), _) => bytes / (produce.value_bytes as u64).max(1),
+            (Amount::Duration(duration), Some(rate)) => (rate as f64 * (duration + self.warm_up).as_secs_f64()) as u64,
+            (Amount::Duration(_), None) | (Amount::Once, _) => 0,
+        };
+        // What compression makes of it is not known.
+        if produce.codec == Codec::None { records.saturating_mul(record_bytes) } else { 0 }
+    }
+
     /// The settings that decide what is measured, as name and value.
     #[must_use]
     pub(crate) fn settings(&self) -> Vec<(String, String)> {

@@ -65,6 +65,12 @@ fn figures(sides: &[(&str, &Option<Side>)]) -> Table {
     table
 }
 
+/// The peak of memory, with a word where it is not the run's own.
+fn peak(used: &ProcessUse) -> String {
+    let of = if used.rss_peak_of_run { "" } else { " (of its life)" };
+    format!("{}{of}", show_bytes(used.rss_peak_bytes))
+}
+
 fn usage(processes: &[(&str, Option<&ProcessUse>)]) -> Table {
     let mut table = table::table(&["", "CPU s", "CPU s/GB", "peak RSS", "written", "read", "waits", "preempted"], 1..8);
     for (name, used) in processes {
@@ -74,7 +80,7 @@ fn usage(processes: &[(&str, Option<&ProcessUse>)]) -> Table {
             (*name).to_owned(),
             format!("{:.2}", used.cpu_s),
             format!("{:.3}", used.cpu_s_per_gb),
-            show_bytes(used.rss_peak_bytes),
+            peak(used),
             storage(used.written_bytes),
             storage(used.read_bytes),
             show_count(used.switches_voluntary),

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::results::{Load, Verified};
 use crate::stop;
 
-/// Reads every partition from `starts` to `ends` once into `tracker`; tells how long it took.
+/// Reads every partition from `starts` to `ends` once into `tracker`; tells how long it took, and shows how far it is.
 ///
 /// # Errors
 /// The broker fails, or Ctrl-C ends it.
@@ -31,9 +31,11 @@ pub(crate) fn read_back(
     starts: &[i64],
     ends: &[i64],
     mut tracker: Tracker,
+    progress: &Progress,
 ) -> Result<(Tracker, Duration), Error> {
     const BYTES_MAX: i32 = 4 << 20;
     let started = Instant::now();
+    let bar = progress.count("reading back what was acknowledged", offsets_between(starts, ends));
     for (leader, partitions) in topic.by_leader() {
         let spec = ConsumerSpec {
             leader,
@@ -49,7 +51,7 @@ pub(crate) fn read_back(
             tracker: Some(tracker),
             retry_for: admin.retry_for,
         };
-        let times = Times { start_ns: 0, measure_ns: u64::MAX, deadline_ns: None };
+        let times = Times { start_ns: 0, measure_ns: 0, deadline_ns: None };
         let (signal, watch) = watch::channel(Signal { phase: Phase::Run(times) });
         let shared = Shared {
             clock: Clock::new(),
@@ -59,14 +61,17 @@ pub(crate) fn read_back(
             timeout: admin.timeout,
             outages: Arc::default(),
         };
-        let (intervals, _) = std::sync::mpsc::channel();
+        let (intervals, read) = std::sync::mpsc::channel();
         let lane = Lane { shared, signal: watch, role: Role::Consume, intervals, recorder: Default::default() };
         let report = admin.runtime.block_on(async {
             let mut reading = std::pin::pin!(consume::run(spec, lane));
             loop {
                 tokio::select! {
                     report = &mut reading => return report.map(Some),
-                    () = tokio::time::sleep(Duration::from_millis(100)) => signal.send_modify(|_| {}),
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {
+                        signal.send_modify(|_| {});
+                        bar.inc(read.try_iter().map(|interval| interval.records).sum());
+                    }
                     () = stop::wait() => return Ok(None),
                 }
             }
@@ -76,7 +81,13 @@ pub(crate) fn read_back(
         };
         tracker = back;
     }
+    bar.finish_and_clear();
     Ok((tracker, started.elapsed()))
+}
+
+/// How many offsets there are from one end of all partitions to the other.
+pub(crate) fn offsets_between(starts: &[i64], ends: &[i64]) -> u64 {
+    starts.iter().zip(ends).map(|(start, end)| end.saturating_sub(*start).max(0) as u64).sum()
 }
 
 /// `load verify`: reads back what earlier runs got acknowledged.
@@ -108,10 +119,9 @@ pub(crate) fn verify(plan: &Plan, progress: &Progress) -> Result<Finished, Error
             format!("partition {partition} ends at offset {end}; before the first run of {} it ended at {start}", path.display());
         return Err(Error::Failed(text));
     }
-    progress.note("reading back what was acknowledged");
     let own = Reading::take(std::process::id()).ok();
     let tracker = Tracker::new(log.runs.iter().map(|run| (run.run, run.value_bytes)));
-    let (tracker, elapsed) = read_back(&admin, &topic, &starts, &ends, tracker)?;
+    let (tracker, elapsed) = read_back(&admin, &topic, &starts, &ends, tracker, progress)?;
     let mut verified = Verified::default();
     tracker.finish(&log.runs, |_| true, &mut verified);
     let settings = vec![

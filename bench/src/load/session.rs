@@ -18,11 +18,11 @@ use super::options::ClientKind;
 use super::options::NO_LIBRDKAFKA;
 use super::plan::{Amount, Plan, ProducePlan};
 use super::produce::ProducerSpec;
-use super::read_back::read_back;
+use super::read_back::{offsets_between, read_back};
 use super::verify::{Ledger, RunLedger, Tracker};
 use super::verify_log;
 use crate::error::Error;
-use crate::process::Reading;
+use crate::process::{Reading, check_room_of};
 use crate::progress::Progress;
 use crate::results::{Load, ProcessUse, Verified};
 use crate::stop;
@@ -60,6 +60,9 @@ pub(crate) fn run(plan: &Plan, progress: &Progress) -> Result<Finished, Error> {
     let reading = plan.pid.map(|pid| (pid, Reading::take(pid)));
     if let Some((pid, Err(error))) = &reading {
         return Err(Error::Usage(format!("--pid {pid}: {error}")));
+    }
+    if let Some(pid) = plan.pid {
+        check_room_of(pid, plan.kept_bytes())?;
     }
     let (topic, created) = match admin.find(&plan.topic)? {
         Some(topic) => {
@@ -150,7 +153,7 @@ impl Session<'_> {
         let began = SystemTime::now();
         let lanes = Lanes::start(lanes, threads, self.clock, plan.amount, plan.timeout)?;
         let mut gathered = Gathered::default();
-        let watched = self.watch(&lanes, &ledgers, &mut gathered);
+        let watched = self.watch(&lanes, &ledgers, offsets_between(&starts, &ends), &mut gathered);
         if watched.is_err() {
             lanes.move_to(Phase::Abort);
         }
@@ -384,14 +387,17 @@ impl Session<'_> {
         run
     }
 
-    /// Moves the run through its phases until every lane has ended.
-    fn watch(&self, lanes: &Lanes, ledgers: &SharedLedgers, gathered: &mut Gathered) -> Result<(), Error> {
+    /// Moves the run through its phases until every lane has ended. `held`: how many offsets the topic held at the start.
+    fn watch(&self, lanes: &Lanes, ledgers: &SharedLedgers, held: u64, gathered: &mut Gathered) -> Result<(), Error> {
         let plan = self.plan;
         let bar = match plan.amount {
             Amount::Records(records) => self.progress.count(plan.what, records),
             Amount::Bytes(bytes) => self.progress.bytes(plan.what, bytes),
             Amount::Duration(duration) => self.progress.time(plan.what, duration),
-            Amount::Once => self.progress.spinner(plan.what),
+            Amount::Once => {
+                let readers = plan.consume.as_ref().filter(|consume| consume.fan_out).map_or(1, |consume| consume.consumers);
+                self.progress.count(plan.what, held * u64::from(readers))
+            }
         };
         let mut times: Option<Times> = None;
         let mut catching_up = false;
@@ -500,7 +506,7 @@ impl Session<'_> {
     }
 
     fn readings(&self) -> (Option<Reading>, Option<Reading>) {
-        (self.plan.pid.and_then(|pid| Reading::take(pid).ok()), Reading::take(std::process::id()).ok())
+        (self.plan.pid.and_then(|pid| Reading::begin(pid).ok()), Reading::begin(std::process::id()).ok())
     }
 
     /// Holds what came back against what was acknowledged; without consumers of the run, reads it back first.
@@ -525,10 +531,9 @@ impl Session<'_> {
 
     /// Reads all of the topic since the start of the run, and holds it against what was acknowledged.
     fn read_back(&self, starts: &[i64], ledgers: &SharedLedgers) -> Result<Verified, Error> {
-        self.progress.note("reading back what was acknowledged");
         let acks = self.plan.produce.as_ref().map_or(-1, |produce| produce.acks);
         let ends = self.admin.settled_ends(self.topic, acks)?;
-        let (tracker, _) = read_back(self.admin, self.topic, starts, &ends, self.tracker())?;
+        let (tracker, _) = read_back(self.admin, self.topic, starts, &ends, self.tracker(), self.progress)?;
         let mut verified = Verified::default();
         tracker.finish(&[self.ledger(ledgers, true)], |_| true, &mut verified);
         Ok(verified)

@@ -44,6 +44,17 @@ impl Machine {
         machine
     }
 
+    /// What may slow a run down, counted up to now; for [`Machine::ran_since`].
+    #[must_use]
+    pub fn brakes() -> Brakes {
+        Brakes(quiet::Brakes::read(&System::real()))
+    }
+
+    /// Adds what happened during a run that has ended.
+    pub fn ran_since(&mut self, before: &Brakes) {
+        quiet::Brakes::read(&System::real()).tell_since(&before.0, self);
+    }
+
     /// As a table for the terminal; the warnings are the last rows.
     #[must_use]
     pub fn table(&self) -> Table {
@@ -66,6 +77,10 @@ impl Machine {
         self.warnings.push(warning.into());
     }
 }
+
+/// Counters of what slows a machine down.
+#[derive(Clone, Copy, Debug)]
+pub struct Brakes(quiet::Brakes);
 
 /// The size of this machine's largest cache, where the kernel tells: working sets have to be far beyond it.
 #[must_use]

@@ -109,13 +109,59 @@ fn throttling(system: &System, machine: &mut Machine) {
     if let Some((stopped, periods)) = host::throttled(system).filter(|(stopped, _)| *stopped > 0) {
         machine.warn(format!("our cgroup's processor quota has stopped it in {stopped} of {periods} periods so far"));
     }
-    let hot: u64 = system
+    let hot = slowed_by_heat(system);
+    if hot > 0 {
+        machine.warn(format!("the processors have been slowed down for heat {hot} times since the start"));
+    }
+}
+
+fn slowed_by_heat(system: &System) -> u64 {
+    system
         .names("/sys/devices/system/cpu")
         .iter()
         .filter_map(|name| system.number(&format!("/sys/devices/system/cpu/{name}/thermal_throttle/core_throttle_count")))
-        .sum();
-    if hot > 0 {
-        machine.warn(format!("the processors have been slowed down for heat {hot} times since the start"));
+        .sum()
+}
+
+/// What slows a machine down, counted: read before and after a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brakes {
+    ticks: Option<Ticks>,
+    throttled: Option<(u64, u64)>,
+    hot: u64,
+}
+
+impl Brakes {
+    pub(super) fn read(system: &System) -> Self {
+        let ticks = system.read("/proc/stat").and_then(|stat| parse::ticks(&stat)).map(|(ticks, _)| ticks);
+        Self { ticks, throttled: host::throttled(system), hot: slowed_by_heat(system) }
+    }
+
+    /// What happened since `before`, as a fact; as a warning where it shows in figures.
+    pub(super) fn tell_since(&self, before: &Self, machine: &mut Machine) {
+        let mut told = Vec::new();
+        if let (Some(then), Some(now)) = (before.throttled, self.throttled) {
+            let (stopped, periods) = (now.0.saturating_sub(then.0), now.1.saturating_sub(then.1));
+            told.push(format!("stopped by the cgroup's quota in {stopped} of {periods} periods"));
+            if stopped > 0 {
+                machine.warn(format!("during the run our cgroup's processor quota stopped it in {stopped} of {periods} periods"));
+            }
+        }
+        let hot = self.hot.saturating_sub(before.hot);
+        told.push(format!("slowed down for heat {hot} times"));
+        if hot > 0 {
+            machine.warn(format!("during the run the processors were slowed down for heat {hot} times"));
+        }
+        if let (Some(then), Some(now)) = (before.ticks, self.ticks) {
+            let all = now.all.saturating_sub(then.all);
+            let percent = if all == 0 { 0.0 } else { now.stolen.saturating_sub(then.stolen) as f64 * 100.0 / all as f64 };
+            told.push(format!("{percent:.1} % of the processors' time stolen"));
+            if percent > STOLEN_PERCENT_MAX {
+                machine
+                    .warn(format!("during the run the host gave {percent:.0} % of the processors' time to other guests (steal)"));
+            }
+        }
+        machine.fact("during the run", told.join(", "));
     }
 }
 
@@ -224,6 +270,22 @@ mod tests {
         throttling(&system, &mut machine);
         assert_eq!(fact(&machine, "pressure over 10 s"), "cpu 1 %, io 42 %");
         assert_eq!(machine.warnings.len(), 2, "{:?}", machine.warnings);
+    }
+
+    #[test]
+    fn what_happened_during_a_run_is_told() {
+        let brakes = |stolen, stopped, hot| Brakes {
+            ticks: Some(Ticks { all: 1000 + 10 * stolen, busy: 0, stolen }),
+            throttled: Some((stopped, 100 + stopped)),
+            hot,
+        };
+        let (mut quiet, mut slowed) = (Machine::default(), Machine::default());
+        brakes(7, 5, 3).tell_since(&brakes(7, 5, 3), &mut quiet);
+        assert!(quiet.warnings.is_empty(), "what was before the run is not told again: {:?}", quiet.warnings);
+        assert!(fact(&quiet, "during the run").contains("in 0 of 0 periods, slowed down for heat 0 times, 0.0 %"));
+        brakes(17, 9, 4).tell_since(&brakes(7, 5, 3), &mut slowed);
+        assert_eq!(slowed.warnings.len(), 3, "{:?}", slowed.warnings);
+        assert_eq!(slowed.warnings[0], "during the run our cgroup's processor quota stopped it in 4 of 4 periods");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::charts::{self, Bar, Line, Row, Scale};
 use super::load::{self, curve, p99, throughput};
-use super::{encoded, page};
+use super::{Links, page};
 use crate::compare::{metrics, table};
 use crate::error::Error;
 use crate::results::{Compare, ComparedRun, ComparedWorkload, Side, StepOutcome};
@@ -26,13 +26,13 @@ const OVERVIEWS: [(&str, &str, &[&str]); 5] = [
 /// Above this, workloads are folded away.
 const UNFOLDED_MAX: usize = 4;
 
-/// The section's body. `base` leads to the directory of results.
-pub(super) fn section(compare: &Compare, base: &str) -> Result<Markup, Error> {
+/// The section's body. `links` lead to the directory of results.
+pub(super) fn section(compare: &Compare, links: &Links) -> Result<Markup, Error> {
     let names: Vec<&str> = compare.brokers.iter().map(|broker| broker.name.as_str()).collect();
     let overviews = overviews(compare)
         .map(|(_, caption, rows)| page::chart(caption, &names, charts::bars(&rows)))
         .collect::<Result<Vec<_>, _>>()?;
-    let workloads = compare.workloads.iter().map(|workload| self::workload(compare, workload, &names, base));
+    let workloads = compare.workloads.iter().map(|workload| self::workload(compare, workload, &names, links));
     let workloads = workloads.collect::<Result<Vec<_>, _>>()?;
     Ok(html! {
         p { (compare.about) }
@@ -47,6 +47,7 @@ pub(super) fn section(compare: &Compare, base: &str) -> Result<Markup, Error> {
         }
         (brokers(compare))
         @for overview in &overviews { (overview) }
+        @for line in table::across(compare) { p { (line) } }
         @for (workload, body) in compare.workloads.iter().zip(&workloads) {
             details open[compare.workloads.len() <= UNFOLDED_MAX] {
                 summary { (workload.name) " " span.quiet { (table::runs(compare, workload)) ", medians" } }
@@ -123,7 +124,7 @@ fn short_title(step: &str, metric: &metrics::Metric) -> String {
     }
 }
 
-fn workload(compare: &Compare, workload: &ComparedWorkload, names: &[&str], base: &str) -> Result<Markup, Error> {
+fn workload(compare: &Compare, workload: &ComparedWorkload, names: &[&str], links: &Links) -> Result<Markup, Error> {
     let mut columns = vec![format!("↑ more is better, ↓ less is better")];
     columns.extend(table::columns(compare, workload));
     let rows: Vec<Vec<String>> = workload.figures.iter().filter_map(|figure| table::cells(compare, workload, figure)).collect();
@@ -142,7 +143,7 @@ fn workload(compare: &Compare, workload: &ComparedWorkload, names: &[&str], base
         @for chart in &charts { (chart) }
         details {
             summary { "all " (workload.runs.len()) " runs, in their order" }
-            @for run in &workload.runs { (one_run(run, base)) }
+            @for run in &workload.runs { (one_run(run, links)) }
         }
     })
 }
@@ -185,19 +186,19 @@ fn step_charts(compare: &Compare, workload: &ComparedWorkload, step: &str, names
     Ok(html! { @for chart in &drawn { (chart) } })
 }
 
-fn one_run(run: &ComparedRun, base: &str) -> Markup {
+fn one_run(run: &ComparedRun, links: &Links) -> Markup {
     html! {
         p { "Round " (run.round) ", " strong { (run.broker) } span.quiet { ", began after " (format!("{:.0}", run.started_s)) " s" } }
         @for step in &run.steps {
             @let figures = metrics::METRICS.iter().filter_map(|metric| {
-                let value = metric.find(&step.outcome)?;
+                let value = metric.find(step)?;
                 Some(format!("{} {} {}", metric.title, metric.unit.show(value), metric.unit.name()))
             }).collect::<Vec<_>>();
             p.step { strong { (step.name) } ": " (figures.join(", ")) "." }
             @if !step.command_line.is_empty() { pre.command { (page::command_line(&step.command_line)) } }
             p.quiet {
-                @if let Some(raw) = &step.raw { "raw: " a href={ (base) (encoded(raw)) } { (raw) } }
-                @for hlog in hlogs(&step.outcome) { " " a href={ (base) (encoded(hlog)) } { (hlog) } }
+                @if let Some(raw) = &step.raw { "raw: " (links.to(raw)) }
+                @for hlog in hlogs(&step.outcome) { " " (links.to(hlog)) }
             }
         }
     }

@@ -3,14 +3,14 @@
 use maud::{Markup, html};
 
 use super::charts::{self, Line, Scale};
-use super::{encoded, page};
+use super::{Links, page};
 use crate::compare::metrics::show;
 use crate::error::Error;
 use crate::results::{Latency, Load, ProcessUse, Side, Verified};
 use crate::units::{show_bytes, show_count, show_us};
 
-/// The section's body. `base` leads to the directory of results.
-pub(super) fn section(load: &Load, base: &str) -> Result<Markup, Error> {
+/// The section's body. `links` lead to the directory of results.
+pub(super) fn section(load: &Load, links: &Links) -> Result<Markup, Error> {
     let sides = sides(load);
     let names: Vec<&str> = sides.iter().map(|(name, _)| *name).collect();
     let lines = |points: &dyn Fn(&Side) -> Vec<(f64, f64)>| -> Vec<Line> {
@@ -35,7 +35,7 @@ pub(super) fn section(load: &Load, base: &str) -> Result<Markup, Error> {
         (processes(load))
         @for (name, side) in &sides {
             @if let Some(hlog) = side.latency.as_ref().and_then(|latency| latency.hlog.as_ref()) {
-                p.quiet { (name) " histogram: " a href={ (base) (encoded(hlog)) } { (hlog) } }
+                p.quiet { (name) " histogram: " (links.to(hlog)) }
             }
         }
     })

@@ -78,6 +78,9 @@ fn comparison(text: &mut String, compare: &Compare) {
         }
         text.push('\n');
     }
+    for line in table::across(compare) {
+        let _ = writeln!(text, "- {}", escaped(&line));
+    }
     text.push_str(
         "↑ more is better, ↓ less is better; in brackets the least and the most of all runs, and of the rounds' own ratios.\n\n",
     );

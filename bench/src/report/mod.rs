@@ -40,11 +40,29 @@ pub struct ReportCommand {
 struct Stored {
     /// The link to its file.
     href: String,
-    /// The link to the directory of results, for files beside the run's; empty or ending with a slash.
-    base: String,
+    /// What leads to the files beside the run's.
+    links: Links,
     /// Its file's name.
     name: String,
     run: Run,
+}
+
+/// What leads from the page to files in the directory of results.
+#[derive(Clone)]
+struct Links {
+    /// The beginning of a link; empty or ending with a slash.
+    base: String,
+    directory: PathBuf,
+}
+
+impl Links {
+    /// A file's name, with a link where it is there: runs are handed on without all that lay beside them.
+    fn to(&self, name: &str) -> maud::Markup {
+        let is_inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        maud::html! {
+            @if is_inside && self.directory.join(name).is_file() { a href={ (self.base) (encoded(name)) } { (name) } } @else { (name) }
+        }
+    }
 }
 
 /// Writes the report, whole or not at all.
@@ -62,11 +80,12 @@ pub fn run(command: &ReportCommand) -> Result<(), Error> {
     let default = command.directory.join("report.html");
     let to = command.to.as_deref().or((!command.markdown).then_some(default.as_path()));
     let base = base_of(&command.directory, to)?;
+    let links = Links { base: base.clone(), directory: command.directory.clone() };
     let runs: Vec<Stored> = runs
         .into_iter()
         .map(|(path, run)| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Stored { href: format!("{base}{}", encoded(&name)), base: base.clone(), name, run }
+            Stored { href: format!("{base}{}", encoded(&name)), links: links.clone(), name, run }
         })
         .collect();
     if let Some(directory) = &command.charts {

@@ -104,9 +104,9 @@ fn section(at: usize, stored: &Stored, shared: &[(String, String)]) -> Result<Ma
             (tables::section(&disk::tables(grid), &grid.notes))
         },
         Outcome::Engine(engine) => tables::section(&engine::tables(engine), &engine.notes),
-        Outcome::Load(outcome) => load::section(outcome, &stored.base)?,
+        Outcome::Load(outcome) => load::section(outcome, &stored.links)?,
         Outcome::Groups(groups) => tables::section(&groups::tables(groups), &groups.notes),
-        Outcome::Compare(outcome) => comparison::section(outcome, &stored.base)?,
+        Outcome::Compare(outcome) => comparison::section(outcome, &stored.links)?,
     };
     Ok(html! {
         section id={ "run-" (at + 1) } {

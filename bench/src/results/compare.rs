@@ -22,6 +22,9 @@ pub struct Compare {
     pub free_bytes_max: u64,
     /// In the order in which they ran.
     pub workloads: Vec<ComparedWorkload>,
+    /// Ratios between workloads, where the spec wants them.
+    #[serde(default)]
+    pub across: Vec<Across>,
     /// Why it ended early, where it did; what was measured until then is here.
     pub failed: Option<String>,
 }
@@ -86,6 +89,33 @@ pub struct StepRun {
     pub raw: Option<String>,
     /// What was measured.
     pub outcome: StepOutcome,
+    /// What the bare loop beside it gave, where there was one.
+    #[serde(default)]
+    pub bare: Option<BareLoop>,
+}
+
+/// The same kind of bytes sent to a socket of this machine without a broker, right after the step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BareLoop {
+    /// `send` or `sendfile`.
+    pub way: String,
+    /// 10^6 bytes per second.
+    pub mb_per_s: f64,
+}
+
+/// The first broker in one workload over others in another.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Across {
+    /// The workload of the first broker.
+    pub of: String,
+    /// The workload of the others.
+    pub to: String,
+    /// The step of both.
+    pub step: String,
+    /// The metric's key.
+    pub metric: String,
+    /// The first broker's median over each other one's; from its least over the other's most to its most over the other's least.
+    pub ratios: Vec<Ratio>,
 }
 
 /// What a part of a run measured.
@@ -98,6 +128,23 @@ pub enum StepOutcome {
     StartStop(StartStop),
     /// Consumer groups.
     Groups(Box<Groups>),
+    /// A clean stop and a start.
+    Restart(Restart),
+}
+
+/// A clean stop and a start with all that the workload has made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Restart {
+    /// From SIGTERM to the end.
+    pub stop_ms: f64,
+    /// From the start of the process to the first acknowledged record.
+    pub restart_clean_ms: f64,
+    /// How many partitions the workload's topic has.
+    pub partitions: u64,
+    /// Anonymous memory some time after that.
+    pub memory_bytes: u64,
+    /// The same on an empty directory, before the workload.
+    pub memory_empty_bytes: u64,
 }
 
 impl Default for StepOutcome {

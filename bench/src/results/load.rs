@@ -93,8 +93,11 @@ pub struct ProcessUse {
     pub cpu_s: f64,
     /// For each 10^9 bytes that were produced and consumed.
     pub cpu_s_per_gb: f64,
-    /// The highest resident set the process ever had (`VmHWM`).
+    /// The highest resident set (`VmHWM`): of this run where `rss_peak_of_run`, else of all the process's life.
     pub rss_peak_bytes: u64,
+    /// See `rss_peak_bytes`.
+    #[serde(default)]
+    pub rss_peak_of_run: bool,
     /// The resident set at the end.
     pub rss_bytes: u64,
     /// Bytes sent to storage (`write_bytes`), where /proc/PID/io may be read.

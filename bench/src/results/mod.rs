@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 pub use compare::{
-    Compare, ComparedBroker, ComparedRun, ComparedWorkload, Figure, PublishedFigure, Ratio, Spread, StartStop, StepOutcome,
-    StepRun,
+    Across, BareLoop, Compare, ComparedBroker, ComparedRun, ComparedWorkload, Figure, PublishedFigure, Ratio, Restart, Spread,
+    StartStop, StepOutcome, StepRun,
 };
 pub use disk::{Claim, Direction, Grid, GridCell, Medium, Pattern, Verdict, Way};
 pub use engine::{AppendPath, AppendWay, Appends, Engine, EngineRead, Recovery};

@@ -53,18 +53,32 @@ fn librdkafka_drives_the_real_broker() {
     let Some(binary) = ringlog() else { return };
     let data = tempfile::tempdir().unwrap();
     let broker = Real::start(&binary, data.path(), None, &[]);
+    librdkafka_drives(&broker.address);
+}
+
+#[cfg(feature = "librdkafka")]
+#[test]
+fn librdkafka_drives_the_running_broker() {
+    match std::env::var("BOOTSTRAP") {
+        Ok(address) => librdkafka_drives(&address),
+        Err(_) => skipped("BOOTSTRAP names no running broker; `scripts/test load` starts a Kafka"),
+    }
+}
+
+#[cfg(feature = "librdkafka")]
+fn librdkafka_drives(address: &str) {
     let bench = Bench::new();
     for options in ["--batch-records 50", "--rate 2000 --linger 1ms", "--idempotent --compression lz4 --batch-bytes 64KiB"] {
         let line =
             format!("produce --client librdkafka --partitions 3 --producers 2 --records 2000 --record-bytes 100 {options}");
-        let produce = bench.run(&broker.address, &line).ok().produce.unwrap();
+        let produce = bench.run(address, &line).ok().produce.unwrap();
         assert_eq!((produce.records, produce.latency.unwrap().count), (2000, 2000), "{options}");
     }
-    bench.run(&broker.address, "produce --client librdkafka --records 1000 --partitions 2 --keep-topic --topic t").ok();
-    let line = "consume --client librdkafka --topic t --consumers 2";
-    assert_eq!(bench.run(&broker.address, line).ok().consume.unwrap().records, 1000);
-    assert!(bench.run(&broker.address, &format!("{line} --records 2500")).ok().consume.unwrap().records >= 2500);
-    bench.run(&broker.address, "produce --client librdkafka --verify").failed(2, "--client lean");
+    bench.run(address, "produce --client librdkafka --records 1000 --partitions 2 --keep-topic --topic through-c").ok();
+    let line = "consume --client librdkafka --topic through-c --consumers 2";
+    assert_eq!(bench.run(address, line).ok().consume.unwrap().records, 1000);
+    assert!(bench.run(address, &format!("{line} --records 2500")).ok().consume.unwrap().records >= 2500);
+    bench.run(address, "produce --client librdkafka --verify").failed(2, "--client lean");
 }
 
 #[test]

@@ -1,13 +1,14 @@
-//! A second process that outlives `compare` for a moment: it ends the brokers and removes the directories that a comparison left
-//! behind because it was killed. It is told on its standard input what there is; that input's end is the sign to clean up.
-//! Nobody but `compare` starts it. It never touches what it was not told of.
+//! A second process that outlives ours for a moment: it ends the brokers and removes the directories that a command left behind
+//! because it was killed. It is told on its standard input what there is; that input's end is the sign to clean up. `compare` and
+//! `engine` start it. It never touches what it was not told of.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ enum Notice {
     DirectoryRemoved(PathBuf),
 }
 
-/// The guard as `compare` sees it.
+/// The guard as a command sees it.
 #[derive(Debug)]
 pub struct Guard {
     process: Child,
@@ -98,6 +99,70 @@ impl Drop for Guard {
     }
 }
 
+/// A directory of work, which goes when this is dropped, or by the guard when we are killed.
+#[derive(Debug)]
+pub struct Work {
+    path: PathBuf,
+    guard: Rc<Guard>,
+}
+
+impl Work {
+    /// Makes it, and `parent` where that is not there.
+    ///
+    /// # Errors
+    /// It cannot be made; or there is one of that name, which is not ours: a directory is only removed by whoever made it.
+    pub fn make(parent: &Path, name: &str, guard: &Rc<Guard>) -> Result<Self, Error> {
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let path = parent.join(name);
+        fs::create_dir(&path).map_err(Error::io(&path))?;
+        let work = Self { path, guard: Rc::clone(guard) };
+        guard.directory_made(&work.path)?;
+        Ok(work)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        match remove_tree(&self.path) {
+            Ok(()) => drop(self.guard.directory_removed(&self.path)),
+            // The guard tries again once we have ended.
+            Err(error) => eprintln!("ringlog-bench: {} cannot be removed: {error}", self.path.display()),
+        }
+    }
+}
+
+/// Removes a directory with all that is in it. A wide one's entries are removed by several threads: each waits for the filesystem's
+/// journal most of the time, and one after the other thousands of partitions take minutes.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    const WIDE: usize = 64;
+    const THREADS: usize = 16;
+    let entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    let remove = |entry: &fs::DirEntry| {
+        if entry.file_type()?.is_dir() { remove_tree(&entry.path()) } else { fs::remove_file(entry.path()) }
+    };
+    if entries.len() < WIDE {
+        entries.iter().try_for_each(remove)?;
+    } else {
+        std::thread::scope(|scope| {
+            let parts = entries.chunks(entries.len().div_ceil(THREADS));
+            let threads: Vec<_> = parts.map(|part| scope.spawn(move || part.iter().try_for_each(remove))).collect();
+            let ended =
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+            ended.collect::<Vec<_>>().into_iter().collect::<io::Result<()>>()
+        })?;
+    }
+    fs::remove_dir(path)
+}
+
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::io(path))
 }
@@ -131,9 +196,9 @@ pub fn serve(input: impl BufRead) {
     for path in directories {
         // The killed may still be writing for a moment.
         for _ in 0..100 {
-            match fs::remove_dir_all(&path) {
+            match remove_tree(&path) {
                 Ok(()) => break,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
             }
         }
@@ -148,7 +213,10 @@ mod tests {
     fn what_is_left_is_cleaned_up_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let (left, gone) = (directory.path().join("left"), directory.path().join("gone"));
-        fs::create_dir_all(left.join("deep")).unwrap();
+        for at in 0..200 {
+            fs::create_dir_all(left.join(format!("deep/{at}/er"))).unwrap();
+            fs::write(left.join(format!("deep/{at}/file")), "x").unwrap();
+        }
         fs::create_dir_all(&gone).unwrap();
         let sleep = || Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
         let (mut left_over, mut ended) = (sleep(), sleep());

@@ -34,6 +34,7 @@ type Options struct {
 	Pattern     string   `json:"pattern"`
 	Instance    string   `json:"instance"`
 	Strategy    string   `json:"strategy"`
+	Commits     string   `json:"commits"`
 	SessionMs   int      `json:"session_ms"`
 	HeartbeatMs int      `json:"heartbeat_ms"`
 	MetadataMs  int      `json:"metadata_ms"`

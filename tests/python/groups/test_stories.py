@@ -203,6 +203,7 @@ def test_a_killed_static_member_comes_back(story, needs):
         assert story.protocol == "consumer" and time.monotonic() < end, f"refused {refused} times; {again.said()}"
         again.kill()
         refused += 1
+    print(f"refused {refused} times")
     wait_shared([again, second], story.partitions, [1, 2])
     second.produce(story.topic, numbers(30, 60))
     fresh = set(numbers(30, 60))

@@ -92,7 +92,7 @@ class Member:
         # By the new protocol librdkafka says nothing of an assignment of nothing.
         self.is_silent_with_nothing = options.get("protocol") == "consumer"
         options = {
-            "bootstrap": broker.bootstrap, "group": group, "strategy": "range", "session_ms": SESSION_MS, "heartbeat_ms": HEARTBEAT_MS,
+            "bootstrap": broker.bootstrap, "group": group, "strategy": "range", "heartbeat_ms": HEARTBEAT_MS,
             "metadata_ms": 1000, **options,
         }
         self.process = subprocess.Popen(

@@ -42,14 +42,14 @@ type Options struct {
 
 // Command is what a member is told.
 type Command struct {
-	ID         int         `json:"id"`
-	Do         string      `json:"do"`
-	Topic      string      `json:"topic"`
-	Values     []string    `json:"values"`
-	Count      int32       `json:"-"`
-	List       []Partition `json:"-"`
-	Partition  Partition   `json:"partition"`
-	Offset     int64       `json:"offset"`
+	ID        int         `json:"id"`
+	Do        string      `json:"do"`
+	Topic     string      `json:"topic"`
+	Values    []string    `json:"values"`
+	Count     int32       `json:"-"`
+	List      []Partition `json:"-"`
+	Partition Partition   `json:"partition"`
+	Offset    int64       `json:"offset"`
 }
 
 // UnmarshalJSON reads a command; "partitions" is a count for produce, a list elsewhere.

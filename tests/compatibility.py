@@ -43,34 +43,45 @@ def kcat():
     return re.search(r"kcat .*?Version (\S+)", said.replace("\n", " ")).group(1)
 
 
-# Name; version; what is run; the suite and which of its tests ("" for all); the client in the stories of consumer groups.
+# Modules of the suite python whose client is confluent-kafka.
+CONFLUENT = "admin|compaction|confluent|consumer_protocol|full_disk|group_configs|kills|power_loss|restart|scrub|soak"
+# Tests of test_group_tools whose tool is kafka-consumer-groups.
+CONSUMER_GROUPS = "test_(list_and_describe|reset_|delete_|a_group_of|all_groups)"
+
+# Name; version; what is run; the suites and which of their tests ("" for all); the client in the stories of consumer groups.
 ROWS = [
     ("Kafka's Java client", kafka, "producer, consumer, admin client", [("java", r"(?!Spring|Streams)")], "kafka-clients"),
     ("Spring Kafka", lambda: jar("spring.kafka"), "`KafkaTemplate` with callbacks, `@KafkaListener` with concurrency 2 and acknowledgment by "
-     "batch and by hand, restarts of container and application", [("java", "SpringTest")], None),
+     "batch and by hand, restarts of container and application", [("java", "SpringTest")], "spring-kafka"),
     ("Kafka Streams", kafka, "word count, at least once: its internal topics, restarts with its state and without", [("java", "StreamsTest")], None),
     ("Kafka Connect, standalone", kafka, "file source to a topic to file sink, a restart of the worker", [("tools", "test_connect")], None),
     ("librdkafka through confluent-kafka (Python)", lambda: pip("confluent-kafka"),
-     "producer, consumer, admin client; restarts, kill -9, a full disk", [("python", r"test_(?!kafka_python|bad_input|start)")], "confluent-kafka"),
+     "producer, consumer, admin client; restarts, kill -9, a full disk, compaction", [("python", f"test_({CONFLUENT})\\.")], "confluent-kafka"),
     ("librdkafka through rdkafka (Rust)", lambda: found("rdkafka/Cargo.lock", r'name = "rdkafka"\nversion = "(\S+)"'),
      "producer, consumer, admin client", [("rdkafka", "")], "rdkafka"),
     ("kcat", kcat, "produce, consume, metadata, offsets by timestamp", [("kcat", "")], None),
-    ("kafka-python", lambda: pip("kafka-python"), "producer, consumer, admin client", [("python", "test_kafka_python")], "kafka-python"),
+    ("kafka-python", lambda: pip("kafka-python"), "producer, consumer, admin client", [("python", r"test_kafka_python\.")], "kafka-python"),
     ("aiokafka (Python)", lambda: pip("aiokafka"), "", [], "aiokafka"),
     ("franz-go (Go)", lambda: found("go/go.mod", r"twmb/franz-go (v\S+)"), "", [], "franz-go"),
     ("sarama (Go)", lambda: found("go/go.mod", r"IBM/sarama (v\S+)"), "", [], "sarama"),
     ("kafkajs (Node.js)", lambda: found("kafkajs/package.json", r'"kafkajs": "(\S+)"'), "", [], "kafkajs"),
     ("Kafka's command-line tools", kafka,
-     "topics, configs, get-offsets, delete-records, log-dirs, broker-api-versions, cluster, producer and consumer performance, console "
-     "and verifiable producer and consumer", [("tools", "test_kafka_tools|test_group_tools.*(consumer|performance)")], None),
-    ("kafka-consumer-groups", kafka, "list, describe, members, state, reset-offsets in every mode, delete, delete-offsets",
-     [("tools", "test_group_tools.*(describe|reset|delete)")], None),
-    ("DumpLogSegments, and Kafka itself", kafka, "read what Ringlog wrote: logs, indexes, snapshots, a whole topic",
-     [("tools", "test_directories")], None),
-    ("`ringlog log dump`, `ringlog log verify`", lambda: "", "read directories that Kafka wrote", [("tools", "test_offline")], None),
+     "topics, configs (of topics, groups, brokers), get-offsets, delete-records, log-dirs, broker-api-versions, cluster, producer and "
+     "consumer performance, console and verifiable producer and consumer",
+     [("tools", rf"test_kafka_tools\.|test_group_tools\.(?!{CONSUMER_GROUPS})")], None),
+    ("kafka-consumer-groups", kafka, "groups of both protocols: list, describe, members, state, filters, reset-offsets in every mode, delete, "
+     "delete-offsets", [("tools", rf"test_group_tools\.{CONSUMER_GROUPS}")], None),
+    ("DumpLogSegments, the console consumer's formatters, and Kafka itself", kafka,
+     "read what Ringlog wrote: logs, indexes, snapshots, records of groups, a whole topic",
+     [("tools", r"test_directories\.|test_group_records\.")], None),
+    ("`ringlog log dump`, `ringlog log verify`", lambda: "", "read directories that Kafka wrote", [("tools", r"test_offline\.")], None),
+    ("`ringlog` as a tool", lambda: "", "topics, records, groups, settings; questions on a terminal, completions", [("python", r"test_tool\.")], None),
+    ("Requests by hand", lambda: "", "what no client sends: frames, batches, members of groups", [("python", r"test_bad_")], None),
 ]
 STORY_SUITES = ["groups", "go", "kafkajs", "groups848"]
-SUITES = ["kcat", "python", "java", "tools", "rdkafka", "groups", "go", "kafkajs"]
+SUITES = ["kcat", "python", "java", "tools", "rdkafka", *STORY_SUITES]
+# Tests of the broker itself, whoever its client is: they are in no row.
+OF_NO_CLIENT = {"python": r"test_(limits|start)\."}
 
 
 NEW = " (KIP-848)"
@@ -120,6 +131,17 @@ def count(results, suite, pattern):
         if re.match(pattern, name):
             total.add(outcome)
     return total
+
+
+def uncounted(results):
+    """Tests that ran and are in no row: a new one has to be given one."""
+    for suite in SUITES:
+        patterns = [pattern for row in ROWS for name, pattern in row[3] if name == suite] + [OF_NO_CLIENT.get(suite, "(?!)")]
+        if suite in STORY_SUITES or "" in patterns:
+            continue
+        for name, _, _ in cases(results, suite):
+            if not any(re.match(pattern, name) for pattern in patterns):
+                yield f"{suite}: {name}"
 
 
 def stories(results):
@@ -188,6 +210,9 @@ def main():
     parser.add_argument("--update", type=pathlib.Path, metavar="DOCUMENT")
     args = parser.parse_args()
     text = tables(args.results)
+    if forgotten := list(uncounted(args.results)):
+        print(f"in no row of {pathlib.Path(__file__).name}: {', '.join(forgotten)}", file=sys.stderr)
+        return 1
     if args.update is None:
         print(text, end="")
         return 0

@@ -38,10 +38,13 @@ pub enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(GroupCommand),
-    /// Show and change settings of topics and brokers
+    /// Show and change settings of topics, consumer groups and brokers
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Show the brokers of a cluster, its size and its health
+    #[command(after_help = "Examples:
+  ringlog status
+  ringlog status -b broker.example:9092 --json")]
     Status(Target),
     /// Print a script that completes arguments in a shell
     #[command(after_help = "Example: ringlog completions bash >~/.local/share/bash-completion/completions/ringlog")]

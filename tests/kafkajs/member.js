@@ -74,6 +74,17 @@ const commands = {
     const found = await withAdmin((admin) => fetched(admin, [...new Set(wanted.map((o) => o.topic))]))
     return { offsets: wanted.map(({ topic, partition }) => [topic, partition, found.get(`${topic} ${partition}`)]) }
   },
+  // Its commit without waiting is autoCommit, which the member was started with: what the broker then has says that it worked.
+  async commit_async() {
+    const wanted = offsets()
+    return withAdmin(async (admin) => {
+      for (const end = Date.now() + 60_000; ; await new Promise((done) => setTimeout(done, 50))) {
+        const found = await fetched(admin, [...new Set(wanted.map((o) => o.topic))])
+        const said = wanted.map(({ topic, partition }) => [topic, partition, found.get(`${topic} ${partition}`)])
+        if (said.every(([, , offset], n) => offset === Number(wanted[n].offset)) || Date.now() > end) return { offsets: said }
+      }
+    })
+  },
   async pause({ partitions }) {
     consumer.pause(byTopic(partitions))
   },
@@ -113,7 +124,7 @@ const main = async () => {
   const topics = options.pattern ? [new RegExp(options.pattern)] : options.topics
   await consumer.subscribe({ topics, fromBeginning: true })
   await consumer.run({
-    autoCommit: false,
+    autoCommit: options.commits === 'async',
     eachMessage: async ({ topic, partition, message }) => {
       positions.set(`${topic} ${partition}`, { topic, partition, next: Number(message.offset) + 1 })
       say('records', { records: [[topic, partition, Number(message.offset), message.value.toString()]] })

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import shutil
 import signal
 import subprocess
 import time
@@ -252,6 +254,124 @@ def test_members_of_a_group_share_and_go_on_where_they_were(broker):
     run(broker, "group", "delete", group, "--yes")
     assert group not in run(broker, "group", "list").decode()
     assert "GROUP_ID_NOT_FOUND" in run(broker, "group", "describe", group, status=1)
+
+
+def run_on_a_terminal(broker, typed, *arguments):
+    """Runs the tool with a terminal as its standard input, types when it is asked; gives the status and what it wrote to both outputs."""
+    ours, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [BINARY, *arguments, "--bootstrap-server", broker.bootstrap], stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=harness.die_with_parent,
+        )
+        asked = b""
+        while not asked.endswith(b"[y/N] "):
+            piece = process.stderr.read(1)
+            assert piece, (asked, process.communicate())
+            asked += piece
+        assert process.poll() is None, "it waits for the answer"
+        os.write(ours, typed)
+        out, error = process.communicate(timeout=TIMEOUT_S)
+        return process.returncode, out.decode(), (asked + error).decode()
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+# No, in four ways: a word, a line that says nothing, the end of the input, something else.
+NO = {"no": b"n\n", "nothing": b"\n", "the end": b"\x04", "something else": b"maybe\n"}
+
+
+@pytest.mark.parametrize("typed", NO.values(), ids=NO)
+def test_who_is_asked_may_say_no(broker, typed):
+    name, group = unique_name(), unique_name("asked")
+    create_topic(broker, name, 2)
+    run(broker, "produce", name, "-p", "0", stdin=b"a\nb\n")
+    assert len(run(broker, "consume", name, "--group", group).split()) == 2
+    committed = group_state(broker, group)["partitions"]
+    for command in (("topic", "delete", name), ("group", "delete", group), ("group", "reset", group, "--to", "beginning")):
+        status, out, error = run_on_a_terminal(broker, typed, *command)
+        assert (status, error.splitlines()[-1].split("[y/N] ")[-1]) == (1, "ringlog: nothing was changed"), error
+    assert name in run(broker, "topic", "list").decode()
+    assert group_state(broker, group)["partitions"] == committed
+
+
+def test_who_is_asked_sees_what_goes_and_says_yes(broker):
+    name, group = unique_name(), unique_name("asked")
+    create_topic(broker, name, 2)
+    run(broker, "produce", name, "-p", "1", stdin=b"a\nb\nc\n")
+    assert len(run(broker, "consume", name, "--group", group).split()) == 3
+    # The plan is beside the question, so that standard output stays JSON.
+    status, out, error = run_on_a_terminal(broker, b"y\n", "group", "reset", group, "--to", "-2", "--json")
+    moved = {m["partition"]: (m["committed_offset"], m["new_offset"]) for m in json.loads(out)}
+    assert status == 0 and moved[1] == (3, 1)
+    assert [name, "1", "3", "1"] in [line.split() for line in error.splitlines()], error
+    assert f"moves group {group}" in error
+    status, out, error = run_on_a_terminal(broker, b"Yes\n", "group", "delete", group)
+    assert (status, out) == (0, f"deleted {group}\n") and [group, name, "1", "1"] in [line.split() for line in error.splitlines()], error
+    assert group not in run(broker, "group", "list").decode()
+    status, out, error = run_on_a_terminal(broker, b"y\n", "topic", "delete", name)
+    assert (status, out) == (0, f"deleted {name}\n") and f"{name} (2 partitions, 3 offsets)" in error
+    assert name not in run(broker, "topic", "list").decode()
+
+
+def test_where_nobody_can_be_asked_nothing_happens(broker):
+    name, group = unique_name(), unique_name("unasked")
+    create_topic(broker, name)
+    run(broker, "produce", name, stdin=b"a\nb\n")
+    run(broker, "consume", name, "--group", group)
+    for command in (("reset", group, "--to", "beginning"), ("delete", group)):
+        for json_too in ((), ("--json",)):
+            process = start(broker, "group", *command, *json_too)
+            out, error = process.communicate(b"y\n", timeout=TIMEOUT_S)
+            assert process.returncode == 1 and error.decode().splitlines()[-1].endswith("say --yes if that is wanted"), error
+            assert name.encode() in out + error, "what it would have done is shown"
+            assert not json_too or out == b""
+    assert [p["committed_offset"] for p in group_state(broker, group)["partitions"]] == [2]
+
+
+def tool(*arguments):
+    done = subprocess.run([BINARY, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+COMMANDS = {
+    "topic": ("list", "create", "describe", "alter", "delete"), "group": ("list", "describe", "reset", "delete"), "config": ("show", "alter"),
+    "produce": (), "consume": (), "status": (), "completions": (),
+}
+
+
+def test_every_commands_help_has_examples():
+    for command, subcommands in COMMANDS.items():
+        assert {f"{s} " for s in subcommands} <= {f"{line.split()[0]} " for line in tool(command, "--help").splitlines() if line.split()}
+        for arguments in [(command, s) for s in subcommands] or [(command,)]:
+            _, examples = tool(*arguments, "--help").split("Example", 1)
+            assert f"ringlog {' '.join(arguments)}" in examples, arguments
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "elvish", "powershell"])
+def test_completions_name_the_commands(shell):
+    script = tool("completions", shell)
+    for word in (*COMMANDS, "reset", "describe"):
+        assert word in script, word
+    if (found := shutil.which(shell)) and shell in ("bash", "zsh", "fish"):
+        checked = subprocess.run([found, "-n"], input=script, capture_output=True, text=True, timeout=TIMEOUT_S)
+        assert (checked.returncode, checked.stderr) == (0, ""), checked
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("words, wanted", [
+    (["ringlog", "gr"], {"group"}), (["ringlog", "group", "de"], {"describe", "delete"}), (["ringlog", "topic", "alter", "--un"], {"--unset"}),
+    (["ringlog", "produce", "--format", ""], {"lines", "json", "whole"}),
+])
+def test_bash_completes(tmp_path, words, wanted):
+    file = tmp_path / "ringlog.bash"
+    file.write_text(tool("completions", "bash"))
+    quoted = " ".join(f"'{word}'" for word in words)
+    asked = f'source {file}; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _ringlog ringlog "{words[-1]}" "{words[-2]}"; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "--norc", "-c", asked], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert set(done.stdout.split()) == wanted, done
 
 
 @pytest.mark.skipif(os.environ.get("BROKER") == "kafka", reason="it starts a Ringlog")

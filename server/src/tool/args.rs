@@ -23,6 +23,9 @@ pub struct Target {
 #[derive(Debug, Subcommand)]
 pub enum TopicCommand {
     /// List the topics
+    #[command(after_help = "Examples:
+  ringlog topic list
+  ringlog topic list --internal --json")]
     List {
         /// The broker's own topics, too
         #[arg(long)]
@@ -56,6 +59,9 @@ pub enum TopicCommand {
         target: Target,
     },
     /// Show partitions, offsets, sizes and settings of topics
+    #[command(after_help = "Examples:
+  ringlog topic describe orders
+  ringlog topic describe orders payments --json")]
     Describe {
         /// Their names
         #[arg(required = true, value_name = "TOPIC")]
@@ -83,6 +89,9 @@ pub enum TopicCommand {
         target: Target,
     },
     /// Delete topics with all their records
+    #[command(after_help = "Examples:
+  ringlog topic delete orders          shows what goes, and asks
+  ringlog topic delete orders --yes    in a script")]
     Delete {
         /// Their names
         #[arg(required = true, value_name = "TOPIC")]
@@ -110,7 +119,12 @@ pub struct Changes {
 /// What to do with settings.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Show the settings of a topic or of a broker
+    /// Show the settings of a topic, a consumer group or a broker
+    #[command(after_help = "Examples:
+  ringlog config show --topic orders         what was set for it
+  ringlog config show --topic orders --all   the defaults, too
+  ringlog config show --group billing --all
+  ringlog config show --broker 1")]
     Show {
         /// Whose settings.
         #[command(flatten)]
@@ -123,6 +137,10 @@ pub enum ConfigCommand {
         target: Target,
     },
     /// Change the settings of a topic, a consumer group or a broker
+    #[command(after_help = "Examples:
+  ringlog config alter --topic orders --set retention.ms=3600000 --set cleanup.policy=compact
+  ringlog config alter --topic orders --unset retention.ms
+  ringlog config alter --group billing --set consumer.session.timeout.ms=60000")]
     Alter {
         /// Whose settings.
         #[command(flatten)]
@@ -140,12 +158,18 @@ pub enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub enum GroupCommand {
     /// List the groups
+    #[command(after_help = "Examples:
+  ringlog group list
+  ringlog group list --json")]
     List {
         /// Which broker.
         #[command(flatten)]
         target: Target,
     },
     /// Show members, committed offsets and lag of groups
+    #[command(after_help = "Examples:
+  ringlog group describe billing
+  ringlog group describe billing --json | jq '.[].partitions[] | select(.lag > 0)'")]
     Describe {
         /// Their names
         #[arg(required = true, value_name = "GROUP")]
@@ -175,6 +199,9 @@ pub enum GroupCommand {
         target: Target,
     },
     /// Delete groups without members and what they have committed
+    #[command(after_help = "Examples:
+  ringlog group delete billing          shows the offsets that go, and asks
+  ringlog group delete billing --yes    in a script")]
     Delete {
         /// Their names
         #[arg(required = true, value_name = "GROUP")]

@@ -279,12 +279,16 @@ fn reset(group: &str, topics: &[String], to: From, yes: bool, target: &Target) -
             moved.push(Moved { topic: name.to_owned(), partition, committed_offset, new_offset });
         }
     }
-    if !target.json {
-        let row = |moved: &Moved| {
-            let before = moved.committed_offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
-            vec![moved.topic.clone(), moved.partition.to_string(), before, moved.new_offset.to_string()]
-        };
-        output::print(&output::table(&["TOPIC", "PARTITION", "COMMITTED", "NEW"], moved.iter().map(row)))?;
+    let row = |moved: &Moved| {
+        let before = moved.committed_offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
+        vec![moved.topic.clone(), moved.partition.to_string(), before, moved.new_offset.to_string()]
+    };
+    let plan = output::table(&["TOPIC", "PARTITION", "COMMITTED", "NEW"], moved.iter().map(row));
+    match (target.json, yes) {
+        (false, _) => output::print(&plan)?,
+        // Whoever is asked has to know what for, and standard output is for what was done.
+        (true, false) => eprintln!("{plan}"),
+        (true, true) => {}
     }
     output::confirm(&format!("This moves group {group} to the new offsets"), yes)?;
     let offsets = moved.iter().map(|moved| ((moved.topic.clone(), moved.partition), moved.new_offset)).collect();
@@ -324,8 +328,18 @@ fn places(client: &mut Client, cluster: &Cluster, name: &str, to: From) -> Resul
 
 fn delete(groups: &[String], yes: bool, target: &Target) -> Result<(), ToolError> {
     let mut client = target.client()?;
+    let mut goes = Vec::new();
     for group in groups {
         client.retry(|client| members(client, group))?;
+        let committed = client.retry(|client| client.committed(group, None))?;
+        let row = |((topic, partition), offset): (&(String, i32), &i64)| {
+            vec![group.clone(), topic.clone(), partition.to_string(), offset.to_string()]
+        };
+        goes.extend(committed.iter().map(row));
+    }
+    if !yes && !goes.is_empty() {
+        // Beside the question, not among what was done.
+        eprintln!("{}", output::table(&["GROUP", "TOPIC", "PARTITION", "COMMITTED"], goes.into_iter()));
     }
     output::confirm(&format!("This deletes for good what these groups have committed: {}", groups.join(", ")), yes)?;
     for group in groups {

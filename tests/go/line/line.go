@@ -34,6 +34,7 @@ type Options struct {
 	Pattern     string   `json:"pattern"`
 	Instance    string   `json:"instance"`
 	Strategy    string   `json:"strategy"`
+	Commits     string   `json:"commits"`
 	SessionMs   int      `json:"session_ms"`
 	HeartbeatMs int      `json:"heartbeat_ms"`
 	MetadataMs  int      `json:"metadata_ms"`
@@ -41,14 +42,14 @@ type Options struct {
 
 // Command is what a member is told.
 type Command struct {
-	ID         int         `json:"id"`
-	Do         string      `json:"do"`
-	Topic      string      `json:"topic"`
-	Values     []string    `json:"values"`
-	Count      int32       `json:"-"`
-	List       []Partition `json:"-"`
-	Partition  Partition   `json:"partition"`
-	Offset     int64       `json:"offset"`
+	ID        int         `json:"id"`
+	Do        string      `json:"do"`
+	Topic     string      `json:"topic"`
+	Values    []string    `json:"values"`
+	Count     int32       `json:"-"`
+	List      []Partition `json:"-"`
+	Partition Partition   `json:"partition"`
+	Offset    int64       `json:"offset"`
 }
 
 // UnmarshalJSON reads a command; "partitions" is a count for produce, a list elsewhere.

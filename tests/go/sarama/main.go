@@ -61,7 +61,6 @@ func (m *member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 			if !open {
 				return nil
 			}
-			session.MarkMessage(message, "")
 			m.lock.Lock()
 			m.ends[line.Partition{Topic: message.Topic, Partition: message.Partition}] = message.Offset + 1
 			m.lock.Unlock()
@@ -79,7 +78,9 @@ func main() {
 	config := sarama.NewConfig()
 	config.Version = sarama.V2_8_0_0
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
-	config.Consumer.Offsets.AutoCommit.Enable = false
+	// Its commit without waiting is the one in the background, of what was marked since.
+	config.Consumer.Offsets.AutoCommit.Enable = options.Commits == "async"
+	config.Consumer.Offsets.AutoCommit.Interval = 200 * time.Millisecond
 	config.Consumer.Group.Session.Timeout = ms(options.SessionMs)
 	config.Consumer.Group.Heartbeat.Interval = ms(options.HeartbeatMs)
 	config.Consumer.Group.InstanceId = options.Instance
@@ -136,8 +137,11 @@ func (m *member) obey(command line.Command) {
 	case "produce":
 		m.produce(command)
 		return
-	case "commit", "commit_async":
-		m.commit(command)
+	case "commit":
+		m.commit(command, true)
+		return
+	case "commit_async":
+		m.commit(command, false)
 		return
 	case "pause":
 		m.group.Pause(partitions)
@@ -150,8 +154,8 @@ func (m *member) obey(command line.Command) {
 	command.Reply(nil)
 }
 
-// commit commits what was marked; that it worked shows in what the broker then has.
-func (m *member) commit(command line.Command) {
+// commit marks what was read, and commits it or leaves that to the background. That it worked shows in what the broker then has.
+func (m *member) commit(command line.Command, waits bool) {
 	m.lock.Lock()
 	session, wanted := m.session, map[line.Partition]int64{}
 	for p, offset := range m.ends {
@@ -162,17 +166,28 @@ func (m *member) commit(command line.Command) {
 		command.Fail(errors.New("no session"))
 		return
 	}
-	session.Commit()
-	committed, err := m.committed(list(session.Claims()))
-	if err != nil {
-		command.Fail(err)
-		return
+	for p, offset := range wanted {
+		session.MarkOffset(p.Topic, p.Partition, offset, "")
 	}
-	all := [][]any{}
-	for p := range wanted {
-		all = append(all, []any{p.Topic, p.Partition, committed[p]})
+	if waits {
+		session.Commit()
 	}
-	command.Reply(map[string]any{"offsets": all})
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		committed, err := m.committed(list(session.Claims()))
+		if err != nil {
+			command.Fail(err)
+			return
+		}
+		all, isDone := [][]any{}, true
+		for p, offset := range wanted {
+			all = append(all, []any{p.Topic, p.Partition, committed[p]})
+			isDone = isDone && committed[p] == offset
+		}
+		if isDone || waits || time.Now().After(end) {
+			command.Reply(map[string]any{"offsets": all})
+			return
+		}
+	}
 }
 
 func (m *member) committed(partitions []line.Partition) (map[line.Partition]int64, error) {

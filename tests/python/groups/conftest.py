@@ -5,8 +5,9 @@ import types
 import uuid
 
 import pytest
-from conftest import create_topic
-from groups.member import CLIENTS, LACKS, Member
+from conftest import TIMEOUT_S, admin, create_topic
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from groups.member import CLIENTS, HEARTBEAT_MS, LACKS, SESSION_MS, Member
 
 
 def pytest_addoption(parser):
@@ -37,6 +38,14 @@ def needs(client):
     return check
 
 
+def set_times(broker, group, session_ms):
+    """By the new protocol not the member says how long it may be silent, but its group's own settings."""
+    times = {"consumer.session.timeout.ms": session_ms, "consumer.heartbeat.interval.ms": HEARTBEAT_MS}
+    entries = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in times.items()]
+    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
+    admin(broker).incremental_alter_configs([resource])[resource].result(TIMEOUT_S)
+
+
 @pytest.fixture
 def story(request, broker, client):
     """A topic of three partitions, a group, and members of it; they are ended afterwards."""
@@ -44,11 +53,17 @@ def story(request, broker, client):
     protocol = request.config.getoption("--protocol")
     name = f"story-{uuid.uuid4().hex[:8]}"
 
+    times = {}
+    shared = broker
+
     def join(topics=None, broker=broker, **options):
-        options = {"protocol": protocol, **options}
+        options = {"protocol": protocol, "session_ms": SESSION_MS, **options}
+        if protocol == "consumer" and broker is shared and times.get(name) != options["session_ms"]:
+            times[name] = options["session_ms"]
+            set_times(broker, name, options["session_ms"])
         if "pattern" not in options:
             options["topics"] = [name] if topics is None else topics
-        members.append(Member(client, broker, options.pop("group", name), **options))
+        members.append(Member(client, broker, name, **options))
         return members[-1]
 
     yield types.SimpleNamespace(

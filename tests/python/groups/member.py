@@ -12,9 +12,10 @@ out on stdout, a line of JSON each. What they say:
 and what they are told, each with an "id":
 
     produce {topic, partitions, values}    value n to partition n mod partitions; replies with what the callbacks said
-    commit, commit_async                   commits behind all that it has read; replies with that
+    commit, commit_async                   commits behind all that it has read; replies with that. Where not waiting is a matter of the
+                                           whole member, commit_async is only for one that was started with {"commits": "async"}
     pause, resume {partitions}             seek {partition, offset}
-    lag {partitions}                       how far the group is behind, by the library's admin client
+    lag {partitions}                       how far the group is behind, by the library's admin client if it can (see LACKS)
     close                                  leaves the group and ends
 
 Nothing here decides whether a test passed.
@@ -40,8 +41,8 @@ def _python(name):
     return lambda: [sys.executable, str(HERE / "clients" / f"{name}.py")]
 
 
-def _java():
-    return harness.java("ringlog.Member", heap="128m")
+def _java(name):
+    return lambda: harness.java(f"ringlog.{name}", heap="128m")
 
 
 # How each client's member is started, by the client's name on the command line.
@@ -49,7 +50,8 @@ CLIENTS = {
     "confluent-kafka": _python("confluent_member"),
     "kafka-python": _python("kafka_python_member"),
     "aiokafka": _python("aiokafka_member"),
-    "kafka-clients": _java,
+    "kafka-clients": _java("Member"),
+    "spring-kafka": _java("SpringMember"),
     "rdkafka": lambda: [str(harness.BUILD / "rdkafka" / "release" / "member")],
     "franz-go": lambda: [str(harness.BUILD / "go" / "franz")],
     "sarama": lambda: [str(harness.BUILD / "go" / "sarama")],
@@ -60,7 +62,7 @@ CLIENTS = {
 LACKS = {
     "kafka-python": {"fencing": "does not say that it is fenced"},
     "aiokafka": {"cooperative": "has no cooperative assignor", "fencing": "does not know that it can be fenced"},
-    "rdkafka": {"commit_async": "is not called back for a commit that a base consumer does not wait for"},
+    "rdkafka": {"admin_lag": "has no admin call for a group's offsets: its consumer reads them, and the lag is right"},
     "sarama": {
         "cooperative": "has no cooperative rebalancing",
         "pattern": "subscribes to names only",
@@ -71,7 +73,6 @@ LACKS = {
         "pattern_later": "looks for topics of a pattern when it subscribes, not later",
         "static": "has no static membership",
         "fencing": "has no static membership",
-        "commit_async": "has no callback for a commit",
     },
 }
 
@@ -91,7 +92,7 @@ class Member:
         # By the new protocol librdkafka says nothing of an assignment of nothing.
         self.is_silent_with_nothing = options.get("protocol") == "consumer"
         options = {
-            "bootstrap": broker.bootstrap, "group": group, "strategy": "range", "session_ms": SESSION_MS, "heartbeat_ms": HEARTBEAT_MS,
+            "bootstrap": broker.bootstrap, "group": group, "strategy": "range", "heartbeat_ms": HEARTBEAT_MS,
             "metadata_ms": 1000, **options,
         }
         self.process = subprocess.Popen(

@@ -1,5 +1,7 @@
-"""The records of groups of the new protocol (KIP-848) are Kafka's: its decoder reads what is in __consumer_offsets."""
+"""The records of groups are Kafka's: its decoder and its console consumer's formatters read what is in __consumer_offsets, of classic
+groups and of those of the new protocol (KIP-848)."""
 
+import base64
 import json
 import re
 import subprocess
@@ -8,9 +10,67 @@ import time
 import harness
 from conftest import TIMEOUT_S, create_topic
 from confluent_kafka import Consumer, TopicPartition
+from test_kafka_tools import TOOLS, run
 
 # The types of records, by Kafka's CoordinatorRecordType.
-OFFSET, GROUP, MEMBER, ASSIGNMENT_EPOCH, ASSIGNMENT, CURRENT, PATTERN = 1, 3, 5, 6, 7, 8, 16
+OFFSET, CLASSIC_GROUP, GROUP, MEMBER, ASSIGNMENT_EPOCH, ASSIGNMENT, CURRENT, PATTERN = 1, 2, 3, 5, 6, 7, 8, 16
+
+
+def formatted(broker, formatter):
+    """What a formatter of the console consumer makes of __consumer_offsets: (key, value or None), each with its type or version."""
+    text = run(
+        TOOLS + "consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", "__consumer_offsets", "--from-beginning",
+        "--timeout-ms", 8000, "--formatter", f"org.apache.kafka.tools.consumer.{formatter}", status=None,
+    )
+    found, at, decoder = [], text.find('{"key"'), json.JSONDecoder()
+    while at >= 0:
+        record, end = decoder.raw_decode(text, at)
+        found.append((record["key"], record["value"]))
+        at = text.find('{"key"', end)
+    return found
+
+
+def test_kafkas_formatters_and_decoder_read_a_classic_group(own_broker):
+    broker = own_broker({"offsets.topic.num.partitions": 4, "offsets.topic.replication.factor": 1})
+    topic = create_topic(broker, "formatted", partitions=3)
+    consumer = Consumer({
+        "bootstrap.servers": broker.bootstrap, "group.id": "classic-group", "client.id": "reader", "group.instance.id": "one",
+        "partition.assignment.strategy": "range", "session.timeout.ms": 45_000, "enable.auto.commit": False, "log_level": 0,
+    })
+    consumer.subscribe([topic])
+    end = time.monotonic() + TIMEOUT_S
+    while len(consumer.assignment()) != 3:
+        assert time.monotonic() < end
+        consumer.poll(0.1)
+    consumer.commit(offsets=[TopicPartition(topic, p, p + 10, metadata=f"m{p}") for p in range(3)], asynchronous=False)
+
+    # confluent-kafka sends the end of its string along.
+    offsets = {
+        (key["data"]["group"], key["data"]["topic"], key["data"]["partition"]): (value["data"]["offset"], value["data"]["metadata"].rstrip("\0"))
+        for key, value in formatted(broker, "OffsetsMessageFormatter") if value is not None
+    }
+    assert offsets == {("classic-group", topic, p): (p + 10, f"m{p}") for p in range(3)}
+
+    def check(group, members):
+        assert (group["protocolType"], group["protocol"], group["generation"]) == ("consumer", "range", 1)
+        (member,) = members
+        assert group["leader"] == member["memberId"] and member["memberId"].startswith("one-")
+        assert (member["groupInstanceId"], member["clientId"], member["sessionTimeout"]) == ("one", "reader", 45_000)
+
+    # The consoles' own groups are there, too.
+    groups = [(key, value) for key, value in formatted(broker, "GroupMetadataMessageFormatter") if key["data"]["group"] == "classic-group"]
+    key, value = [found for found in groups if found[1] is not None and found[1]["data"]["members"]][-1]
+    assert key["type"] == CLASSIC_GROUP
+    check(value["data"], value["data"]["members"])
+    (member,) = value["data"]["members"]
+    assert topic.encode() in base64.b64decode(member["subscription"]) and topic.encode() in base64.b64decode(member["assignment"])
+    broker.stop()
+    consumer.close()
+
+    found = [(kind, key, payload) for kind, key, payload in records(broker) if key.get("group") == "classic-group" and payload is not None]
+    assert {key["partition"]: payload["offset"] for kind, key, payload in found if kind == OFFSET} == {0: 10, 1: 11, 2: 12}
+    group = [payload for kind, _, payload in found if kind == CLASSIC_GROUP][-1]
+    check(group, group["members"])
 
 
 def records(broker):

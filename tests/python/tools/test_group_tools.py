@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from conftest import TIMEOUT_S, admin, consumer, produce_all, unique_name
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, TopicPartition
+from conftest import TIMEOUT_S, admin, consumer, create_topic, produce_all, unique_name
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, ConsumerGroupType, TopicPartition
 from test_kafka_tools import TOOLS, run
 
 GROUPS = TOOLS + "consumer.group.ConsumerGroupCommand"
@@ -27,11 +27,10 @@ def table(text):
 
 
 @contextlib.contextmanager
-def member(broker, group, topic, client_id="member"):
+def member(broker, group, topic, client_id="member", protocol="classic"):
     """A member of the group that polls until the block ends."""
-    client = consumer(
-        broker, group_id=group, client_id=client_id, session_timeout_ms=6000, heartbeat_interval_ms=500, auto_offset_reset="earliest",
-    )
+    timeouts = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500} if protocol == "classic" else {}
+    client = consumer(broker, group_id=group, client_id=client_id, auto_offset_reset="earliest", group_protocol=protocol, **timeouts)
     assigned, ends = threading.Event(), threading.Event()
 
     def poll():
@@ -137,19 +136,84 @@ def test_delete_offsets_and_groups(broker, groups, topic):
     assert "GroupIdNotFoundException" in groups("--delete", "--group", group, status=None)
 
 
-def test_console_consumers_of_a_group_go_on(broker, topic):
+def test_a_group_of_the_new_protocol(broker, groups, topic):
+    name, group = topic(partitions=3), unique_name("new")
+    produce_all(broker, name, [{"partition": p, "value": b"v"} for p in range(3) for _ in range(10)])
+    with member(broker, group, name, protocol="consumer"):
+        listed = {r["GROUP"]: r for r in table(groups("--list", "--state", "--type"))}
+        assert (listed[group]["TYPE"], listed[group]["STATE"]) == ("Consumer", "Stable")
+        rows = table(groups("--describe", "--group", group))
+        assert sorted((r["TOPIC"], r["PARTITION"], r["LOG-END-OFFSET"]) for r in rows) == [(name, p, "10") for p in "012"]
+        assert all(r["CLIENT-ID"] == "member" and r["HOST"] == "/127.0.0.1" and r["CONSUMER-ID"] != "-" for r in rows)
+        [row] = table(groups("--describe", "--group", group, "--members", "--verbose"))
+        assert (row["#PARTITIONS"], row["CURRENT-ASSIGNMENT"], row["TARGET-ASSIGNMENT"]) == ("3", f"{name}:0,1,2", f"{name}:0,1,2")
+        assert row["CURRENT-EPOCH"] == row["TARGET-EPOCH"] != "-"
+        state = groups("--describe", "--group", group, "--state", "--verbose")
+        assert "Stable" in state and "uniform" in state and row["CURRENT-EPOCH"] in state.splitlines()[-1].split(), state
+        refused = groups("--reset-offsets", "--group", group, "--topic", name, "--to-earliest", "--execute", status=None)
+        assert "only be reset if the group" in refused, refused
+        assert "GroupNotEmptyException" in groups("--delete", "--group", group, status=None)
+    assert "has no active members" in groups("--describe", "--group", group, "--members")
+    for how, expected in ((("--to-offset", 4), 4), (("--shift-by", 3), 7), (("--to-earliest",), 0), (("--to-latest",), 10)):
+        groups("--reset-offsets", "--group", group, "--topic", name, *how, "--execute")
+        assert committed(broker, group) == {(name, p): expected for p in range(3)}, how
+    assert {(r["PARTITION"], r["LAG"]) for r in table(groups("--describe", "--group", group))} == {("0", "0"), ("1", "0"), ("2", "0")}
+    groups("--delete-offsets", "--group", group, "--topic", f"{name}:1")
+    assert committed(broker, group) == {(name, 0): 10, (name, 2): 10}
+    assert f"('{group}') was successful" in groups("--delete", "--group", group)
+    assert group not in groups("--list").split()
+
+
+def test_all_groups_all_topics_and_filters(own_broker):
+    broker = own_broker({"offsets.topic.num.partitions": 4})
+    one, two = (create_topic(broker, unique_name(), 2) for _ in range(2))
+    for name in (one, two):
+        produce_all(broker, name, [{"partition": p, "value": b"v"} for p in range(2) for _ in range(10)])
+
+    def groups(*arguments, **options):
+        return run(GROUPS, "--bootstrap-server", broker.bootstrap, *arguments, **options)
+
+    def listed(*filters):
+        return {r["GROUP"] for r in table(groups("--list", *filters))}
+
+    commit(broker, "empty", {(one, 0): 1, (two, 1): 2})
+    with member(broker, "old", one), member(broker, "new", two, protocol="consumer"):
+        assert listed("--state") == {"empty", "old", "new"}
+        assert listed("--state", "stable") == {"old", "new"} and listed("--state", "Empty") == {"empty"}
+        assert listed("--state", "Empty,Stable") == {"empty", "old", "new"}
+        assert listed("--type", "consumer") == {"new"} and listed("--type", "classic") == {"empty", "old"}
+        text = groups("--describe", "--all-groups")
+        found = {tuple(line.split()[:4]) for line in text.splitlines() if line.split()[:1] in (["empty"], ["old"], ["new"])}
+        assert found >= {("empty", one, "0", "1"), ("empty", two, "1", "2")}
+        assert {row[:3] for row in found} == {("empty", one, "0"), ("empty", two, "1"), *((g, t, p) for g, t in (("old", one), ("new", two)) for p in "01")}
+        text = groups("--describe", "--all-groups", "--state")
+        assert {line.split()[0] for line in text.splitlines() if "127.0.0.1" in line} == {"empty", "old", "new"}
+        assert groups("--describe", "--all-groups", "--members").count("/127.0.0.1") == 2
+    commit(broker, "new", {(two, 0): 3})
+    groups("--reset-offsets", "--group", "empty", "--all-topics", "--to-offset", 9, "--execute")
+    assert (committed(broker, "empty"), committed(broker, "new")) == ({(one, 0): 9, (two, 1): 9}, {(two, 0): 3})
+    groups("--reset-offsets", "--all-groups", "--all-topics", "--shift-by", -1, "--execute")
+    assert (committed(broker, "empty"), committed(broker, "new")) == ({(one, 0): 8, (two, 1): 8}, {(two, 0): 2})
+    groups("--delete", "--all-groups")
+    assert groups("--list").split() == []
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_console_consumers_of_a_group_go_on(broker, topic, protocol):
     name, group = topic(), unique_name("console")
     produce_all(broker, name, [{"value": b"%d" % n} for n in range(10)])
 
     def consume(count):
         text = run(
             TOOLS + "consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", name, "--group", group, "--from-beginning",
-            "--max-messages", count, "--timeout-ms", 60000,
+            "--max-messages", count, "--timeout-ms", 60000, "--command-property", f"group.protocol={protocol}",
         )
         return [line for line in text.splitlines() if line.isdigit()]
 
     assert consume(4) == ["0", "1", "2", "3"]
     assert consume(6) == ["4", "5", "6", "7", "8", "9"]
+    [future] = admin(broker).describe_consumer_groups([group]).values()
+    assert future.result(TIMEOUT_S).type == (ConsumerGroupType.CONSUMER if protocol == "consumer" else ConsumerGroupType.CLASSIC)
 
 
 def test_verifiable_consumer(broker, topic):

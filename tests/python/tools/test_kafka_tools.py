@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 
 import harness
 import pytest
@@ -73,6 +74,40 @@ def test_get_offsets_and_delete_records(broker, tool, topic, tmp_path):
     assert f"partition: {name}-0\tlow_watermark: 30" in tool("DeleteRecordsCommand", "--offset-json-file", spec)
     assert offsets("earliest") == [f"{name}:0:30", f"{name}:1:0"]
     assert len(offsets("max-timestamp")) == 2
+
+
+def test_get_offsets_in_every_way(broker, tool, topic):
+    name, other, start = topic(partitions=3), topic(), int(time.time() * 1000) - 60_000
+    produce_all(broker, name, [{"partition": p, "value": b"v", "timestamp": start + 1000 * n} for p in range(3) for n in range(10 * p)])
+    produce_all(broker, other, [{"value": b"v"}])
+
+    def offsets(*arguments):
+        return sorted(tool("GetOffsetShell", *arguments).split())
+
+    of = lambda *found: [f"{name}:{p}:{o}" for p, o in found]  # noqa: E731
+    # Where no record is as young as that, or none at all, Kafka's tool says nothing.
+    assert offsets("--topic", name, "--time", start + 3500) == of((1, 4), (2, 4))
+    assert offsets("--topic", name, "--time", start + 12_000) == of((2, 12))
+    assert offsets("--topic", name, "--time", "max-timestamp") == of((1, 9), (2, 19))
+    for earliest in ("earliest", "-2", "earliest-local", "-4"):
+        assert offsets("--topic", name, "--time", earliest) == of((0, 0), (1, 0), (2, 0)), earliest
+    assert offsets("--topic-partitions", f"{name}:1,{other}:0") == sorted([*of((1, 10)), f"{other}:0:1"])
+    assert offsets("--topic-partitions", f"{name}:1-") == of((1, 10), (2, 20)) and offsets("--topic-partitions", f"{name}:-2") == of((0, 0), (1, 10))
+    assert offsets("--topic", f"{name}|{other}", "--partitions", "0") == sorted([*of((0, 0)), f"{other}:0:1"])
+
+
+def test_configs_of_brokers(own_broker):
+    broker = own_broker({"num.partitions": 3})
+
+    def describe(*arguments):
+        return run("kafka.admin.ConfigCommand", "--bootstrap-server", broker.bootstrap, "--describe", "--entity-type", "brokers", *arguments)
+
+    node = str(next(iter(admin(broker).list_topics(timeout=TIMEOUT_S).brokers)))
+    described = describe()
+    assert f"Dynamic configs for broker {node} are:" in described and "Default configs for brokers in the cluster are:" in described
+    everything = describe("--entity-name", node, "--all")
+    assert "  num.partitions=3 sensitive=false synonyms={STATIC_BROKER_CONFIG:num.partitions=3" in everything, everything
+    assert "  offsets.retention.minutes=10080 " in everything and f"node.id={node} " in everything
 
 
 def test_log_dirs(broker, tool, topic):

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
@@ -37,7 +37,6 @@ fn partitions(list: &TopicPartitionList) -> BTreeSet<Partition> {
 struct Callbacks {
     is_assigned: AtomicBool,
     revoked: Mutex<Vec<Partition>>,
-    committing: Mutex<Vec<Value>>,
 }
 
 #[derive(Clone)]
@@ -63,18 +62,6 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(_) = rebalance {
             self.0.is_assigned.store(true, Ordering::SeqCst);
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let mut committing = self.0.committing.lock().unwrap();
-        if committing.is_empty() {
-            return;
-        }
-        let command = committing.remove(0);
-        match result {
-            Ok(()) => reply(&command, json!({"offsets": with_offsets(offsets)})),
-            Err(error) => reply(&command, json!({"error": error.to_string()})),
         }
     }
 }
@@ -192,8 +179,7 @@ impl Member {
                     return reply(&command, json!({}));
                 }
                 match self.obey(&command) {
-                    Ok(Some(answer)) => reply(&command, answer),
-                    Ok(None) => {}
+                    Ok(answer) => reply(&command, answer),
                     Err(error) => reply(&command, json!({"error": error.to_string()})),
                 }
             }
@@ -208,19 +194,27 @@ impl Member {
         Ok(list)
     }
 
-    fn obey(&self, command: &Value) -> KafkaResult<Option<Value>> {
+    fn obey(&self, command: &Value) -> KafkaResult<Value> {
         match text(command, "do") {
-            "produce" => return self.produce(command).map(Some),
+            "produce" => return self.produce(command),
             "commit" => {
                 let offsets = self.offsets()?;
                 self.consumer.commit(&offsets, CommitMode::Sync)?;
                 let committed = self.consumer.committed_offsets(offsets, TIMEOUT)?;
-                return Ok(Some(json!({"offsets": with_offsets(&committed)})));
+                return Ok(json!({"offsets": with_offsets(&committed)}));
             }
             "commit_async" => {
-                self.callbacks.committing.lock().unwrap().push(command.clone());
-                self.consumer.commit(&self.offsets()?, CommitMode::Async)?;
-                return Ok(None);
+                // Nobody is called back for it: what the broker then has says that it worked.
+                let offsets = self.offsets()?;
+                self.consumer.commit(&offsets, CommitMode::Async)?;
+                let end = Instant::now() + TIMEOUT;
+                loop {
+                    let committed = self.consumer.committed_offsets(offsets.clone(), TIMEOUT)?;
+                    if with_offsets(&committed) == with_offsets(&offsets) || Instant::now() > end {
+                        return Ok(json!({"offsets": with_offsets(&committed)}));
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             }
             "pause" => self.consumer.pause(&listed(command))?,
             "resume" => self.consumer.resume(&listed(command))?,
@@ -237,11 +231,11 @@ impl Member {
                     let (_, end) = self.consumer.fetch_watermarks(&topic, partition, TIMEOUT)?;
                     lag.push((topic, partition, end - offset.unwrap_or(0)));
                 }
-                return Ok(Some(json!({"lag": lag})));
+                return Ok(json!({"lag": lag}));
             }
             other => panic!("unknown command {other}"),
         }
-        Ok(Some(json!({})))
+        Ok(json!({}))
     }
 
     fn produce(&self, command: &Value) -> KafkaResult<Value> {

@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.Collection;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Queue;
@@ -26,6 +27,9 @@ import org.apache.kafka.common.serialization.StringSerializer;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+import org.springframework.beans.factory.annotation.Value;
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
@@ -68,9 +72,15 @@ class SpringTest {
             return new KafkaTemplate<>(new DefaultKafkaProducerFactory<>(config, new StringSerializer(), new StringSerializer()));
         }
 
-        private static ConcurrentKafkaListenerContainerFactory<String, String> listeners(AckMode mode) {
-            Map<String, Object> config = Map.of(
-                    "bootstrap.servers", Cluster.bootstrap(), "auto.offset.reset", "earliest", "heartbeat.interval.ms", 500);
+        @Value("${protocol}")
+        private String protocol;
+
+        private ConcurrentKafkaListenerContainerFactory<String, String> listeners(AckMode mode) {
+            Map<String, Object> config = new HashMap<>(Map.of(
+                    "bootstrap.servers", Cluster.bootstrap(), "auto.offset.reset", "earliest", "group.protocol", protocol));
+            if (protocol.equals("classic")) {
+                config.put("heartbeat.interval.ms", 500);
+            }
             var factory = new ConcurrentKafkaListenerContainerFactory<String, String>();
             factory.setConsumerFactory(new DefaultKafkaConsumerFactory<>(config, new StringDeserializer(), new StringDeserializer()));
             factory.getContainerProperties().setAckMode(mode);
@@ -109,7 +119,12 @@ class SpringTest {
         final MessageListenerContainer container;
 
         Running(String listener, String group, String topic) {
-            context.getEnvironment().getPropertySources().addFirst(new MapPropertySource("test", Map.of("group", group, "topic", topic)));
+            this(listener, group, topic, "classic");
+        }
+
+        Running(String listener, String group, String topic, String protocol) {
+            Map<String, Object> properties = Map.of("group", group, "topic", topic, "protocol", protocol);
+            context.getEnvironment().getPropertySources().addFirst(new MapPropertySource("test", properties));
             context.register(Application.class);
             context.refresh();
             application = context.getBean(Application.class);
@@ -199,10 +214,11 @@ class SpringTest {
         }
     }
 
-    @Test
-    void twoThreadsOfAListenerShareThreePartitions() throws Exception {
+    @ParameterizedTest
+    @ValueSource(strings = {"classic", "consumer"})
+    void twoThreadsOfAListenerShareThreePartitions(String protocol) throws Exception {
         String topic = Cluster.topic(admin, PARTITIONS, Map.of());
-        try (var running = new Running("batch", Cluster.name(), topic).listen()) {
+        try (var running = new Running("batch", Cluster.name(), topic, protocol).listen()) {
             Set<String> expected = send(running.template(), topic, "v", 90);
             await(() -> running.application.received.size() >= 90);
             assertEquals(expected, running.values());

@@ -5,7 +5,6 @@
 //! requests.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -110,8 +109,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         };
     }
     wait(&api, context.api_version, &mut topics, Some(timeout)).await;
-    if let Some((of, failure)) = topics.iter().find_map(first_failure) {
-        api.log_refusal(&context, of, failure.code, Some(&failure.message));
+    if let Some((topic, partition, failure)) = topics.iter().find_map(first_failure) {
+        api.log_refusal(&context, format_args!("{topic}-{partition}"), failure.code, Some(&failure.message));
     }
     reply(&context, &response(&topics))
 }
@@ -304,10 +303,10 @@ fn failure(partition: &PartitionState) -> Option<&Failure> {
 }
 
 /// The first partition of a topic that failed, and how.
-fn first_failure(topic: &TopicState) -> Option<(impl Display, &Failure)> {
+fn first_failure(topic: &TopicState) -> Option<(&str, i32, &Failure)> {
     let (partition, failure) = topic.partitions.iter().find_map(|partition| Some((partition, failure(partition)?)))?;
     let name = topic.topic.as_ref().map_or(&*topic.name, |known| &*known.name);
-    Some((fmt::from_fn(move |f| write!(f, "{name}-{}", partition.index)), failure))
+    Some((name, partition.index, failure))
 }
 
 fn response(topics: &[TopicState]) -> ProduceResponse<'_> {

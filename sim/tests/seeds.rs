@@ -7,6 +7,8 @@ use std::process::Command;
 use std::thread;
 
 use ringlog_sim::groups::plan::Groups;
+use ringlog_sim::hazards::Hazards;
+use ringlog_sim::story::Choice;
 use ringlog_sim::{runner, story};
 
 /// How many new seeds; about a minute on two processors.
@@ -40,8 +42,9 @@ const REGRESSIONS: [(u64, Groups, &str); 17] = [
 #[test]
 fn seeds_that_once_failed() {
     for (seed, groups, what) in REGRESSIONS {
-        if let Err(violation) = story::run_with(seed, groups, false) {
-            panic!("seed {seed}, which once found that {what}, fails: {violation}\n  {}", runner::replay(seed, groups));
+        let choice = Choice { groups, hazards: Hazards::Never };
+        if let Err(violation) = story::run_with(seed, choice, false) {
+            panic!("seed {seed}, which once found that {what}, fails: {violation}\n  {}", runner::replay(seed, choice));
         }
     }
 }
@@ -50,9 +53,9 @@ fn seeds_that_once_failed() {
 #[test]
 fn a_seed_gives_one_run() {
     for seed in 0..5 {
-        for groups in [Groups::Always, Groups::Never] {
-            let [first, second] = [0; 2].map(|_| story::run_with(seed, groups, false).unwrap().fingerprint);
-            assert_eq!(first, second, "seed {seed}, groups {groups:?}");
+        for choice in [Choice::PLAIN, Choice { groups: Groups::Always, hazards: Hazards::Always }] {
+            let [first, second] = [0; 2].map(|_| story::run_with(seed, choice, false).unwrap().fingerprint);
+            assert_eq!(first, second, "seed {seed}, {choice:?}");
         }
     }
 }
@@ -64,9 +67,9 @@ fn new_seeds() {
     let seeds = number("RINGLOG_SIM_SEEDS").unwrap_or(NEW_SEEDS);
     println!("{seeds} seeds from {from} on");
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let report = runner::run(from, seeds, Groups::BySeed, jobs, true, |line| println!("{line}"));
+    let report = runner::run(from, seeds, Choice::default(), jobs, true, |line| println!("{line}"));
     let told = |(seed, violation): &(u64, String)| {
-        format!("seed {seed} fails: {violation}\n  {}", runner::replay(*seed, Groups::BySeed))
+        format!("seed {seed} fails: {violation}\n  {}", runner::replay(*seed, Choice::default()))
     };
     let failed: Vec<_> = report.failed.iter().map(told).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -259,7 +259,8 @@ impl Model {
         let topic = &self.topics[at_topic];
         let partition = &topic.partitions[at_partition as usize];
         let hides = |&(from, end): &(i64, i64)| {
-            let mut between = partition.acknowledged.range(end..at.max(end)).map(|(_, known)| self.sent[&known.number].bytes.len());
+            let there = partition.acknowledged.range(end..at.max(end)).map(|(&base, known)| (base, &self.sent[&known.number]));
+            let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
             // The last of them may be the one that has the entry.
             between.next_back();
             from <= at && between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX

@@ -263,9 +263,14 @@ impl Model {
             let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
             // The last of them may be the one that has the entry.
             between.next_back();
-            from <= at && between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX
+            from <= at && (partition.are_indexes_rotten || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX)
         };
-        assert!(partition.damage.iter().any(hides), "OnlyRotIsRefused: {}-{at_partition} at {at}: {:?}", topic.name, partition.damage);
+        assert!(
+            partition.damage.iter().any(hides),
+            "OnlyRotIsRefused: {}-{at_partition} at {at}: {:?}",
+            topic.name,
+            partition.damage
+        );
     }
 
     /// All that is there, against all that is known. `refused`: where reads were told of damage.
@@ -278,13 +283,24 @@ impl Model {
         for (&base, known) in &partition.acknowledged {
             let is_there = by_base.get(&base) == Some(&known.number);
             let end = base + self.sent[&known.number].records;
-            assert!(is_there || end <= start || is_refused(base..end), "AcknowledgedSurvives: batch {} at {base} of {name}", known.number);
+            assert!(
+                is_there || end <= start || is_refused(base..end),
+                "AcknowledgedSurvives: batch {} at {base} of {name}",
+                known.number
+            );
         }
         for pair in found.windows(2) {
-            assert!(pair[0].end == pair[1].base || is_refused(pair[0].end..pair[1].base), "OffsetsHaveNoGap: {name} at {}", pair[0].end);
+            assert!(
+                pair[0].end == pair[1].base || is_refused(pair[0].end..pair[1].base),
+                "OffsetsHaveNoGap: {name} at {}",
+                pair[0].end
+            );
         }
         let first = found.first().map_or(log_end, |first| first.base);
-        assert!(first <= start || is_refused(start..first), "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}");
+        assert!(
+            first <= start || is_refused(start..first),
+            "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}"
+        );
         if !partition.damage.is_empty() {
             return;
         }

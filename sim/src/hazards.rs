@@ -119,7 +119,9 @@ impl Plan {
                     life.model.borrow_mut().is_dirty = true;
                     let more_max = [4 << 10, 64 << 10][random.below(2) as usize];
                     let more = random.below(more_max);
-                    life.say(|| if room { format!("the disk has room for {more} bytes more") } else { "the disk has room".to_owned() });
+                    life.say(|| {
+                        if room { format!("the disk has room for {more} bytes more") } else { "the disk has room".to_owned() }
+                    });
                     disk.set_capacity(room.then(|| disk.used_bytes() + more));
                 }
                 5 if self.rot => {

@@ -99,6 +99,8 @@ pub struct Partition {
     pub losses: u64,
     /// Offsets of batches that rotted.
     pub damage: Vec<(i64, i64)>,
+    /// Whether an index rotted: what rotted in the segment then hides all that follows it there.
+    pub are_indexes_rotten: bool,
     /// Whether a time index rotted: a search by time may miss, since nothing in that format would show it.
     pub are_times_rotten: bool,
     /// Whether a producer snapshot rotted: what producers did in segments that are gone is forgotten.

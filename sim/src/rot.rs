@@ -13,7 +13,8 @@ use crate::model::Model;
 pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Option<String> {
     let (topic, partition, _) = crate::client::pick(model, random)?;
     let folder = Path::new(DATA).join(format!("{}-{partition}", model.topics[topic].name));
-    let suffix = [".log", ".log", ".log", ".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint"][random.below(7) as usize];
+    let suffix =
+        [".log", ".log", ".log", ".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint"][random.below(7) as usize];
     let entries = disk.entries(&folder);
     let files: Vec<_> = entries.into_iter().filter(|entry| entry.name.ends_with(suffix) && entry.len_bytes > 0).collect();
     let path = folder.join(&files.get(random.below(files.len() as u64) as usize)?.name);
@@ -28,6 +29,7 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
     disk.rot_at(&path, at, bit);
     let what = format!("{} rots at {at}", path.display());
     let there = model.partition(topic, partition);
+    there.are_indexes_rotten |= suffix == ".index";
     there.are_times_rotten |= suffix == ".timeindex";
     there.are_producers_rotten |= suffix == ".snapshot";
     model.rotten_files.insert(path);
@@ -35,7 +37,14 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
 }
 
 /// Flips a bit of a batch in a segment file, of what is synced there. Returns what rots, if there is a sound batch.
-pub fn batch(disk: &SimDisk, model: &mut Model, random: &mut Random, path: &PathBuf, topic: usize, partition: i32) -> Option<String> {
+pub fn batch(
+    disk: &SimDisk,
+    model: &mut Model,
+    random: &mut Random,
+    path: &PathBuf,
+    topic: usize,
+    partition: i32,
+) -> Option<String> {
     let bytes = disk.durable_bytes(path)?;
     let mut batches = Vec::new();
     let mut rest = &bytes[..];

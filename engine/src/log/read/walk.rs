@@ -51,6 +51,7 @@ impl<'a> Walk<'a> {
 
     pub(super) async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let Some(entry) = self.entry.take() else { return self.step().await };
+        let is_known = self.segment.is_damaged();
         let found = self.step().await;
         let is_right = match &found {
             Ok(Some((_, header))) => header.base_offset <= entry.last_offset,
@@ -64,10 +65,13 @@ impl<'a> Walk<'a> {
             return found;
         }
         // An index has no checksum. IndexesOnlyMakeItFast: a wrong one must not lead past anything.
-        tracing::warn!(
-            segment = %self.segment.path.display(), offset = entry.last_offset.0, position = entry.position,
-            "an index entry does not fit its batch: the segment is read from its beginning"
-        );
+        self.segment.note_damage();
+        if !is_known {
+            tracing::warn!(
+                segment = %self.segment.path.display(), offset = entry.last_offset.0, position = entry.position,
+                "an index entry does not fit its batch: the segment is read from its beginning"
+            );
+        }
         self.position = 0;
         self.step().await
     }

@@ -41,7 +41,7 @@ pub fn batch(
     disk: &SimDisk,
     model: &mut Model,
     random: &mut Random,
-    path: &PathBuf,
+    path: &Path,
     topic: usize,
     partition: i32,
 ) -> Option<String> {
@@ -68,7 +68,7 @@ pub fn batch(
     };
     disk.rot_at(path, (at + inside) as u64, random.below(8) as u8);
     model.partition(topic, partition).damage.push((base, end));
-    model.rot.entry((path.clone(), at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
+    model.rot.entry((path.to_owned(), at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
     model.rotted_count += 1;
     Some(format!("{} rots at {}, in the batch at offset {base}", path.display(), at + inside))
 }

@@ -3,10 +3,13 @@
 //! the disk's.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringlog_engine::batch::batches;
 use ringlog_engine::disk::sim::{CrashOutcome, Operation};
 use ringlog_engine::env::random::Random;
 use ringlog_server::broker::BrokerError;
@@ -19,8 +22,8 @@ use crate::groups;
 use crate::groups::plan::{Crowd, Groups, Options};
 use crate::hazards::{self, Hazards};
 use crate::life::{Life, Trace};
-use crate::machine::{Machine, Running, Setup};
-use crate::model::Model;
+use crate::machine::{DATA, Machine, Running, Setup};
+use crate::model::{Existence, Model};
 use crate::network::{Network, NetworkFaults};
 use crate::weather::{self, Climate};
 
@@ -46,6 +49,8 @@ pub struct Outcome {
     pub full: u64,
     /// Starts in which there was one.
     pub full_while_starting: u64,
+    /// Segments that the next batch would have made too large, where they are small.
+    pub full_segments: u64,
     /// Batches that rotted.
     pub rotted: u64,
     /// Other files that did.
@@ -120,6 +125,8 @@ struct Story {
     outcome: Outcome,
     /// How the lives since the last check ended.
     end: End,
+    /// Segments that were full.
+    full_segments: BTreeSet<(usize, PathBuf)>,
 }
 
 /// How starting went.
@@ -168,6 +175,7 @@ impl Story {
             trace,
             outcome: Outcome::default(),
             end: End::Stopped,
+            full_segments: BTreeSet::new(),
         }
     }
 
@@ -190,6 +198,7 @@ impl Story {
         self.outcome.errors = counters.errors;
         self.outcome.errors_of = counters.errors_of;
         self.outcome.full = counters.full;
+        self.outcome.full_segments = self.full_segments.len() as u64;
         self.outcome.rotted = model.rotted_count;
         self.outcome.rotted_files = model.rotten_files.len() as u64;
         self.outcome.fingerprint = counters.fingerprint;
@@ -285,6 +294,30 @@ impl Story {
         let done = self.machine.simulation.block_on_until(check::after_start(&life, end, &mut random), until);
         assert!(done.is_some(), "EverythingEnds: reading everything takes more than {PATIENCE:?}");
         self.end = End::Stopped;
+        self.note_full_segments();
+    }
+
+    /// Counts the segments to which the first batch of the next one was not added because of their size.
+    fn note_full_segments(&mut self) {
+        let Some(bytes_max) = self.hazards.segment_bytes else { return };
+        let sizes = |path: &Path| {
+            let bytes = self.machine.disk.durable_bytes(path).unwrap_or_default();
+            batches(&bytes).map_while(Result::ok).map(|batch| batch.bytes().len()).collect::<Vec<_>>()
+        };
+        let model = self.model.borrow();
+        let there = model.topics.iter().enumerate().filter(|(_, topic)| topic.existence == Existence::Present);
+        for (at, folder) in
+            there.flat_map(|(at, topic)| (0..topic.partitions.len()).map(move |p| (at, format!("{}-{p}", topic.name))))
+        {
+            let folder = Path::new(DATA).join(folder);
+            let logs = self.machine.disk.entries(&folder).into_iter().filter(|entry| entry.name.ends_with(".log"));
+            let logs: Vec<_> = logs.map(|entry| folder.join(entry.name)).map(|path| (sizes(&path), path)).collect();
+            let is_full = |before: &[usize], next: &[usize]| {
+                next.first().is_some_and(|first| before.iter().sum::<usize>() + first > bytes_max as usize)
+            };
+            let full = logs.windows(2).filter(|pair| is_full(&pair[0].0, &pair[1].0)).map(|pair| (at, pair[0].1.clone()));
+            self.full_segments.extend(full);
+        }
     }
 
     fn spawn_clients(&self, life: &Rc<Life>) {
@@ -498,6 +531,7 @@ impl Outcome {
         self.errors_of.iter_mut().zip(other.errors_of).for_each(|(sum, more)| *sum += more);
         self.full += other.full;
         self.full_while_starting += other.full_while_starting;
+        self.full_segments += other.full_segments;
         self.rotted += other.rotted;
         self.rotted_files += other.rotted_files;
         self.acknowledged += other.acknowledged;

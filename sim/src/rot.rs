@@ -1,7 +1,7 @@
 //! Bits that flip in what is synced: in batches of segments, which the model then excuses, and in what can be made anew (indexes,
 //! producer snapshots, leader epochs), of which it excuses nothing but what [`Partition`](crate::model::Partition) says.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ringlog_engine::disk::sim::SimDisk;
 use ringlog_engine::env::random::Random;

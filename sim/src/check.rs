@@ -26,7 +26,7 @@ use crate::wire;
 /// It has not.
 pub fn scrub_tells_only_rot(running: &Running, model: &Model) {
     for finding in running.scrubber.findings().iter().filter(|finding| finding.kind == FindingKind::Damaged) {
-        let has_rotted = model.rot.keys().any(|(path, _)| *path == finding.path);
+        let has_rotted = model.rot.keys().any(|(path, _)| *path == finding.path) || model.rotten_files.contains(&finding.path);
         assert!(has_rotted, "ScrubTellsOnlyRot: {finding:?}");
     }
 }
@@ -64,6 +64,8 @@ const FETCH_VERSION: i16 = 17;
 const LIST_VERSION: i16 = 7;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
+/// The largest `index.interval.bytes` that there is.
+const INDEX_INTERVAL_BYTES_MAX: usize = 4_096;
 
 /// Reads everything back. The network must not cut connections, and the disk must not fail.
 pub async fn after_start(life: &Life, end: End, random: &mut Random) {
@@ -147,6 +149,7 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
     life.say(|| format!("{name}-{partition} has {start} to {log_end}"));
     life.model.borrow_mut().settle_ends(topic, partition, end, start, log_end);
     let mut found: Vec<Read> = Vec::new();
+    let mut refused: Vec<i64> = Vec::new();
     let (mut start, mut at) = (start, start);
     while at < log_end {
         let wanted = Wanted { topic, partition, id, from: at, bytes_max: 1 << 20, wait_ms: 0 };
@@ -158,26 +161,32 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
             }
             // What lies behind the batch that rotted.
             Fetched::Damaged => {
+                life.model.borrow().check_refused(topic, partition, at);
+                refused.push(at);
                 let damage = life.model.borrow_mut().partition(topic, partition).damage.clone();
                 at = damage.iter().filter(|range| (range.0..range.1).contains(&at)).map(|range| range.1).max().unwrap_or(at + 1);
             }
             Fetched::OutOfRange | Fetched::Nothing if life.model.borrow().topics[topic].has_retention => {
                 // Retention came in between.
                 found.clear();
+                refused.clear();
                 start = offset(life, client, &name, partition, EARLIEST).await.unwrap_or(log_end);
                 at = start;
             }
             other => panic!("ReadFindsTheBatch: {name}-{partition} at {at}: {other:?}"),
         }
     }
-    life.model.borrow_mut().check_all(topic, partition, &found, start, log_end);
+    life.model.borrow_mut().check_all(topic, partition, &found, &refused, start, log_end);
     found
 }
 
 /// Finds offsets by timestamp, for some of what is there.
 async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32, found: &[Read], random: &mut Random) {
-    let is_steady =
-        !life.model.borrow().topics[topic].has_retention && life.model.borrow_mut().partition(topic, partition).damage.is_empty();
+    let is_steady = {
+        let model = life.model.borrow();
+        let there = &model.topics[topic].partitions[partition as usize];
+        !model.topics[topic].has_retention && there.damage.is_empty() && !there.are_times_rotten
+    };
     if found.is_empty() || !random.chance(0.3) || !is_steady {
         return;
     }
@@ -245,23 +254,53 @@ impl Model {
         partition.ends.clear();
     }
 
-    /// All that is there, against all that is known.
-    fn check_all(&mut self, at_topic: usize, at_partition: i32, found: &[Read], start: i64, log_end: i64) {
+    /// OnlyRotIsRefused: a batch that rotted may hide, by a wrong length, what follows it up to where the index leads on.
+    fn check_refused(&self, at_topic: usize, at_partition: i32, at: i64) {
+        let topic = &self.topics[at_topic];
+        let partition = &topic.partitions[at_partition as usize];
+        let hides = |&(from, end): &(i64, i64)| {
+            let there = partition.acknowledged.range(end..at.max(end)).map(|(&base, known)| (base, &self.sent[&known.number]));
+            let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
+            // The last of them may be the one that has the entry.
+            between.next_back();
+            from <= at && (partition.are_indexes_rotten || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX)
+        };
+        assert!(
+            partition.damage.iter().any(hides),
+            "OnlyRotIsRefused: {}-{at_partition} at {at}: {:?}",
+            topic.name,
+            partition.damage
+        );
+    }
+
+    /// All that is there, against all that is known. `refused`: where reads were told of damage.
+    fn check_all(&mut self, at_topic: usize, at_partition: i32, found: &[Read], refused: &[i64], start: i64, log_end: i64) {
         let topic = &self.topics[at_topic];
         let name = format!("{}-{at_partition}", topic.name);
         let partition = &topic.partitions[at_partition as usize];
         let by_base: BTreeMap<i64, u64> = found.iter().map(|read| (read.base, read.number)).collect();
-        let is_damaged = |offset: i64| partition.damage.iter().any(|&(from, _)| offset >= from);
+        let is_refused = |range: std::ops::Range<i64>| refused.iter().any(|at| range.contains(at));
         for (&base, known) in &partition.acknowledged {
             let is_there = by_base.get(&base) == Some(&known.number);
-            let reaches = base + self.sent[&known.number].records > start;
-            assert!(is_there || !reaches || is_damaged(base), "AcknowledgedSurvives: batch {} at {base} of {name}", known.number);
+            let end = base + self.sent[&known.number].records;
+            assert!(
+                is_there || end <= start || is_refused(base..end),
+                "AcknowledgedSurvives: batch {} at {base} of {name}",
+                known.number
+            );
         }
         for pair in found.windows(2) {
-            assert!(pair[0].end == pair[1].base || is_damaged(pair[0].end), "OffsetsHaveNoGap: {name} at {}", pair[0].end);
+            assert!(
+                pair[0].end == pair[1].base || is_refused(pair[0].end..pair[1].base),
+                "OffsetsHaveNoGap: {name} at {}",
+                pair[0].end
+            );
         }
         let first = found.first().map_or(log_end, |first| first.base);
-        assert!(first <= start || is_damaged(start), "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}");
+        assert!(
+            first <= start || is_refused(start..first),
+            "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}"
+        );
         if !partition.damage.is_empty() {
             return;
         }

@@ -89,7 +89,7 @@ impl Machine {
     /// # Panics
     /// Never: the options are valid, and a new disk has room.
     #[must_use]
-    pub fn new(seed: u64, groups: Option<&Options>) -> Self {
+    pub fn new(seed: u64, groups: Option<&Options>, segment_bytes: Option<i32>) -> Self {
         // A life is short: most of a huge page would be cleared for nothing.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
         let simulation = Simulation::new(seed);
@@ -112,7 +112,10 @@ impl Machine {
         let config = match BrokerConfig::load(None, &options) {
             Ok((config, unknown)) => {
                 assert!(unknown.is_empty(), "{unknown:?}");
-                Arc::new(config)
+                Arc::new(match segment_bytes {
+                    Some(bytes) => config.with_segment_bytes(bytes),
+                    None => config,
+                })
             }
             Err(error) => panic!("the options are valid: {error:?}"),
         };

@@ -5,6 +5,8 @@ use std::thread;
 
 use clap::{Parser, Subcommand};
 use ringlog_sim::groups::plan::Groups;
+use ringlog_sim::hazards::Hazards;
+use ringlog_sim::story::Choice;
 use ringlog_sim::{runner, story};
 
 #[derive(Parser)]
@@ -29,6 +31,9 @@ enum Command {
         /// Consumer groups: as the seed says, always or never.
         #[arg(long, value_enum, default_value_t)]
         groups: Groups,
+        /// What goes wrong beside the weather: as the seed says, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        hazards: Hazards,
     },
     /// Run many seeds.
     Run {
@@ -47,24 +52,27 @@ enum Command {
         /// Consumer groups: as the seeds say, always or never.
         #[arg(long, value_enum, default_value_t)]
         groups: Groups,
+        /// What goes wrong beside the weather: as the seed says, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        hazards: Hazards,
     },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Seed { seed, log, quiet, groups } => one(seed, groups, log, quiet),
-        Command::Run { from, seeds, jobs, keep_going, groups } => {
+        Command::Seed { seed, log, quiet, groups, hazards } => one(seed, Choice { groups, hazards }, log, quiet),
+        Command::Run { from, seeds, jobs, keep_going, groups, hazards } => {
             let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-            many(from, seeds, groups, jobs, keep_going)
+            many(from, seeds, Choice { groups, hazards }, jobs, keep_going)
         }
     }
 }
 
-fn one(seed: u64, groups: Groups, log: tracing::Level, quiet: bool) -> ExitCode {
+fn one(seed: u64, choice: Choice, log: tracing::Level, quiet: bool) -> ExitCode {
     if !quiet {
         tracing_subscriber::fmt().with_max_level(log).without_time().with_ansi(false).init();
     }
-    match story::run_with(seed, groups, !quiet) {
+    match story::run_with(seed, choice, !quiet) {
         Ok(outcome) => {
             println!("seed {seed} holds: {outcome:?}");
             ExitCode::SUCCESS
@@ -76,13 +84,13 @@ fn one(seed: u64, groups: Groups, log: tracing::Level, quiet: bool) -> ExitCode 
     }
 }
 
-fn many(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool) -> ExitCode {
+fn many(from: u64, seeds: u64, choice: Choice, jobs: usize, keep_going: bool) -> ExitCode {
     // Panics are how a seed fails: told once, below.
     std::panic::set_hook(Box::new(|_| {}));
-    let report = runner::run(from, seeds, groups, jobs, keep_going, |line| println!("{line}"));
+    let report = runner::run(from, seeds, choice, jobs, keep_going, |line| println!("{line}"));
     println!("{:?}", report.total);
     for (seed, violation) in &report.failed {
-        println!("seed {seed} fails: {violation}\n  {}", runner::replay(*seed, groups));
+        println!("seed {seed} fails: {violation}\n  {}", runner::replay(*seed, choice));
     }
     if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

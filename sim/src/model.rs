@@ -17,7 +17,7 @@
 //! - **ReadFindsTheBatch**: a read at any valid offset begins with the batch that contains it.
 //! - **HighWatermarkNeverRetreats**, **LogStartNeverRetreats**, **LogStartMovesWhenAsked**.
 //! - **TopicStays**, **TopicStaysDeleted**, **PartitionsStay**, **ConfigStays**: what was answered is so from then on.
-//! - **DamageIsNotServed**, **DamageIsTold**: rot is answered with an error, and only rot is.
+//! - **DamageIsNotServed**, **DamageIsTold**, **OnlyRotIsRefused**: rot is answered with an error, and only rot is.
 //! - **ScrubTellsRot**, **ScrubTellsOnlyRot**: a whole pass of the scrub tells the rot of sealed segments, and nothing that is sound.
 //! - **BrokerStarts**, **EverythingEnds**.
 
@@ -99,6 +99,12 @@ pub struct Partition {
     pub losses: u64,
     /// Offsets of batches that rotted.
     pub damage: Vec<(i64, i64)>,
+    /// Whether an index rotted: what rotted in the segment then hides all that follows it there.
+    pub are_indexes_rotten: bool,
+    /// Whether a time index rotted: a search by time may miss, since nothing in that format would show it.
+    pub are_times_rotten: bool,
+    /// Whether a producer snapshot rotted: what producers did in segments that are gone is forgotten.
+    pub are_producers_rotten: bool,
 }
 
 /// One topic: another one of the same name is another one.
@@ -127,6 +133,14 @@ pub struct Topic {
     pub is_deletion_asked: bool,
 }
 
+impl Partition {
+    /// Whether the broker may have forgotten what producers sent: a snapshot rotted, and the log does not have all of it.
+    #[must_use]
+    pub fn are_producers_forgotten(&self) -> bool {
+        self.are_producers_rotten && self.log_start_max > 0
+    }
+}
+
 impl Topic {
     /// Whether it is durable, for certain.
     #[must_use]
@@ -146,6 +160,10 @@ pub struct Model {
     pub is_dirty: bool,
     /// What batches were that have rotted, by segment and where in it they begin.
     pub rot: BTreeMap<(PathBuf, u64), Vec<u8>>,
+    /// Files that rotted, beside segments: the scrub may tell of them.
+    pub rotten_files: BTreeSet<PathBuf>,
+    /// Batches that rotted.
+    pub rotted_count: u64,
     /// Whether reads may fail now.
     pub reads_fail: bool,
     /// Acknowledged batches, all lives.
@@ -182,6 +200,11 @@ impl Model {
     pub fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
+    }
+
+    /// Any operation of the disk may fail from now on.
+    pub fn fail(&mut self) {
+        (self.is_dirty, self.reads_fail) = (true, true);
     }
 
     /// The topic of this name that is or may be there.
@@ -228,7 +251,7 @@ impl Model {
             );
         }
         let is_weak = acks == 1;
-        if is_idempotent && partition.damage.is_empty() {
+        if is_idempotent && partition.damage.is_empty() && !partition.are_producers_forgotten() {
             let before = partition.acknowledged.iter().find(|(_, known)| known.number == number && !(known.is_weak && is_dirty));
             if let Some((before, _)) = before {
                 assert_eq!(*before, base, "DuplicatesGetTheFirstOffset: {what}");

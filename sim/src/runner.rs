@@ -5,8 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::groups::plan::Groups;
-use crate::story::{self, Outcome};
+use crate::story::{self, Choice, Outcome};
 
 /// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -22,8 +21,8 @@ pub struct Report {
 
 /// How to run a seed again and see its steps.
 #[must_use]
-pub fn replay(seed: u64, groups: Groups) -> String {
-    format!("cargo run --profile sim -p ringlog-sim -- seed {seed}{}", groups.option())
+pub fn replay(seed: u64, choice: Choice) -> String {
+    format!("cargo run --profile sim -p ringlog-sim -- seed {seed}{}", choice.options())
 }
 
 struct Progress {
@@ -35,7 +34,7 @@ struct Progress {
 
 /// Runs `seeds` seeds from `from` on, on `jobs` threads. Without `keep_going` none begins after one that fails. `tell` gets a
 /// line now and then, and each failure at once.
-pub fn run(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool, tell: impl Fn(&str) + Sync) -> Report {
+pub fn run(from: u64, seeds: u64, choice: Choice, jobs: usize, keep_going: bool, tell: impl Fn(&str) + Sync) -> Report {
     let began = Instant::now();
     let end = from.saturating_add(seeds);
     let progress =
@@ -51,7 +50,7 @@ pub fn run(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool,
         )
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&progress, groups, keep_going, &tell))).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| work(&progress, choice, keep_going, &tell))).collect();
         let mut told = Instant::now();
         while !workers.iter().all(|worker| worker.is_finished()) {
             thread::sleep(Duration::from_millis(20));
@@ -67,13 +66,13 @@ pub fn run(from: u64, seeds: u64, groups: Groups, jobs: usize, keep_going: bool,
     report
 }
 
-fn work(progress: &Progress, groups: Groups, keep_going: bool, tell: &(impl Fn(&str) + Sync)) {
+fn work(progress: &Progress, choice: Choice, keep_going: bool, tell: &(impl Fn(&str) + Sync)) {
     loop {
         let seed = progress.next.fetch_add(1, Ordering::Relaxed);
         if seed >= progress.end.load(Ordering::Relaxed) {
             return;
         }
-        let result = story::run_with(seed, groups, false);
+        let result = story::run_with(seed, choice, false);
         let mut report = progress.report.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(outcome) => report.total.add(&outcome),

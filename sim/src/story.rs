@@ -3,11 +3,14 @@
 //! the disk's.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringlog_engine::disk::sim::CrashOutcome;
+use ringlog_engine::batch::batches;
+use ringlog_engine::disk::sim::{CrashOutcome, Operation};
 use ringlog_engine::env::random::Random;
 use ringlog_server::broker::BrokerError;
 
@@ -17,9 +20,10 @@ use crate::client::consumer::{self, Consumer};
 use crate::client::producer::{self, Producer};
 use crate::groups;
 use crate::groups::plan::{Crowd, Groups, Options};
+use crate::hazards::{self, Hazards};
 use crate::life::{Life, Trace};
-use crate::machine::{Machine, Running, Setup};
-use crate::model::Model;
+use crate::machine::{DATA, Machine, Running, Setup};
+use crate::model::{Existence, Model};
 use crate::network::{Network, NetworkFaults};
 use crate::weather::{self, Climate};
 
@@ -39,6 +43,18 @@ pub struct Outcome {
     pub operations: u64,
     /// Errors that the disk made up.
     pub errors: u64,
+    /// The same by what failed, in the order of [`Operation`].
+    pub errors_of: [u64; Operation::COUNT],
+    /// Operations for which the disk had no room.
+    pub full: u64,
+    /// Starts in which there was one.
+    pub full_while_starting: u64,
+    /// Segments that the next batch would have made too large, where they are small.
+    pub full_segments: u64,
+    /// Batches that rotted.
+    pub rotted: u64,
+    /// Other files that did.
+    pub rotted_files: u64,
     /// Acknowledged batches.
     pub acknowledged: u64,
     /// Batches that were read and checked.
@@ -56,15 +72,35 @@ pub struct Outcome {
 /// # Errors
 /// An invariant does not hold, or the broker panicked.
 pub fn run(seed: u64, is_loud: bool) -> Result<Outcome, String> {
-    run_with(seed, Groups::BySeed, is_loud)
+    run_with(seed, Choice::default(), is_loud)
 }
 
-/// Runs a seed, with groups or without whatever it says.
+/// What is not left to the seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice {
+    /// Whether there are groups.
+    pub groups: Groups,
+    /// Whether there are hazards.
+    pub hazards: Hazards,
+}
+
+impl Choice {
+    /// Neither groups nor hazards.
+    pub const PLAIN: Self = Self { groups: Groups::Never, hazards: Hazards::Never };
+
+    /// What the binary is told, with a space before each.
+    #[must_use]
+    pub fn options(self) -> String {
+        format!("{}{}", self.groups.option(), self.hazards.option())
+    }
+}
+
+/// Runs a seed, with or without something whatever it says.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(seed: u64, groups: Groups, is_loud: bool) -> Result<Outcome, String> {
-    let story = AssertUnwindSafe(|| Story::new(seed, groups, is_loud).run());
+pub fn run_with(seed: u64, choice: Choice, is_loud: bool) -> Result<Outcome, String> {
+    let story = AssertUnwindSafe(|| Story::new(seed, choice, is_loud).run());
     std::panic::catch_unwind(story).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "a panic".to_owned())
@@ -75,6 +111,9 @@ struct Story {
     machine: Machine,
     random: Random,
     climate: Climate,
+    hazards: hazards::Plan,
+    /// That of the hazards alone.
+    luck: Random,
     setup: Setup,
     model: Rc<RefCell<Model>>,
     producers: Vec<Rc<RefCell<Producer>>>,
@@ -86,6 +125,8 @@ struct Story {
     outcome: Outcome,
     /// How the lives since the last check ended.
     end: End,
+    /// Segments that were full.
+    full_segments: BTreeSet<(usize, PathBuf)>,
 }
 
 /// How starting went.
@@ -96,20 +137,23 @@ enum Started {
 }
 
 impl Story {
-    fn new(seed: u64, groups: Groups, is_loud: bool) -> Self {
+    fn new(seed: u64, choice: Choice, is_loud: bool) -> Self {
         let mut random = Random::new(seed);
         let climate = Climate::new(&mut random);
         let setup = setup(&mut random, &climate);
         let trace = Trace::new(is_loud);
         trace.say(Duration::ZERO, || format!("seed {seed}: {climate:?} {setup:?}"));
-        let producers = (0..2 + random.below(4) as usize).map(|index| Producer::new(index, random.fork()));
+        let (hazards, luck) = hazards::Plan::new(seed, choice.hazards);
+        trace.say(Duration::ZERO, || format!("{hazards:?}"));
+        let value_bytes_max = hazards.segment_bytes.map_or(u64::MAX, |bytes| bytes as u64 / 5);
+        let producers = (0..2 + random.below(4) as usize).map(|index| Producer::new(index, value_bytes_max, random.fork()));
         let producers = producers.map(|producer| Rc::new(RefCell::new(producer))).collect();
         let consumers = (0..1 + random.below(2)).map(|_| Consumer::new(random.fork()));
         let consumers = consumers.map(|consumer| Rc::new(RefCell::new(consumer))).collect();
-        let admin = Rc::new(RefCell::new(Admin::new(random.fork())));
-        let groups = Options::new(seed, groups);
+        let admin = Rc::new(RefCell::new(Admin::new(random.fork(), hazards.segment_bytes.is_some())));
+        let groups = Options::new(seed, choice.groups);
         let mut model = Model::default();
-        let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options));
+        let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options), hazards.segment_bytes);
         let crowd = groups.map(|(options, mut random)| {
             trace.say(Duration::ZERO, || format!("groups: {options:?}"));
             let crowd = options.crowd(&mut model.groups, &mut random);
@@ -120,6 +164,8 @@ impl Story {
             machine,
             random,
             climate,
+            hazards,
+            luck,
             setup,
             model: Rc::new(RefCell::new(model)),
             producers,
@@ -129,6 +175,7 @@ impl Story {
             trace,
             outcome: Outcome::default(),
             end: End::Stopped,
+            full_segments: BTreeSet::new(),
         }
     }
 
@@ -149,6 +196,11 @@ impl Story {
         let model = self.model.borrow();
         self.outcome.operations = counters.operations;
         self.outcome.errors = counters.errors;
+        self.outcome.errors_of = counters.errors_of;
+        self.outcome.full = counters.full;
+        self.outcome.full_segments = self.full_segments.len() as u64;
+        self.outcome.rotted = model.rotted_count;
+        self.outcome.rotted_files = model.rotten_files.len() as u64;
         self.outcome.fingerprint = counters.fingerprint;
         self.outcome.acknowledged = model.acknowledged_count;
         self.outcome.read = model.read_count;
@@ -160,14 +212,24 @@ impl Story {
     /// Starts the broker until it is up. On the way the machine may crash, and the disk may fail.
     fn boot(&mut self) -> Running {
         loop {
+            let rotten = self.hazards.rest(&self.machine.disk, &mut self.model.borrow_mut(), &mut self.luck);
+            rotten.into_iter().for_each(|what| self.say(|| what));
             let may_crash = self.random.chance(0.3);
             let fails = self.climate.errors && self.random.chance(0.15);
             if self.climate.more_cores && self.random.chance(0.2) {
                 self.setup.cores = 1 + self.random.below(3) as usize;
             }
             self.machine.disk.set_faults(if fails { weather::failing(&mut self.random) } else { self.climate.mild() });
+            let (faults, room) = self.hazards.before_start(&self.machine.disk, &mut self.luck);
+            self.machine.disk.set_capacity(room);
+            let fails = fails || faults.is_some() || room.is_some();
+            faults.into_iter().for_each(|faults| self.machine.disk.set_faults(faults));
+            let full_before = self.machine.disk.counters().full;
             let steps = may_crash.then(|| steps(&mut self.random, 600));
-            match self.start(steps) {
+            let started = self.start(steps);
+            self.outcome.full_while_starting += u64::from(self.machine.disk.counters().full > full_before);
+            self.machine.disk.set_capacity(None);
+            match started {
                 Started::Running(running) => {
                     self.machine.disk.set_faults(self.climate.mild());
                     if fails {
@@ -232,6 +294,30 @@ impl Story {
         let done = self.machine.simulation.block_on_until(check::after_start(&life, end, &mut random), until);
         assert!(done.is_some(), "EverythingEnds: reading everything takes more than {PATIENCE:?}");
         self.end = End::Stopped;
+        self.note_full_segments();
+    }
+
+    /// Counts the segments to which the first batch of the next one was not added because of their size.
+    fn note_full_segments(&mut self) {
+        let Some(bytes_max) = self.hazards.segment_bytes else { return };
+        let sizes = |path: &Path| {
+            let bytes = self.machine.disk.durable_bytes(path).unwrap_or_default();
+            batches(&bytes).map_while(Result::ok).map(|batch| batch.bytes().len()).collect::<Vec<_>>()
+        };
+        let model = self.model.borrow();
+        let there = model.topics.iter().enumerate().filter(|(_, topic)| topic.existence == Existence::Present);
+        for (at, folder) in
+            there.flat_map(|(at, topic)| (0..topic.partitions.len()).map(move |p| (at, format!("{}-{p}", topic.name))))
+        {
+            let folder = Path::new(DATA).join(folder);
+            let logs = self.machine.disk.entries(&folder).into_iter().filter(|entry| entry.name.ends_with(".log"));
+            let logs: Vec<_> = logs.map(|entry| folder.join(entry.name)).map(|path| (sizes(&path), path)).collect();
+            let is_full = |before: &[usize], next: &[usize]| {
+                next.first().is_some_and(|first| before.iter().sum::<usize>() + first > bytes_max as usize)
+            };
+            let full = logs.windows(2).filter(|pair| is_full(&pair[0].0, &pair[1].0)).map(|pair| (at, pair[0].1.clone()));
+            self.full_segments.extend(full);
+        }
     }
 
     fn spawn_clients(&self, life: &Rc<Life>) {
@@ -263,6 +349,10 @@ impl Story {
             random,
         };
         life.env.spawn(Box::pin(weather.run()));
+        if self.hazards.is_any() {
+            let hazards = self.hazards.clone().run(self.machine.disk.clone(), life.clone(), self.luck.fork());
+            life.env.spawn(Box::pin(hazards));
+        }
         let begun = self.machine.disk.counters().operations;
         let crash = self.machine.disk.reached(begun + steps(&mut self.random, 6_000));
         let for_ms_max = [50, 2_000, 20_000][self.random.below(3) as usize];
@@ -274,7 +364,6 @@ impl Story {
     }
 
     fn end_life(&mut self, running: Running, life: &Life) {
-        self.outcome.cycles += 1;
         if self.random.below(4) == 0 {
             self.stop(running, life);
         } else {
@@ -335,6 +424,7 @@ impl Story {
         if is_clean {
             // What a clean stop left has to be durable.
             self.machine.disk.crash();
+            self.outcome.cycles += 1;
         } else {
             self.die();
         }
@@ -343,6 +433,7 @@ impl Story {
     /// On a good day everybody comes to an end: all that was sent is answered, and the broker stops and starts.
     fn drain(&mut self) {
         self.climate.end();
+        self.hazards.end();
         let running = self.boot();
         self.check(&running);
         let life = self.life_of(&running, NetworkFaults { delay_max: Duration::from_micros(500), cut: 0.0 });
@@ -437,6 +528,12 @@ impl Outcome {
         self.crashes_while_starting += other.crashes_while_starting;
         self.operations += other.operations;
         self.errors += other.errors;
+        self.errors_of.iter_mut().zip(other.errors_of).for_each(|(sum, more)| *sum += more);
+        self.full += other.full;
+        self.full_while_starting += other.full_while_starting;
+        self.full_segments += other.full_segments;
+        self.rotted += other.rotted;
+        self.rotted_files += other.rotted_files;
         self.acknowledged += other.acknowledged;
         self.read += other.read;
         self.committed += other.committed;

@@ -11,6 +11,7 @@ use ringlog_engine::env::sim::Simulation;
 
 use crate::life::Life;
 use crate::machine::DATA;
+use crate::rot;
 
 /// What a seed has in store.
 #[derive(Clone, Debug)]
@@ -175,32 +176,9 @@ impl Weather {
     /// Flips a bit of a batch in a segment file, of what is synced there.
     async fn rot(&mut self) {
         let Some((path, topic, partition)) = self.some_segment().await else { return };
-        let Some(bytes) = self.disk.durable_bytes(&path) else { return };
-        let mut batches = Vec::new();
-        let mut rest = &bytes[..];
-        while let Ok(Some((batch, after))) = ringlog_engine::batch::split_first(rest) {
-            if batch.check_crc().is_ok() {
-                let header = batch.header();
-                batches.push((bytes.len() - rest.len(), batch.bytes().len(), header.base_offset.0, header.next_offset().0));
-            }
-            rest = after;
-        }
-        if batches.is_empty() {
-            return;
-        }
-        let (at, len, base, end) = batches[self.random.below(batches.len() as u64) as usize];
-        // The CRC does not cover the base offset and the leader epoch, which the broker writes.
-        let inside = loop {
-            let inside = self.random.below(len as u64) as usize;
-            if !(0..8).contains(&inside) && !(12..16).contains(&inside) {
-                break inside;
-            }
-        };
-        self.life.say(|| format!("{} rots at {}, in the batch at offset {base}", path.display(), at + inside));
-        self.disk.rot_at(&path, (at + inside) as u64, self.random.below(8) as u8);
         let mut model = self.life.model.borrow_mut();
-        model.partition(topic, partition).damage.push((base, end));
-        model.rot.entry((path, at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
+        let what = rot::batch(&self.disk, &mut model, &mut self.random, &path, topic, partition);
+        what.into_iter().for_each(|what| self.life.say(|| what));
     }
 
     async fn some_segment(&mut self) -> Option<(PathBuf, usize, i32)> {

@@ -8,6 +8,7 @@ import time
 
 import harness
 import pytest
+import wire
 from conftest import TIMEOUT_S, Deliveries, admin, create_topic, produce_all, producer, read
 
 pytestmark = [
@@ -16,6 +17,7 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
+KAFKA_STORAGE_ERROR = 56  # retriable
 
 
 @pytest.fixture
@@ -60,6 +62,14 @@ def test_a_full_disk_and_its_recovery(small_disk, request):
     kept, errors = fill(broker, "kept", 600 * MIB)
     assert errors, "the disk took more than it has"
     assert broker.is_running(), broker.log_tail()
+    # A client's library may have given up by itself: what the broker says is an error that one tries again after, and it says it.
+    for _ in range(1000):
+        value = os.urandom(100_000)
+        error, offset = wire.send_batch(broker, "kept", wire.batch([value]))
+        if error != 0:
+            break
+        kept[offset] = value
+    assert error == KAFKA_STORAGE_ERROR, f"answered with {error}"
 
     # Reads go on.
     stored = {m.offset(): m.value() for m in read(broker, "kept")}

@@ -28,6 +28,8 @@ def rounds_of_kills(broker, rounds, seed):
                 time.sleep(rng.random() * 0.2)
                 broker.kill()
             broker.start()
+            for topic in topics:
+                topic.check_newest()
         wait_for_progress(topics, 500)
     finally:
         for thing in (*topics, commands):
@@ -50,6 +52,6 @@ def test_hundreds_of_kills(own_broker):
     rounds, seed = int(os.environ.get("RINGLOG_KILL_ROUNDS", "200")), int(os.environ.get("RINGLOG_KILL_SEED", str(time.time_ns())))
     print(f"RINGLOG_KILL_SEED={seed}")
     broker = own_broker(SETTINGS)
-    for start in range(0, rounds, 50):
-        # What is remembered stays within the memory of a test.
-        rounds_of_kills(broker, min(50, rounds - start), seed + start)
+    for start in range(0, rounds, 10):
+        # Everything is read now and then, and what is remembered stays within the memory of a test.
+        rounds_of_kills(broker, min(10, rounds - start), seed + start)

@@ -147,6 +147,8 @@ def rounds_without_power(disk, tmp_path, rounds, seed):
                 broker.kill()
                 disk.power_on()
             broker.start()
+            for topic in topics:
+                topic.check_newest(power_was_lost=True)
         wait_for_progress(topics, 300)
         for thing in (*topics, commands):
             thing.pause()

@@ -62,8 +62,9 @@ impl Log {
             return self.synced < self.journaled;
         }
         let unsynced = self.end_offset.0 - self.synced_offset.0;
-        unsynced > 0
-            && (unsynced >= self.config.flush_messages || now_ms.saturating_sub(self.unsynced_since.0) >= self.config.flush_ms)
+        let age_ms = now_ms.saturating_sub(self.unsynced_since.0);
+        // FlushedSurvives: a clock that was set back says nothing of the age, which must not begin anew.
+        unsynced > 0 && (unsynced >= self.config.flush_messages || age_ms >= self.config.flush_ms || age_ms < 0)
     }
 
     /// The next run for a round that has room for `room` bytes; a batch that is larger than any round goes alone (`empty`).

@@ -228,8 +228,7 @@ impl Reader {
         visible: u64,
     ) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let floor = self.floor(segment, offset).await?;
-        let start = floor.map_or(0, |entry| entry.position);
-        let mut walk = Walk::new(self, view, segment, start, visible).wanting_batches();
+        let mut walk = Walk::new(self, view, segment, floor, visible).wanting_batches();
         let mut before = None;
         while let Some((position, header)) = walk.next().await? {
             if header.last_offset() >= offset {

@@ -524,6 +524,15 @@ impl BrokerConfig {
         }
     }
 
+    /// With another `segment.bytes` for topics that do not set it, smaller than any user may ask for: a simulation has not the time to
+    /// fill large ones.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: i32) -> Self {
+        self.topic_defaults.segment_bytes = bytes;
+        self.inherited.insert("segment.bytes", Value::Int(bytes));
+        self
+    }
+
     /// The text that was given for a broker option.
     pub(super) fn given(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(|text| text.trim())

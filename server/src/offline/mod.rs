@@ -92,7 +92,11 @@ pub fn dump(path: &Path, options: DumpOptions) -> Result<ExitCode, OfflineError>
 /// # Errors
 /// When something cannot be read.
 pub fn verify(path: &Path) -> Result<ExitCode, OfflineError> {
-    status(to_stdout(|out| verify::verify(path, out)))
+    status(to_stdout(|out| verify_to(path, out)))
+}
+
+fn verify_to(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
+    verify::verify(path, repair::transaction_lists, out)
 }
 
 /// Says on standard output what would make a partition or a data directory sound again, and does it with `execute`. Never takes a

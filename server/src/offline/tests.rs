@@ -133,7 +133,7 @@ impl Data {
 
     pub(super) fn verify(&self) -> (bool, String) {
         let mut out = Vec::new();
-        let sound = verify::verify(self.path(), &mut out).unwrap();
+        let sound = verify_to(self.path(), &mut out).unwrap();
         (sound, String::from_utf8(out).unwrap())
     }
 }
@@ -198,7 +198,7 @@ fn one_partition_is_looked_into_as_the_whole_directory_is() {
     let empty = tempfile::tempdir().unwrap();
     let error = dump::dump(empty.path(), DumpOptions::default(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, OfflineError::NoPartitions { .. }));
-    let error = verify::verify(&empty.path().join("missing"), &mut Vec::new()).unwrap_err().to_string();
+    let error = verify_to(&empty.path().join("missing"), &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("missing") && !error.contains('\n'), "{error}");
 }
 

@@ -97,8 +97,11 @@ impl Batches {
 const LOOKS: usize = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
+/// What is wrong with a partition's lists of aborted transactions: names and reasons.
+pub(super) type CheckLists = fn(&Partition) -> Result<Vec<(String, String)>, OfflineError>;
+
 /// Checks everything at `path`; returns whether all of it is sound.
-pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
+pub(super) fn verify(path: &Path, check_lists: CheckLists, out: &mut dyn Write) -> Result<bool, OfflineError> {
     let mut directory = directory::open(path)?;
     let is_used = directory.is_used();
     if is_used {
@@ -110,7 +113,7 @@ pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineEr
     }
     let mut sound = true;
     for partition in &directory.partitions {
-        let findings = if is_used { check_used(partition)? } else { Some(check(partition)?) };
+        let findings = if is_used { check_used(partition, check_lists)? } else { Some(check(partition, check_lists)?) };
         let Some(findings) = findings else {
             writeln!(out, "{}: deleted meanwhile", partition.name).map_err(OfflineError::Output)?;
             continue;
@@ -124,8 +127,8 @@ pub(super) fn verify(path: &Path, out: &mut dyn Write) -> Result<bool, OfflineEr
 
 /// Checks a partition that a broker has open. Files come, go and grow while they are read: what is wrong counts if it is
 /// still there at each of several looks. `None`: the partition is gone.
-fn check_used(partition: &Partition) -> Result<Option<Findings>, OfflineError> {
-    let mut last = attempt(check(partition))?;
+fn check_used(partition: &Partition, check_lists: CheckLists) -> Result<Option<Findings>, OfflineError> {
+    let mut last = attempt(check(partition, check_lists))?;
     for _ in 1..LOOKS {
         if last.as_ref().is_some_and(|findings| findings.problems.is_empty()) {
             break;
@@ -136,7 +139,7 @@ fn check_used(partition: &Partition) -> Result<Option<Findings>, OfflineError> {
         }
         let again = directory::open(&partition.path).and_then(|mut directory| {
             directory::add_journals(&mut directory.partitions, &directory.journals)?;
-            directory.partitions.first().map(check).transpose()
+            directory.partitions.first().map(|partition| check(partition, check_lists)).transpose()
         });
         let Some(mut findings) = attempt(again)?.flatten() else { continue };
         if let Some(last) = last {
@@ -193,7 +196,7 @@ fn print_problem(kind: &str, problem: &Problem, out: &mut dyn Write) -> io::Resu
     writeln!(out, ": {}", problem.what)
 }
 
-fn check(partition: &Partition) -> Result<Findings, OfflineError> {
+fn check(partition: &Partition, check_lists: CheckLists) -> Result<Findings, OfflineError> {
     let mut findings = Findings::default();
     let bases: Vec<Offset> = partition.segments.keys().copied().collect();
     for (at, (&base, segment)) in partition.segments.iter().enumerate() {
@@ -206,6 +209,11 @@ fn check(partition: &Partition) -> Result<Findings, OfflineError> {
     }
     for name in &partition.files {
         check_file(partition, name, &mut findings)?;
+    }
+    for (name, reason) in check_lists(partition)? {
+        if !findings.problems.iter().any(|problem| problem.file == name) {
+            findings.problem(&name, None, reason);
+        }
     }
     Ok(findings)
 }

@@ -36,13 +36,15 @@ pub struct Admin {
     random: Random,
     /// Whether it leaves everything as it is.
     pub is_draining: bool,
+    /// Whether segments are so small that they are full before they are old.
+    has_small_segments: bool,
 }
 
 impl Admin {
     /// An administrator who has done nothing yet.
     #[must_use]
-    pub fn new(random: Random) -> Self {
-        Self { random, is_draining: false }
+    pub fn new(random: Random, has_small_segments: bool) -> Self {
+        Self { random, is_draining: false, has_small_segments }
     }
 }
 
@@ -54,14 +56,17 @@ struct Options {
     configs: Vec<(&'static str, i64)>,
 }
 
-fn options(random: &mut Random) -> Options {
+fn options(random: &mut Random, has_small_segments: bool) -> Options {
     let flush_messages = [1, 1, 1, 3, 20, NEVER][random.below(6) as usize];
     let flush_ms = [NEVER, NEVER, 100, 2_000][random.below(4) as usize];
     let mut configs = vec![("flush.messages", flush_messages), ("flush.ms", flush_ms)];
-    // Segments are rolled by the length of their index or their age: by size they would have to have a megabyte.
     configs.push(("index.interval.bytes", [0, 200, 4096][random.below(3) as usize]));
+    // Segments are rolled by the length of their index or their age, and by size where that is small.
     configs.push(("segment.index.bytes", [16, 40, 160, 4096][random.below(4) as usize]));
     configs.push(("segment.ms", [20, 300, 3_600_000][random.below(3) as usize]));
+    if has_small_segments {
+        configs.retain(|(name, _)| !name.starts_with("segment."));
+    }
     let has_retention = random.chance(0.25);
     if has_retention {
         configs.push(("retention.bytes", [0, 3_000, 30_000][random.below(3) as usize]));
@@ -75,17 +80,17 @@ pub async fn run(admin: Rc<RefCell<Admin>>, life: Rc<Life>) {
     let mut client = Client::default();
     loop {
         let is_beginning = life.model.borrow().topics.iter().filter(|topic| topic.existence == Existence::Present).count() < 2;
-        let (pause, action, is_draining) = {
+        let (pause, action, is_draining, has_small) = {
             let admin = &mut *admin.borrow_mut();
             let pause = if is_beginning { 2_000 } else { 300_000 };
-            (admin.random.below(pause), admin.random.below(12), admin.is_draining)
+            (admin.random.below(pause), admin.random.below(12), admin.is_draining, admin.has_small_segments)
         };
         life.env.sleep(Duration::from_micros(pause)).await;
         let random = || admin.borrow_mut().random.fork();
         match action {
             _ if is_draining => look(&life, &mut client, random()).await,
-            _ if is_beginning => create(&life, &mut client, random()).await,
-            0 | 1 => create(&life, &mut client, random()).await,
+            _ if is_beginning => create(&life, &mut client, random(), has_small).await,
+            0 | 1 => create(&life, &mut client, random(), has_small).await,
             2 => delete(&life, &mut client, random()).await,
             3 => add_partitions(&life, &mut client, random()).await,
             4..=6 => configure(&life, &mut client, random()).await,
@@ -95,14 +100,14 @@ pub async fn run(admin: Rc<RefCell<Admin>>, life: Rc<Life>) {
     }
 }
 
-async fn create(life: &Life, client: &mut Client, mut random: Random) {
+async fn create(life: &Life, client: &mut Client, mut random: Random, has_small_segments: bool) {
     let name = NAMES[random.below(NAMES.len() as u64) as usize];
     let known = life.model.borrow().by_name(name);
     let was = known.map(|at| life.model.borrow().topics[at].existence);
     if was.is_some_and(|was| was != Existence::MayCome) {
         return;
     }
-    let Options { flush_messages, flush_ms, has_retention, configs } = options(&mut random);
+    let Options { flush_messages, flush_ms, has_retention, configs } = options(&mut random, has_small_segments);
     let count = 1 + random.below(PARTITIONS_MAX as u64 - 1) as usize;
     let topic = {
         let mut model = life.model.borrow_mut();
@@ -237,7 +242,7 @@ async fn add_partitions(life: &Life, client: &mut Client, mut random: Random) {
 
 async fn configure(life: &Life, client: &mut Client, mut random: Random) {
     let Some(topic) = pick(&life.model.borrow(), &mut random, Existence::Present) else { return };
-    let Options { configs, has_retention, .. } = options(&mut random);
+    let Options { configs, has_retention, .. } = options(&mut random, false);
     let (key, value) = configs[random.below(configs.len() as u64) as usize];
     let name = {
         let mut model = life.model.borrow_mut();

@@ -29,6 +29,8 @@ pub struct Producer {
     is_idempotent: bool,
     acks: i16,
     in_flight_max: u64,
+    /// How large values are, at most.
+    value_bytes_max: u64,
     random: Random,
     /// Its id and epoch, where it is idempotent and has one.
     id: Option<(i64, i16)>,
@@ -53,7 +55,7 @@ struct Target {
 impl Producer {
     /// The producer number `index` of a seed.
     #[must_use]
-    pub fn new(index: usize, mut random: Random) -> Self {
+    pub fn new(index: usize, value_bytes_max: u64, mut random: Random) -> Self {
         let is_idempotent = random.chance(0.6);
         let acks = if is_idempotent { -1 } else { [-1, -1, -1, 1, 1, 0][random.below(6) as usize] };
         Self {
@@ -61,6 +63,7 @@ impl Producer {
             is_idempotent,
             acks,
             in_flight_max: 1 + random.below(4),
+            value_bytes_max,
             random,
             id: None,
             target: None,
@@ -159,6 +162,8 @@ fn make(producer: &mut Producer, target: Target, number: u64, life: &Life) -> Se
         1..=4 => 2_000,
         _ => 40,
     };
+    // A batch has to fit into a segment.
+    let value_max = value_max.min(producer.value_bytes_max);
     let mut builder = BatchBuilder::new(Offset(0));
     if random.chance(0.1) {
         builder = builder.codec([Codec::Lz4, Codec::Zstd, Codec::Gzip, Codec::Snappy][random.below(4) as usize]);
@@ -242,7 +247,7 @@ async fn send(producer: &Rc<RefCell<Producer>>, life: &Life, client: &mut Client
                 let key = (target.topic, target.partition);
                 let partition = model.partition(target.topic, target.partition);
                 let known = producer.losses.insert(key, partition.losses).unwrap_or(0);
-                let is_excused = partition.losses > known || !partition.damage.is_empty();
+                let is_excused = partition.losses > known || !partition.damage.is_empty() || partition.are_producers_forgotten();
                 assert!(is_excused, "RetriesAreTaken: {name}, batch {number}: {:?}", answer.error_message);
                 producer.start_anew();
                 return;

@@ -33,6 +33,11 @@ pub enum Operation {
     SyncDir,
 }
 
+impl Operation {
+    /// How many there are.
+    pub const COUNT: usize = Self::SyncDir as usize + 1;
+}
+
 /// Errors and delays that come by chance. The default is a disk without errors, whose operations take up to 100 µs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faults {
@@ -44,6 +49,10 @@ pub struct Faults {
     pub sync_error: f64,
     /// How probable it is that a change or a sync of names fails (EIO); it has not happened then.
     pub name_error: f64,
+    /// How probable it is that a file cannot be opened or a directory listed (EIO).
+    pub open_error: f64,
+    /// How probable it is that a change of length or a reservation fails (EIO); it has not happened then.
+    pub length_error: f64,
     /// How probable it is that a write goes in pieces, with other operations between them.
     pub short_write: f64,
     /// The longest that an operation takes; each takes twice some part of it.
@@ -61,6 +70,8 @@ impl Default for Faults {
             write_error: 0.0,
             sync_error: 0.0,
             name_error: 0.0,
+            open_error: 0.0,
+            length_error: 0.0,
             short_write: 0.0,
             delay_max: Duration::from_micros(100),
             slow: 0.0,
@@ -76,7 +87,8 @@ impl Faults {
             Operation::Write => self.write_error,
             Operation::Sync => self.sync_error,
             Operation::CreateDir | Operation::Rename | Operation::Remove | Operation::SyncDir => self.name_error,
-            Operation::Open | Operation::SetLen | Operation::Allocate | Operation::List => 0.0,
+            Operation::Open | Operation::List => self.open_error,
+            Operation::SetLen | Operation::Allocate => self.length_error,
         }
     }
 }
@@ -125,6 +137,10 @@ pub struct Counters {
     pub dir_syncs: u64,
     /// Errors that were made up.
     pub errors: u64,
+    /// The same by what failed, in the order of [`Operation`].
+    pub errors_of: [u64; Operation::COUNT],
+    /// Operations for which there was no room (ENOSPC).
+    pub full: u64,
     /// Crashes.
     pub crashes: u64,
     /// A hash over all operations, what they were about, and when: the same for the same run.

@@ -171,6 +171,7 @@ impl OpenFile {
         self.alive(|state| {
             let end = position + len;
             if state.room_up_to(self.node, end) < end {
+                state.counters.full += 1;
                 return Err(errno(libc::ENOSPC));
             }
             state.tree.file(self.node).content.reserve(end);
@@ -198,6 +199,7 @@ impl State {
         }
         let end = self.room_up_to(file.node, position + bytes.len() as u64);
         if end <= position {
+            self.counters.full += 1;
             return Err(errno(libc::ENOSPC));
         }
         let len = (end - position) as usize;

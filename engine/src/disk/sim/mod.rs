@@ -199,6 +199,18 @@ impl SimDisk {
         self.state(|state| state.capacity_bytes = bytes);
     }
 
+    /// How much is taken.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.state.borrow().tree.blocks() * BLOCK_BYTES as u64
+    }
+
+    /// What is in a directory now, durable or not, without an operation of the disk's; nothing where there is no such one.
+    #[must_use]
+    pub fn entries(&self, path: &Path) -> Vec<DirEntry> {
+        self.shared.state.borrow().tree.list(path).unwrap_or_default()
+    }
+
     /// Flips so many bits of a file, anywhere in it, in memory and on the device. Returns where.
     ///
     /// # Panics
@@ -298,6 +310,7 @@ impl Shared {
         let error = self.alive(life, |state| {
             let error = state.plan.decide(operation, path, &mut state.random);
             state.counters.errors += u64::from(error.is_some());
+            state.counters.errors_of[operation as usize] += u64::from(error.is_some());
             Ok(error)
         })?;
         error.map_or(Ok(()), Err)

@@ -47,7 +47,7 @@ impl Reader {
                 Some(offset) => self.floor(segment, offset).await?,
                 None => None,
             };
-            let mut walk = Walk::new(self, view, segment, floor.map_or(0, |entry| entry.position), visible);
+            let mut walk = Walk::new(self, view, segment, floor, visible);
             while let Some((position, header)) = walk.next().await? {
                 if header.max_timestamp < timestamp || header.last_offset() < log_start {
                     continue;
@@ -113,7 +113,7 @@ impl Reader {
         segment: &Arc<Segment>,
         visible: u64,
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
-        let mut walk = Walk::new(self, view, segment, 0, visible);
+        let mut walk = Walk::new(self, view, segment, None, visible);
         let mut newest: Option<(u64, BatchHeader)> = None;
         while let Some((position, header)) = walk.next().await? {
             if header.record_count > 0 && newest.is_none_or(|(_, newest)| header.max_timestamp > newest.max_timestamp) {

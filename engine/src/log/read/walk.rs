@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{ReadError, Reader, pieces_of};
 use crate::batch::{self, BatchHeader};
 use crate::log::published::{Segment, View};
+use crate::segment::index::IndexEntry;
 
 /// How much is read to walk over batch headers in a file.
 const WALK_BYTES: usize = 16 << 10;
@@ -15,6 +16,8 @@ pub(super) struct Walk<'a> {
     view: &'a View,
     segment: &'a Arc<Segment>,
     position: u64,
+    /// The entry whose batch comes next: what it says is not believed before that batch has said so, too.
+    entry: Option<IndexEntry>,
     visible: u64,
     /// Whether the batches are to be read next, so that cold ones may come whole.
     wants_batches: bool,
@@ -24,8 +27,16 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(reader: &'a Reader, view: &'a View, segment: &'a Arc<Segment>, position: u64, visible: u64) -> Self {
-        Self { reader, view, segment, position, visible, wants_batches: false, bytes: Vec::new(), start: 0 }
+    /// From where the index says, or the segment's beginning.
+    pub(super) fn new(
+        reader: &'a Reader,
+        view: &'a View,
+        segment: &'a Arc<Segment>,
+        entry: Option<IndexEntry>,
+        visible: u64,
+    ) -> Self {
+        let position = entry.map_or(0, |entry| entry.position);
+        Self { reader, view, segment, position, entry, visible, wants_batches: false, bytes: Vec::new(), start: 0 }
     }
 
     /// The same for who reads the batches next.
@@ -39,6 +50,33 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+        let Some(entry) = self.entry.take() else { return self.step().await };
+        let is_known = self.segment.is_damaged();
+        let found = self.step().await;
+        let is_right = match &found {
+            Ok(Some((_, header))) => header.base_offset <= entry.last_offset,
+            // Nothing of it is visible.
+            Ok(None) => true,
+            // The entry or the batch is damaged: if it is the batch, the walk comes to it again.
+            Err(ReadError::Damaged { .. }) => false,
+            Err(_) => return found,
+        };
+        if is_right {
+            return found;
+        }
+        // An index has no checksum. IndexesOnlyMakeItFast: a wrong one must not lead past anything.
+        self.segment.note_damage();
+        if !is_known {
+            tracing::warn!(
+                segment = %self.segment.path.display(), offset = entry.last_offset.0, position = entry.position,
+                "an index entry does not fit its batch: the segment is read from its beginning"
+            );
+        }
+        self.position = 0;
+        self.step().await
+    }
+
+    async fn step(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         if self.position + batch::HEADER_BYTES as u64 > self.visible {
             return Ok(None);
         }

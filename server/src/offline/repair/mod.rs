@@ -16,7 +16,8 @@ mod tests;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{OfflineError, directory};
+use super::OfflineError;
+use super::directory::{self, Partition};
 use plan::Plan;
 
 /// Journals that cannot be read as they are.
@@ -26,6 +27,11 @@ struct Journals {
     salvaged: Vec<(String, salvage::Salvaged)>,
     /// Where nothing can be done.
     unreadable: Vec<String>,
+}
+
+/// The lists of aborted transactions that a repair would change, and why: their batches give others.
+pub(super) fn transaction_lists(partition: &Partition) -> Result<Vec<(String, String)>, OfflineError> {
+    plan::transaction_lists(partition)
 }
 
 /// See the module. Returns whether nothing is left to do.

@@ -178,8 +178,7 @@ impl PartitionPlan {
         if changes_logs || plan.new_segment.is_some() || salvaged {
             plan.recovery_point = Some(end.max(partition.recovery_point));
         }
-        let needs_history =
-            bad_files.iter().any(|bad| bad.kind.is_rebuilt()) || (changes_logs && has_transaction_indexes(partition));
+        let needs_history = bad_files.iter().any(|bad| bad.kind.is_rebuilt()) || has_transaction_indexes(partition);
         let mut rebuilt = needs_history.then(|| Rebuilt::new(partition, &judged, &bad_files)).transpose()?;
         let last_base = judged.last_key_value().map(|(&base, _)| base);
         for (base, (judgement, removed)) in judged {
@@ -407,6 +406,17 @@ fn transaction_index(
     reasons.push((name, reason));
     indexes.push((FileKind::TransactionIndex, aborted));
     Ok(())
+}
+
+/// The lists of aborted transactions that would be changed, and why.
+pub(super) fn transaction_lists(partition: &Partition) -> Result<Reasons, OfflineError> {
+    if !has_transaction_indexes(partition) {
+        return Ok(Reasons::new());
+    }
+    let plan = PartitionPlan::new(partition, &BTreeMap::new(), false)?;
+    let reasons = plan.segments.into_values().flat_map(|segment| segment.index_reasons);
+    let is_list = |name: &str| SegmentFile::parse(name).is_some_and(|file| file.kind == FileKind::TransactionIndex);
+    Ok(reasons.filter(|(name, _)| is_list(name)).collect())
 }
 
 /// A file that a compaction left which is not over: the names in use are then not all of one log.

@@ -453,6 +453,28 @@ fn lists_of_aborted_transactions_survive_what_is_cut() {
     assert_eq!(data.file(list), None);
 }
 
+/// VerifySaysWhatRepairChanges: a list of the right length that the batches give another for.
+#[test]
+fn a_wrong_list_of_aborted_transactions_is_told_and_repaired() {
+    let list = "00000000000000000000.txnindex";
+    let mut entry = vec![0, 0];
+    entry.extend([77_i64, 0, 3, 4].into_iter().flat_map(i64::to_be_bytes));
+    let data = Data::new(&aborted_transaction().concat());
+    data.write(list, &entry);
+    assert!(data.verify().0, "{}", data.verify().1);
+    // Version, producer, first offset, last offset: of each some bit; and an empty list.
+    for wrong in
+        [1, 9, 10, 25].map(|at| [&entry[..at], &[entry[at] ^ 0x40], &entry[at + 1..]].concat()).into_iter().chain([Vec::new()])
+    {
+        data.write(list, &wrong);
+        let (sound, said) = data.verify();
+        assert!(!sound && said.contains(&format!("{list}: its batches give another")), "{wrong:?}: {said}");
+        data.repaired();
+        assert_eq!(data.file(list).as_ref(), Some(&entry), "{wrong:?}");
+        assert!(data.verify().0, "{}", data.verify().1);
+    }
+}
+
 #[test]
 fn a_restored_base_offset_is_not_believed_for_an_empty_last_segment() {
     let (batches, positions) = with_positions();

@@ -5,7 +5,7 @@ mod consumer;
 mod consumer_model;
 mod large;
 mod migration;
-
+mod mixed_model;
 mod model;
 mod offsets;
 

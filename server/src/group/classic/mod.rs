@@ -382,7 +382,10 @@ impl Classic {
         if let Some(call) = member.syncing {
             scope.reply(call, Err(ErrorCode::UNKNOWN_MEMBER_ID));
         }
-        if let Some(instance) = &member.instance {
+        // A group that came from the new protocol may have two of one instance id, where the log lost the end of the older.
+        if let Some(instance) = &member.instance
+            && self.statics.get(instance) == Some(id)
+        {
             self.statics.remove(instance);
         }
         self.uncount(&member.protocols);

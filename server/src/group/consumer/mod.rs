@@ -56,7 +56,7 @@ const JOINS: i32 = 0;
 const LEAVES_FOR_NOW: i32 = -2;
 
 /// What such a group takes beside any other.
-pub(super) const CONSUMER_BYTES: usize = 512;
+pub(super) const CONSUMER_BYTES: usize = 576;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 768;
 /// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
@@ -64,7 +64,7 @@ const PARTITION_BYTES: usize = 128;
 /// What a topic takes of which somebody holds partitions: in the same places.
 const TOPIC_BYTES: usize = 192;
 /// What the name of a topic takes that a pattern matched.
-const MATCH_BYTES: usize = 64;
+const MATCH_BYTES: usize = 80;
 
 /// An assignment that looks at no more than so many members, topics and partitions is made whenever it is due.
 const ASSIGN_WORK_FREE: usize = 2_000;

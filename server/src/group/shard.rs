@@ -23,7 +23,7 @@ use super::usage::Charge;
 use super::{Name, Now, RawRecord, Settings, Usage};
 
 /// What a group takes beside its members and offsets.
-pub(super) const GROUP_BYTES: usize = 448;
+pub(super) const GROUP_BYTES: usize = 464;
 
 /// The largest record that is written, whatever fits into a segment: a group's members with what they say and have. The smallest
 /// journal takes two of them.

@@ -295,7 +295,7 @@ fn groups_that_lost_their_members_are_counted_too() {
 
 #[test]
 fn groups_take_no_more_after_a_restart() {
-    for (make, bytes_max) in [(Driver::classic as fn(&mut Driver, &str), 2048), (Driver::consumer as fn(&mut Driver, &str), 2048)]
+    for (make, bytes_max) in [(Driver::classic as fn(&mut Driver, &str), 2048), (Driver::consumer as fn(&mut Driver, &str), 2304)]
     {
         let mut driver = Driver::new(3);
         for group in groups(GROUPS) {

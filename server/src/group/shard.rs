@@ -13,6 +13,7 @@ use ringlog_protocol::{ErrorCode, Uuid};
 use super::classic::{Classic, Scope, State};
 use super::configs::GroupConfigs;
 use super::consumer::Consumer;
+use super::log_limit::LogLimit;
 use super::offsets::{Offsets, fetch_nothing};
 use super::request::{Answer, CallId, Commit, Described, Join, Listed, Refusal, Reply, Request};
 use super::shard_consumer::{ask_as_classic, downgrade};
@@ -22,13 +23,15 @@ use super::usage::Charge;
 use super::{Name, Now, RawRecord, Settings, Usage};
 
 /// What a group takes beside its members and offsets.
-pub(super) const GROUP_BYTES: usize = 448;
+pub(super) const GROUP_BYTES: usize = 464;
 
 /// The largest record that is written, whatever fits into a segment: a group's members with what they say and have. The smallest
 /// journal takes two of them.
 const RECORD_BYTES_MAX: usize = 8 << 20;
 /// How many protocols a member may speak; real ones speak two or three.
 const PROTOCOLS_MAX: usize = 100;
+/// How many timers ring before others have their turn: all members of a large group may be silent at once.
+const ALARMS_MAX: usize = 1_000;
 
 /// What comes of inputs. The answers may go when the records, and all before them, are committed.
 #[derive(Default)]
@@ -37,6 +40,8 @@ pub struct Output {
     pub records: Vec<RawRecord>,
     /// Who gets which answer.
     pub replies: Vec<(CallId, Answer)>,
+    /// How much was to do that is not the same for every request: about how many members, topics and partitions were looked at.
+    pub work: usize,
 }
 
 /// A group: its members, by one protocol or the other, and its offsets, either of which may be missing.
@@ -76,6 +81,7 @@ pub struct Shard {
     /// In boxes: a node of the tree has room for eleven, and is half full when groups come in order.
     pub(super) groups: BTreeMap<Name, Box<Group>>,
     timers: TimerQueue,
+    too_large: LogLimit,
     new_id: Box<dyn FnMut() -> u128>,
 }
 
@@ -85,8 +91,8 @@ impl Shard {
     pub fn new(settings: Rc<Settings>, usage: Usage, new_id: Box<dyn FnMut() -> u128>) -> Self {
         let topics = Arc::new(NoTopics);
         let (groups, timers) = (BTreeMap::new(), TimerQueue::default());
-        let (configs, record_bytes_max) = (Arc::default(), RECORD_BYTES_MAX);
-        Self { settings, usage, topics, topics_version: 0, configs, record_bytes_max, groups, timers, new_id }
+        let (configs, record_bytes_max, too_large) = (Arc::default(), RECORD_BYTES_MAX, LogLimit::default());
+        Self { settings, usage, topics, topics_version: 0, configs, record_bytes_max, groups, timers, too_large, new_id }
     }
 
     /// Records must not have more bytes of key and value than this: what asks for larger ones is refused. What patterns match, and
@@ -183,6 +189,7 @@ impl Shard {
             topics_version: self.topics_version,
             record_bytes_max: self.record_bytes_max,
             timers: &mut self.timers,
+            too_large: &mut self.too_large,
             out,
             now,
             new_id: &mut self.new_id,
@@ -369,9 +376,10 @@ impl Shard {
         self.timers.next()
     }
 
-    /// Does what is due.
+    /// Does what is due, or as much of it as others can wait for: then more is due still.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
-        while let Some((group, alarm)) = self.timers.pop(now.monotonic) {
+        for _ in 0..ALARMS_MAX {
+            let Some((group, alarm)) = self.timers.pop(now.monotonic) else { break };
             self.with_group(&group, now, out, |group, scope| match (alarm, &mut group.consumer) {
                 (alarm @ (Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_)), Some(consumer)) => {
                     consumer.ring(&alarm, scope);

@@ -135,8 +135,8 @@ impl Shard {
                 });
             }
             GroupRecord::ConsumerGroupRegularExpression(key, value) => {
-                self.replay_into(&key.group_id, value.is_some(), |consumer, _| {
-                    consumer.replay_pattern(&key.regular_expression, value);
+                self.replay_into(&key.group_id, value.is_some(), |consumer, usage| {
+                    consumer.replay_pattern(&key.regular_expression, value, usage);
                 });
             }
             // Since Kafka 4.1 a hash is in its place; the others are not of the new protocol.

@@ -3,6 +3,9 @@
 use ringlog_protocol::api::consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ringlog_protocol::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
+use ringlog_protocol::api::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
+};
 use ringlog_protocol::api::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
 };
@@ -63,5 +66,55 @@ fn each_who_leaves_a_group_that_there_is_not_is_told_so() {
         let request = LeaveGroupRequest { group_id: "g".into(), member_id: "a".into(), ..LeaveGroupRequest::default() };
         let answer = broker.ask(&request, 2).await;
         assert_eq!(answer.read::<LeaveGroupResponse<'_>>().error_code, unknown);
+    });
+}
+
+#[test]
+fn offsets_of_what_there_is_not_are_refused_and_the_others_are_kept() {
+    with_broker(&[], |broker| async move {
+        broker.broker.controller.offsets_topic().await.expect("the topic of the groups is made");
+        let known = broker.create("t", 2, &[]).await;
+        let topic = |name: &'static str, topic_id, partitions: &[i32]| OffsetCommitRequestTopic {
+            name: name.into(),
+            topic_id,
+            partitions: partitions
+                .iter()
+                .map(|partition| OffsetCommitRequestPartition {
+                    partition_index: *partition,
+                    committed_offset: 10 + i64::from(*partition),
+                    ..OffsetCommitRequestPartition::default()
+                })
+                .collect(),
+        };
+        let ask = async |version: i16, topics: Vec<OffsetCommitRequestTopic<'static>>| {
+            let request = OffsetCommitRequest {
+                group_id: "g".into(),
+                generation_id_or_member_epoch: -1,
+                topics,
+                ..OffsetCommitRequest::default()
+            };
+            let answer = broker.ask(&request, version).await;
+            let response: OffsetCommitResponse<'_> = answer.read();
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| (partition.partition_index, partition.error_code)).collect::<Vec<_>>()
+        };
+        let (none, unknown, unknown_id) = (ErrorCode::NONE, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID);
+
+        // What is refused here stands between what the group answers.
+        let zeros = [0; 16];
+        let topics = vec![topic("no such", zeros, &[0, 1]), topic("t", zeros, &[2, 1, -1]), topic("t", zeros, &[0])];
+        let expected = [(0, unknown), (1, unknown), (2, unknown), (1, none), (-1, unknown), (0, none)];
+        assert_eq!(ask(8, topics).await, expected);
+        let topics = vec![topic("", [9; 16], &[0]), topic("", known.id.0, &[0, 7]), topic("", zeros, &[1])];
+        assert_eq!(ask(10, topics).await, [(0, unknown_id), (0, none), (7, unknown), (1, unknown_id)]);
+        // Nothing is left for the group to say.
+        assert_eq!(ask(8, vec![topic("no such", zeros, &[0])]).await, [(0, unknown)]);
+
+        let group = OffsetFetchRequestGroup { group_id: "g".into(), topics: None, ..OffsetFetchRequestGroup::default() };
+        let answer = broker.ask(&OffsetFetchRequest { groups: vec![group], ..OffsetFetchRequest::default() }, 8).await;
+        let response: OffsetFetchResponse<'_> = answer.read();
+        let kept: Vec<_> = response.groups[0].topics.iter().flat_map(|topic| &topic.partitions).collect();
+        let kept: Vec<_> = kept.iter().map(|partition| (partition.partition_index, partition.committed_offset)).collect();
+        assert_eq!(kept, [(0, 10), (1, 11)]);
     });
 }

@@ -17,6 +17,7 @@ use ringlog_engine::env::LocalFuture;
 use ringlog_engine::log::append::{Acks, AppendError, Appended};
 use ringlog_engine::types::{Offset, TopicId};
 use ringlog_protocol::{ErrorCode, Uuid};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Message;
@@ -28,6 +29,9 @@ use crate::group::{Answer, CallId, GroupConfigs, Name, Now, Output, RawRecord, R
 
 /// How many messages are taken before their records are appended.
 const MESSAGES_MAX: usize = 256;
+/// How much is done before that, and before the other tasks of the core have their turn: so many records, and members, topics and
+/// partitions looked at, or as many as one request is about.
+const WORK_MAX: usize = 10_000;
 /// How many bytes of records go into a batch, unless one is larger: no more than half a segment takes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 /// What a record of its own batch takes in the log beside its key and value, or more.
@@ -115,6 +119,8 @@ struct Coordinator {
     loads: FuturesUnordered<LocalFuture<LoadDone>>,
     sequence: u64,
     next_call: u64,
+    /// What was done since the other tasks of the core had their turn; see [`WORK_MAX`].
+    work: usize,
     expiry_at: Duration,
     /// A sleep, and when it ends.
     sleep: Option<(Duration, LocalFuture<()>)>,
@@ -143,41 +149,51 @@ pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc:
         loads: FuturesUnordered::new(),
         sequence: 0,
         next_call: 0,
+        work: 0,
         sleep: None,
     };
-    let mut messages = Vec::with_capacity(MESSAGES_MAX);
     loop {
         coordinator.follow_configs();
         coordinator.follow_topic();
         coordinator.begin_loads();
         coordinator.set_alarm();
         let alarm = coordinator.sleep.as_mut().map(|(_, sleep)| sleep);
+        let mut count = 0;
         tokio::select! {
             biased;
             Some(done) = coordinator.appends.next() => coordinator.appended(done),
             Some(done) = coordinator.loads.next() => coordinator.loaded(done),
-            count = receiver.recv_many(&mut messages, MESSAGES_MAX) => {
+            first = receiver.recv() => {
                 // A partition may be new since the last message, and so may an option.
                 coordinator.follow_configs();
                 coordinator.follow_topic();
-                let mut stops = count == 0;
-                for message in messages.drain(..) {
-                    stops |= matches!(message, Message::Stop);
-                    if stops {
-                        break;
+                let mut message = first.unwrap_or(Message::Stop);
+                loop {
+                    if matches!(message, Message::Stop) {
+                        // What comes behind is answered by its going.
+                        coordinator.append_all();
+                        return coordinator.stop().await;
                     }
                     coordinator.take(message);
-                }
-                if stops {
-                    // What comes behind is answered by its going.
-                    coordinator.append_all();
-                    return coordinator.stop().await;
+                    count += 1;
+                    if count >= MESSAGES_MAX || coordinator.work >= WORK_MAX {
+                        break;
+                    }
+                    match receiver.try_recv() {
+                        Ok(next) => message = next,
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => message = Message::Stop,
+                    }
                 }
             }
             () = async { if let Some(alarm) = alarm { alarm.await } }, if alarm.is_some() => coordinator.sleep = None,
         }
         coordinator.tick();
         coordinator.append_all();
+        if count >= MESSAGES_MAX || coordinator.work >= WORK_MAX {
+            coordinator.work = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -355,7 +371,9 @@ impl Coordinator {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 slot.calls.insert(call, reply);
+                let written = slot.out.records.len();
                 shard.handle(call, group, request, now, &mut slot.out);
+                self.work += slot.out.records.len() - written + std::mem::take(&mut slot.out.work);
             }
         }
     }
@@ -382,7 +400,9 @@ impl Coordinator {
         for slot in self.slots.values_mut() {
             slot.refuse_late(now.monotonic, self.commit_timeout);
             if let State::Active(shard) = &mut slot.state {
+                let written = slot.out.records.len();
                 shard.tick(now, &mut slot.out);
+                self.work += slot.out.records.len() - written + std::mem::take(&mut slot.out.work);
                 if expires {
                     shard.expire(now, &mut slot.out);
                 }
@@ -412,7 +432,7 @@ impl Coordinator {
         let Self { slots, core, appends, sequence, codec, .. } = self;
         let mut too_large = Vec::new();
         for (index, slot) in slots.iter_mut() {
-            let Output { records, replies } = std::mem::take(&mut slot.out);
+            let Output { records, replies, work: _ } = std::mem::take(&mut slot.out);
             if records.is_empty() && replies.is_empty() {
                 continue;
             }

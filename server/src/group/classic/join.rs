@@ -170,6 +170,7 @@ impl Classic {
             charge: scope.usage.charge(0),
         };
         member.set_charge(id);
+        self.silent += 1;
         self.members.insert(id.clone(), member);
     }
 
@@ -208,6 +209,7 @@ impl Classic {
         let leader_before = self.leader.clone();
         let protocol = self.protocol.clone().unwrap_or_default();
         let Some(old) = self.members.remove(before) else { return };
+        self.silent -= usize::from(!old.has_synced);
         if old.joining.is_some() {
             self.joining -= 1;
         }
@@ -220,9 +222,7 @@ impl Classic {
         if self.leader.as_ref() == Some(before) {
             self.leader = Some(id.clone());
         }
-        if let Some(member) = self.members.get_mut(&id) {
-            member.has_synced = true;
-        }
+        self.has_synced(&id);
         self.touch(&id, scope);
         let is_same = self.members.get(&id).is_some_and(|member| self.wants_the_same(&old, member, &protocol));
         let is_same = self.state == State::Stable && is_same && self.select_protocol() == self.protocol;
@@ -349,6 +349,7 @@ impl Classic {
         self.protocol = self.select_protocol();
         self.set_state(State::CompletingRebalance, scope.now);
         let ids: Vec<Name> = self.members.keys().cloned().collect();
+        self.silent = self.joining;
         for id in &ids {
             let is_leader = self.leader.as_ref() == Some(id);
             let Some(member) = self.members.get_mut(id) else { continue };

@@ -23,6 +23,7 @@ use ringlog_protocol::group_records::{GroupMetadataKey, GroupMetadataValue, Grou
 
 pub(super) use travel::Traveller;
 
+use super::log_limit::LogLimit;
 use super::request::{Answer, CallId, Described, DescribedMember, Identity, Leaver, Reply, Sync, Synced};
 use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
@@ -49,6 +50,8 @@ pub(super) struct Scope<'a> {
     /// The largest record that is written.
     pub(super) record_bytes_max: usize,
     pub(super) timers: &'a mut TimerQueue,
+    /// For assignments that are too large.
+    pub(super) too_large: &'a mut LogLimit,
     pub(super) out: &'a mut Output,
     pub(super) now: Now,
     pub(super) new_id: &'a mut dyn FnMut() -> u128,
@@ -155,6 +158,8 @@ pub(super) struct Classic {
     protocol_counts: SmallMap<Name, usize>,
     /// How many members wait in JoinGroup.
     joining: usize,
+    /// Of how many members something is to be heard in this generation.
+    silent: usize,
     initial_delay: Option<InitialDelay>,
     join_timer: Timer,
     sync_timer: Timer,
@@ -245,9 +250,7 @@ impl Classic {
             return scope.reply(call, Err(error));
         }
         let id = sync.identity.member;
-        if let Some(member) = self.members.get_mut(&id) {
-            member.has_synced = true;
-        }
+        self.has_synced(&id);
         match self.state {
             State::Stable => {
                 self.touch(&id, scope);
@@ -266,8 +269,16 @@ impl Classic {
                 }
             }
         }
-        if self.members.values().all(|member| member.has_synced) {
+        if self.silent == 0 {
             self.sync_timer.clear();
+        }
+    }
+
+    /// Nothing is to be heard of a member in this generation any more.
+    fn has_synced(&mut self, id: &Name) {
+        if let Some(member) = self.members.get_mut(id).filter(|member| !member.has_synced) {
+            member.has_synced = true;
+            self.silent -= 1;
         }
     }
 
@@ -296,13 +307,13 @@ impl Classic {
         let since = self.state_since.replace(scope.now.wall);
         let record = self.record(scope.group);
         if record.bytes() > scope.record_bytes_max {
-            tracing::warn!(
-                group = %scope.group,
-                "the assignment of a group with {} members takes {} bytes and is refused: a record has at most {}",
-                self.members.len(),
-                record.bytes(),
-                scope.record_bytes_max
-            );
+            if let Some(not_logged) = scope.too_large.admit(scope.now.monotonic) {
+                let (members, bytes, bytes_max) = (self.members.len(), record.bytes(), scope.record_bytes_max);
+                tracing::warn!(
+                    group = %scope.group, members, bytes, bytes_max, not_logged,
+                    "the assignment of a group does not fit into a record and is refused"
+                );
+            }
             self.state_since = since;
             for (_, call) in waiting {
                 scope.reply(call, Err(ErrorCode::UNKNOWN_SERVER_ERROR));
@@ -363,6 +374,7 @@ impl Classic {
     /// Takes a member out. What it waits for is answered, so that a client that is there after all joins again.
     fn remove(&mut self, id: &Name, scope: &mut Scope<'_>) -> bool {
         let Some(member) = self.members.remove(id) else { return false };
+        self.silent -= usize::from(!member.has_synced);
         if let Some(call) = member.joining {
             self.joining -= 1;
             scope.reply(call, Err(ErrorCode::UNKNOWN_MEMBER_ID));
@@ -370,7 +382,10 @@ impl Classic {
         if let Some(call) = member.syncing {
             scope.reply(call, Err(ErrorCode::UNKNOWN_MEMBER_ID));
         }
-        if let Some(instance) = &member.instance {
+        // A group that came from the new protocol may have two of one instance id, where the log lost the end of the older.
+        if let Some(instance) = &member.instance
+            && self.statics.get(instance) == Some(id)
+        {
             self.statics.remove(instance);
         }
         self.uncount(&member.protocols);
@@ -478,6 +493,17 @@ impl Classic {
         }
         self.touch(&identity.member, scope);
         Ok(())
+    }
+
+    /// Whether a member's commit would be taken.
+    #[cfg(test)]
+    pub(super) fn would_take(&self, identity: &Identity) -> bool {
+        self.check_generation(identity).is_ok() && self.state != State::CompletingRebalance
+    }
+
+    #[cfg(test)]
+    pub(super) fn generation(&self) -> i32 {
+        self.generation
     }
 
     /// The topics that the members of a stable group of consumers want; `None` where that is not known.

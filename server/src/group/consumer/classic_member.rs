@@ -92,13 +92,9 @@ impl Consumer {
 
     /// Whether it is a consumer that speaks what all classic members do.
     fn speaks_classic(&self, join: &Join) -> bool {
-        let mut common: BTreeSet<&Name> = join.protocols.iter().map(|(name, _)| name).collect();
-        let others = self.seats.iter().filter(|(id, _)| **id != join.member);
-        for classic in others.filter_map(|(_, seat)| seat.member.classic.as_ref()) {
-            let spoken: BTreeSet<&Name> = classic.protocols.iter().map(|(name, _)| name).collect();
-            common.retain(|name| spoken.contains(name));
-        }
-        *join.protocol_type == *PROTOCOL_TYPE && !common.is_empty()
+        let own = self.seats.get(&join.member).map(|seat| &seat.member);
+        let is_common = join.protocols.iter().any(|(name, _)| self.census.is_common(name, own));
+        *join.protocol_type == *PROTOCOL_TYPE && is_common
     }
 
     /// SyncGroup: what the member holds by now, in the bytes that a leader would have made.

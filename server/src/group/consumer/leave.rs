@@ -3,7 +3,7 @@
 use ringlog_protocol::ErrorCode;
 
 use super::reconcile::Held;
-use super::{Consumer, JOINS, LEAVES_FOR_NOW, ms, records, refuse, release};
+use super::{Consumer, JOINS, LEAVES_FOR_NOW, ms, records, refuse};
 use crate::group::Name;
 use crate::group::classic::Scope;
 use crate::group::request::{Beat, ConsumerHeartbeat, Refusal};
@@ -43,35 +43,30 @@ impl Consumer {
 
     /// Takes members out; the group's next epoch begins.
     pub(in crate::group) fn remove(&mut self, ids: &[Name], scope: &mut Scope<'_>) {
-        let mut removed = Vec::new();
+        let (mut removed, mut regexes) = (Vec::new(), Vec::new());
         for id in ids {
-            let Some(seat) = self.seats.remove(id) else { continue };
-            release(&mut self.owners, id, &seat.member.place);
+            let Some(seat) = self.unseat(id) else { continue };
+            regexes.extend(seat.member.regex);
             self.targets.remove(id);
-            if let Some(instance) = &seat.member.instance
-                && self.statics.get(instance) == Some(id)
-            {
-                self.statics.remove(instance);
-            }
             removed.push(id);
         }
         if removed.is_empty() {
             return;
         }
         // The epoch is written first: partitions of a member that is gone are assigned anew, whatever else of this is in the log.
-        let metadata_hash = self.hash_topics(scope.topics);
+        let gone = self.drop_patterns(regexes.into_iter());
+        let metadata_hash = self.hash_topics(scope);
         self.begin_epoch(metadata_hash, scope);
         for id in removed {
             bury(id, scope);
         }
-        self.drop_patterns(scope);
+        scope.out.records.extend(gone.iter().map(|regex| records::regex(scope.group, regex, None)));
     }
 
     /// A static member is back under a new id, and what was the old one's is its. It is written before the old one goes: what one
     /// of them holds is nobody else's, whatever of this is in the log.
     pub(super) fn replace(&mut self, before: &Name, id: &Name, scope: &mut Scope<'_>) {
-        let Some(seat) = self.seats.remove(before) else { return };
-        release(&mut self.owners, before, &seat.member.place);
+        let Some(seat) = self.unseat(before) else { return };
         let target = self.targets.remove(before);
         let mut member = seat.member;
         let mut place = std::mem::take(&mut member.place);

@@ -10,10 +10,11 @@
 //! - **FencedStaysOut**: who is no member, or at an epoch that the coordinator does not know it to be at, neither stays in nor commits.
 //! - **StateIsReplayed**: whatever is known, but for sessions, is in the records.
 //!
-//! [`leave`] is how members go, [`subscription`] what the group wants, [`upgrade`] and [`classic_member`] the way from and to the
+//! [`leave`] is how members go, [`census`] what all of them come to, [`subscription`] what the group wants, [`upgrade`] and [`classic_member`] the way from and to the
 //! classic protocol.
 
 pub(in crate::group) mod assignor;
+mod census;
 mod classic_member;
 mod leave;
 mod pattern;
@@ -25,6 +26,7 @@ mod subscription;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +40,12 @@ use super::timer::{Alarm, Timer};
 use super::usage::Charge;
 use super::{Name, Settings, SmallMap, Usage};
 use assignor::{Assignor, Subscriber};
+use census::Census;
+use pattern::Pattern;
 use reconcile::{Held, Place, Progress};
+
+/// What a member wants: topics by name, and by a pattern.
+type Wish<'a> = (&'a [Name], Option<&'a Name>);
 
 /// Partitions by topic.
 pub type Partitions = SmallMap<Uuid, BTreeSet<i32>>;
@@ -49,7 +56,7 @@ const JOINS: i32 = 0;
 const LEAVES_FOR_NOW: i32 = -2;
 
 /// What such a group takes beside any other.
-pub(super) const CONSUMER_BYTES: usize = 320;
+pub(super) const CONSUMER_BYTES: usize = 576;
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 768;
 /// What a partition takes that somebody holds: in an assignment, in what is held, and its owner.
@@ -57,7 +64,16 @@ const PARTITION_BYTES: usize = 128;
 /// What a topic takes of which somebody holds partitions: in the same places.
 const TOPIC_BYTES: usize = 192;
 /// What the name of a topic takes that a pattern matched.
-const MATCH_BYTES: usize = 64;
+const MATCH_BYTES: usize = 80;
+
+/// An assignment that looks at no more than so many members, topics and partitions is made whenever it is due.
+const ASSIGN_WORK_FREE: usize = 2_000;
+/// After a larger one the next waits a millisecond for so many: at 0.2 µs each, a group takes no more than a twenty-fifth of a core.
+const ASSIGN_WORK_PER_MS: usize = 200;
+/// The longest that an assignment waits for that.
+const ASSIGN_WAIT_MS_MAX: i64 = 15_000;
+
+const MEMORY_IS_FULL: &str = "The groups take all the memory that they may (ringlog.group.memory.bytes).";
 
 /// What is to be known of a member that speaks the classic protocol.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +107,7 @@ impl Member {
         // The id is in its seat, in the target, and with what it owns.
         let names = 3 * id.len() + self.client_id.len() + self.client_host.len();
         let optional = length(&self.instance) + length(&self.rack) + length(&self.regex) + length(&self.assignor);
+        let optional = optional + if self.regex.is_some() { MATCH_BYTES } else { 0 };
         let held = [&self.place.assigned, &self.place.revoking].into_iter().flat_map(|held| held.values());
         let partitions: usize = held.map(SmallMap::len).sum();
         let held_topics = self.place.assigned.len() + self.place.revoking.len();
@@ -115,6 +132,17 @@ impl Member {
     fn is_classic(&self) -> bool {
         self.classic.is_some()
     }
+
+    /// The protocols of the classic protocol that it speaks, each once.
+    fn spoken(&self) -> BTreeSet<&Name> {
+        self.classic.iter().flat_map(|classic| &classic.protocols).map(|(name, _)| name).collect()
+    }
+
+    /// Whether the other counts for the same in a census.
+    fn counts_as(&self, other: &Self) -> bool {
+        let is_same = self.topics == other.topics && self.regex == other.regex;
+        is_same && self.is_classic() == other.is_classic() && self.spoken() == other.spoken()
+    }
 }
 
 /// A member with what is known of it for now only.
@@ -130,12 +158,25 @@ struct Seat {
 }
 
 /// The topics that a pattern matched.
-#[derive(Clone, Debug, Default, PartialEq)]
 struct Resolved {
     topics: BTreeSet<Name>,
     /// Of which version of the topics; only its growing means something.
     version: i64,
     at: TimestampMs,
+    /// The version of the topics with which it was matched; 0: of another life.
+    matched_version: u64,
+    /// The pattern as it is matched, since it was first.
+    table: Option<Pattern>,
+    /// Whether the log says that it is not understood.
+    is_reported: bool,
+    charge: Charge,
+}
+
+impl Resolved {
+    fn new(usage: &Usage) -> Self {
+        let (topics, charge) = (BTreeSet::new(), usage.charge(0));
+        Self { topics, version: 0, at: TimestampMs(0), matched_version: 0, table: None, is_reported: false, charge }
+    }
 }
 
 /// A group of the new protocol.
@@ -146,7 +187,10 @@ pub(super) struct Consumer {
     assignment_epoch: i32,
     /// When partitions were last assigned, by the clock of the wall; 0: not yet, or not known.
     assigned_at: TimestampMs,
+    /// How many members, topics and partitions were looked at for that.
+    assign_work: usize,
     seats: SmallMap<Name, Seat>,
+    census: Census,
     /// The members that have an instance id, by that.
     statics: SmallMap<Name, Name>,
     /// What members are to hold.
@@ -154,9 +198,12 @@ pub(super) struct Consumer {
     /// Who has a partition, or has not said that it gave it up.
     owners: SmallMap<(Uuid, i32), Name>,
     patterns: BTreeMap<Name, Resolved>,
-    /// The version of the topics that was last looked at, and that for which patterns were.
-    topics_version: u64,
+    /// The hash of the topics that it wants, of which version of the topics; none where it may be another.
+    hashed: Option<(i64, u64)>,
+    /// The version of the topics with which patterns are matched, or were.
     patterns_version: u64,
+    /// The next pattern to be matched with it.
+    to_match: Option<Name>,
     /// When patterns may be matched with all topics again.
     patterns_from: Duration,
     charge: Charge,
@@ -173,13 +220,16 @@ impl Consumer {
             metadata_hash: 0,
             assignment_epoch: 0,
             assigned_at: TimestampMs(0),
+            assign_work: 0,
             seats: SmallMap::new(),
+            census: Census::default(),
             statics: SmallMap::new(),
             targets: SmallMap::new(),
             owners: SmallMap::new(),
             patterns: BTreeMap::new(),
-            topics_version: 0,
+            hashed: None,
             patterns_version: 0,
+            to_match: None,
             patterns_from: Duration::ZERO,
             charge: usage.charge(CONSUMER_BYTES),
         }
@@ -213,7 +263,7 @@ impl Consumer {
         let mut member = before.as_ref().map(|(_, member)| member.clone()).unwrap_or_default();
         update(&mut member, beat);
         self.check_room(&id, &member, scope.settings.consumer_group_size_max, scope)?;
-        let pattern = self.new_pattern(member.regex.as_ref())?;
+        let pattern = self.new_pattern(member.regex.as_ref(), scope)?;
 
         // From here on nothing is refused.
         let replaced = before.as_ref().filter(|(holder, _)| *holder != id).map(|(holder, _)| holder.clone());
@@ -243,14 +293,18 @@ impl Consumer {
         &mut self,
         id: &Name,
         member: Member,
-        pattern: Option<(Name, pattern::Pattern)>,
+        pattern: Option<(Name, Pattern)>,
         has_changed_wish: bool,
         owned: Option<&Partitions>,
         scope: &mut Scope<'_>,
     ) {
+        let regex_before = self.seats.get(id).and_then(|seat| seat.member.regex.clone());
         let has_changed = self.put(id, member, scope.usage);
-        if has_changed_wish || pattern.is_some() {
-            self.settle_patterns(pattern, scope);
+        for regex in self.drop_patterns(regex_before.into_iter()) {
+            scope.out.records.push(records::regex(scope.group, &regex, None));
+        }
+        if let Some((regex, pattern)) = pattern {
+            self.take_pattern(regex, pattern, scope);
         }
         // The epoch is written first: what follows is assigned anew, if only that is in the log.
         self.follow_topics(has_changed_wish, scope);
@@ -328,10 +382,7 @@ impl Consumer {
         let partitions: usize = new_topics.filter(|(topic, _)| !self.owners.contains_key(&(*topic, 0))).map(partitions_of).sum();
         let more = (member.bytes(id) + partitions * 2 * PARTITION_BYTES).saturating_sub(had_bytes);
         if more > 0 && scope.usage.bytes() + more > scope.settings.memory_bytes_max {
-            return refuse(
-                ErrorCode::GROUP_MAX_SIZE_REACHED,
-                "The groups take all the memory that they may (ringlog.group.memory.bytes).",
-            );
+            return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, MEMORY_IS_FULL);
         }
         Ok(())
     }
@@ -361,7 +412,29 @@ impl Consumer {
             charge: usage.charge(0),
         });
         seat.charge.set(member.bytes(id));
-        seat.member = member;
+        let before = std::mem::replace(&mut seat.member, member);
+        if !before.counts_as(&seat.member) {
+            // What is new is counted before what was, which may be the same.
+            let has_new = self.census.add(&seat.member);
+            if self.census.remove(&before) | has_new {
+                self.hashed = None;
+            }
+        }
+    }
+
+    /// Takes a member's seat away, what it held and was counted for, and its instance id.
+    fn unseat(&mut self, id: &Name) -> Option<Seat> {
+        let seat = self.seats.remove(id)?;
+        release(&mut self.owners, id, &seat.member.place);
+        if let Some(instance) = &seat.member.instance
+            && self.statics.get(instance) == Some(id)
+        {
+            self.statics.remove(instance);
+        }
+        if self.census.remove(&seat.member) {
+            self.hashed = None;
+        }
+        Some(seat)
     }
 
     fn begin_epoch(&mut self, metadata_hash: i64, scope: &mut Scope<'_>) {
@@ -377,20 +450,30 @@ impl Consumer {
         }
         let assignor = self.assignor(scope.settings);
         let mut topics = BTreeMap::new();
+        let mut wishes: BTreeMap<Wish<'_>, Rc<BTreeSet<Uuid>>> = BTreeMap::new();
         // Members with an instance id have their place by that, also under a new id.
         let mut order: Vec<(&Name, &Name)> =
             self.seats.iter().map(|(id, seat)| (seat.member.instance.as_ref().unwrap_or(id), id)).collect();
         order.sort_unstable();
         let subscriber = |(_, id): (&Name, &'_ Name)| {
-            let id = self.seats.get_key_value(id).map_or_else(|| unreachable!("it is a member"), |(id, _)| id);
-            let mut wanted = BTreeSet::new();
-            for (topic, count) in self.wanted_by(id).filter_map(|name| scope.topics.by_name(name)) {
-                topics.insert(topic, count);
-                wanted.insert(topic);
-            }
-            Subscriber { id, topics: wanted, before: self.targets.get(id) }
+            let Some((id, seat)) = self.seats.get_key_value(id) else { unreachable!("it is a member") };
+            let wish = wishes.entry((&seat.member.topics, seat.member.regex.as_ref())).or_insert_with(|| {
+                let found = self.wanted_by(&seat.member).filter_map(|name| scope.topics.by_name(name));
+                let wanted = found.map(|(topic, count)| {
+                    topics.insert(topic, count);
+                    topic
+                });
+                Rc::new(wanted.collect())
+            });
+            Subscriber { id, topics: wish.clone(), before: self.targets.get(id) }
         };
         let subscribers: Vec<Subscriber<'_>> = order.into_iter().map(subscriber).collect();
+        let partitions: usize = topics.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum();
+        let each_topic = match wishes.len() {
+            0 | 1 if assignor == Assignor::Uniform => topics.len(),
+            _ => subscribers.iter().map(|subscriber| subscriber.topics.len()).sum(),
+        };
+        let work = subscribers.len() + each_topic + partitions;
         let assigned = assignor.assign(&subscribers, &topics);
         let changed: Vec<(Name, Partitions)> = subscribers
             .iter()
@@ -404,15 +487,26 @@ impl Consumer {
         }
         self.assignment_epoch = self.epoch;
         self.assigned_at = scope.now.wall;
-        self.charge_patterns();
+        self.assign_work = work;
+        scope.out.work += work;
+        self.charge_targets();
         scope.out.records.push(records::assignment_epoch(scope.group, Some((self.epoch, self.assigned_at))));
         tracing::debug!(group = %scope.group, epoch = self.epoch, members = self.seats.len(), assignor = assignor.name(), "assigned");
     }
 
-    /// Whether the last assignment is so recent that the next one waits, for more changes to go with it. Not where the clock went
-    /// back behind it: that could be long.
+    pub(super) fn charge_targets(&mut self) {
+        let targets = self.targets.values().flat_map(SmallMap::values).map(BTreeSet::len).sum::<usize>();
+        self.charge.set(CONSUMER_BYTES + targets * 32);
+    }
+
+    /// Whether the last assignment is so recent that the next one waits, for more changes to go with it: for as long as the group's
+    /// configuration says, and longer where it was much work. Not where the clock went back behind it: that could be long.
     fn is_to_wait(&self, scope: &Scope<'_>) -> bool {
-        let interval = i64::from(scope.config.consumer_assignment_interval_ms);
+        let work_ms = match self.assign_work {
+            0..=ASSIGN_WORK_FREE => 0,
+            work => i64::try_from(work / ASSIGN_WORK_PER_MS).unwrap_or(i64::MAX).min(ASSIGN_WAIT_MS_MAX),
+        };
+        let interval = work_ms.max(i64::from(scope.config.consumer_assignment_interval_ms));
         let since = scope.now.wall.0.saturating_sub(self.assigned_at.0);
         self.assigned_at.0 != 0 && (0..interval).contains(&since)
     }

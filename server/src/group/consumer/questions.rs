@@ -81,4 +81,22 @@ impl Consumer {
             members: self.seats.iter().map(member).collect(),
         }
     }
+
+    /// The epoch of the group, and that of its assignment.
+    #[cfg(test)]
+    pub(in crate::group) fn epochs(&self) -> (i32, i32) {
+        (self.epoch, self.assignment_epoch)
+    }
+
+    /// What the tables of patterns take.
+    #[cfg(test)]
+    pub(in crate::group) fn tables_bytes(&self) -> usize {
+        self.patterns.values().map(super::Resolved::table_bytes).sum()
+    }
+
+    /// How many topics a pattern matched.
+    #[cfg(test)]
+    pub(in crate::group) fn matched(&self, regex: &str) -> usize {
+        self.patterns.get(regex).map_or(0, |resolved| resolved.topics.len())
+    }
 }

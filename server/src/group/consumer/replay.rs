@@ -10,7 +10,7 @@ use ringlog_protocol::group_records::{
 use ringlog_engine::types::TimestampMs;
 
 use super::reconcile::{Place, Progress};
-use super::{Consumer, Member, Resolved, records, release};
+use super::{Consumer, Member, Resolved, records};
 use crate::group::classic::Scope;
 use crate::group::timer::Alarm;
 use crate::group::{Name, Usage};
@@ -32,14 +32,7 @@ impl Consumer {
     ) {
         let id: Name = id.into();
         let Some(value) = value else {
-            if let Some(seat) = self.seats.remove(&id) {
-                release(&mut self.owners, &id, &seat.member.place);
-                if let Some(instance) = seat.member.instance
-                    && self.statics.get(&instance) == Some(&id)
-                {
-                    self.statics.remove(&instance);
-                }
-            }
+            self.unseat(&id);
             return;
         };
         let mut member = self.seats.get(&id).map(|seat| seat.member.clone()).unwrap_or_default();
@@ -75,22 +68,32 @@ impl Consumer {
         }
     }
 
-    pub(in crate::group) fn replay_pattern(&mut self, pattern: &str, value: Option<ConsumerGroupRegularExpressionValue<'_>>) {
+    pub(in crate::group) fn replay_pattern(
+        &mut self,
+        pattern: &str,
+        value: Option<ConsumerGroupRegularExpressionValue<'_>>,
+        usage: &Usage,
+    ) {
         match value {
             Some(value) => {
                 let topics = value.topics.iter().map(|topic| Name::from(&**topic)).collect();
-                let resolved = Resolved { topics, version: value.version, at: TimestampMs(value.timestamp) };
-                self.patterns.insert(pattern.into(), resolved);
+                let (version, at) = (value.version, TimestampMs(value.timestamp));
+                self.keep_pattern(pattern.into(), Resolved { topics, version, at, ..Resolved::new(usage) });
             }
             None => {
-                self.patterns.remove(pattern);
+                self.forget_pattern(pattern);
             }
         }
     }
 
     /// After the replay: sessions begin anew, and so does the time for what members are to give up.
     pub(in crate::group) fn begin(&mut self, scope: &mut Scope<'_>) {
-        self.charge_patterns();
+        // Those of whose members nothing is in the log.
+        let patterns: Vec<Name> = self.patterns.keys().cloned().collect();
+        for regex in self.drop_patterns(patterns.into_iter()) {
+            scope.out.records.push(records::regex(scope.group, &regex, None));
+        }
+        self.charge_targets();
         let ids: Vec<Name> = self.seats.keys().cloned().collect();
         for id in &ids {
             self.touch(id, scope);

@@ -1,136 +1,209 @@
 //! What a group wants: topics by name and by pattern, and whether these have changed.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 use ringlog_protocol::ErrorCode;
 
 use super::pattern::Pattern;
-use super::{CONSUMER_BYTES, Consumer, MATCH_BYTES, Resolved, records, refuse};
+use super::{Consumer, MATCH_BYTES, MEMORY_IS_FULL, Member, Resolved, records, refuse};
+use crate::group::Name;
 use crate::group::classic::Scope;
 use crate::group::request::Refusal;
-use crate::group::topics::TopicView;
-use crate::group::{Name, SmallMap};
 
 /// How often the patterns of a group are matched with all topics at most: there may be many of both.
 const MATCHING_INTERVAL: Duration = Duration::from_secs(5);
+/// How many bytes of names are matched in a heartbeat, and then the rest of the pattern whose turn it is.
+const MATCHED_BYTES_MAX: usize = 256 << 10;
+/// So many bytes of names are matched while a member, a topic or a partition is looked at.
+const MATCHED_BYTES_PER_WORK: usize = 64;
+/// What it takes, in the same measure, to make a table of a pattern: the most.
+const COMPILE_WORK: usize = 2_000;
+
+impl Resolved {
+    /// What it takes, without the table.
+    fn bytes(&self, regex: &str) -> usize {
+        self.topics.len() * MATCH_BYTES + 2 * regex.len() + MATCH_BYTES
+    }
+
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, Pattern::bytes)
+    }
+}
 
 impl Consumer {
     /// The topics that a member wants, whether there are such or not.
-    pub(super) fn wanted_by(&self, id: &Name) -> impl Iterator<Item = &Name> {
-        let member = self.seats.get(id).map(|seat| &seat.member);
-        let pattern = member.and_then(|member| member.regex.as_ref()).and_then(|regex| self.patterns.get(regex));
-        let matched = pattern.into_iter().flat_map(|resolved| &resolved.topics);
-        member.into_iter().flat_map(|member| &*member.topics).chain(matched)
-    }
-
-    fn wanted(&self) -> BTreeSet<&Name> {
-        self.seats.keys().flat_map(|id| self.wanted_by(id)).collect()
+    pub(super) fn wanted_by<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a Name> {
+        let matched = member.regex.as_ref().and_then(|regex| self.patterns.get(regex));
+        member.topics.iter().chain(matched.into_iter().flat_map(|resolved| &resolved.topics))
     }
 
     /// Whether a member wants this topic.
     pub(in crate::group) fn is_wanted(&self, topic: &str) -> bool {
-        let by_pattern = || self.patterns.values().any(|resolved| resolved.topics.contains(topic));
-        self.seats.values().any(|seat| seat.member.wants(topic)) || by_pattern()
+        self.census.wants(topic)
     }
 
     /// The pattern, if it is one that the group does not know yet.
-    pub(super) fn new_pattern(&self, regex: Option<&Name>) -> Result<Option<(Name, Pattern)>, Refusal> {
+    pub(super) fn new_pattern(&self, regex: Option<&Name>, scope: &mut Scope<'_>) -> Result<Option<(Name, Pattern)>, Refusal> {
         let Some(regex) = regex.filter(|regex| !self.patterns.contains_key(*regex)) else { return Ok(None) };
-        match Pattern::new(regex) {
-            Ok(pattern) => Ok(Some((regex.clone(), pattern))),
+        scope.out.work += COMPILE_WORK;
+        let pattern = match Pattern::new(regex) {
+            Ok(pattern) => pattern,
             Err(error) => {
                 let message = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression: {error}.");
-                refuse(ErrorCode::INVALID_REGULAR_EXPRESSION, message)
+                return refuse(ErrorCode::INVALID_REGULAR_EXPRESSION, message);
             }
+        };
+        if scope.usage.bytes() + pattern.bytes() > scope.settings.memory_bytes_max {
+            return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED, MEMORY_IS_FULL);
+        }
+        Ok(Some((regex.clone(), pattern)))
+    }
+
+    /// Finds the topics of a new pattern.
+    pub(super) fn take_pattern(&mut self, regex: Name, pattern: Pattern, scope: &mut Scope<'_>) {
+        let resolved = Resolved { table: Some(pattern), ..Resolved::new(scope.usage) };
+        self.keep_pattern(regex.clone(), resolved);
+        self.resolve(&regex, true, scope);
+    }
+
+    /// Has a pattern, with the topics that it matched.
+    pub(super) fn keep_pattern(&mut self, regex: Name, mut resolved: Resolved) {
+        let bytes = resolved.bytes(&regex) + resolved.table_bytes();
+        resolved.charge.set(bytes);
+        self.forget_pattern(&regex);
+        if self.census.add_topics(resolved.topics.iter()) {
+            self.hashed = None;
+        }
+        self.patterns.insert(regex, resolved);
+    }
+
+    /// False: there is no such pattern.
+    pub(super) fn forget_pattern(&mut self, regex: &str) -> bool {
+        let Some(resolved) = self.patterns.remove(regex) else { return false };
+        if self.census.remove_topics(resolved.topics.iter()) {
+            self.hashed = None;
+        }
+        true
+    }
+
+    /// Lets go of patterns, of these, that nobody has any more; those that were there.
+    pub(super) fn drop_patterns(&mut self, regexes: impl Iterator<Item = Name>) -> Vec<Name> {
+        let unused: Vec<Name> = regexes.filter(|regex| !self.census.has_pattern(regex)).collect();
+        unused.into_iter().filter(|regex| self.forget_pattern(regex)).collect()
+    }
+
+    /// Matches a pattern with all topics, unless it was. How many bytes of names these are.
+    fn resolve(&mut self, regex: &Name, is_new: bool, scope: &mut Scope<'_>) -> usize {
+        let Some(resolved) = self.patterns.get_mut(regex) else { return 0 };
+        if std::mem::replace(&mut resolved.matched_version, scope.topics_version) == scope.topics_version {
+            return 0;
+        }
+        let Some(table) = &resolved.table else { return 0 };
+        let mut matched_bytes = 0;
+        let is_match = |name: &&Name| {
+            matched_bytes += name.len() + 1;
+            table.matches(name)
+        };
+        let topics: BTreeSet<Name> = scope.topics.names().filter(is_match).cloned().collect();
+        scope.out.work += matched_bytes / MATCHED_BYTES_PER_WORK;
+        if resolved.topics == topics && !is_new {
+            return matched_bytes;
+        }
+        let before = std::mem::replace(&mut resolved.topics, topics);
+        resolved.version = i64::try_from(scope.topics_version).unwrap_or(i64::MAX);
+        resolved.at = scope.now.wall;
+        let bytes = resolved.bytes(regex) + resolved.table_bytes();
+        resolved.charge.set(bytes);
+        scope.out.records.push(records::regex(scope.group, regex, Some(resolved)));
+        // What comes is counted before what goes, which may be the same.
+        let has_new = self.census.add_topics(resolved.topics.iter());
+        if self.census.remove_topics(before.iter()) | has_new {
+            self.hashed = None;
+        }
+        matched_bytes
+    }
+
+    /// Matches the patterns with the topics as they are now, if it is time, some of them with each heartbeat.
+    fn match_patterns(&mut self, scope: &mut Scope<'_>) {
+        let is_due = self.patterns_version != scope.topics_version && self.patterns_from <= scope.now.monotonic;
+        if self.to_match.is_none() && is_due && !self.patterns.is_empty() {
+            self.patterns_version = scope.topics_version;
+            self.patterns_from = scope.now.monotonic + MATCHING_INTERVAL;
+            self.to_match = self.patterns.keys().next().cloned();
+        }
+        let mut matched_bytes = 0;
+        while let Some(from) = self.to_match.take() {
+            let mut patterns = self.patterns.range::<Name, _>((Bound::Included(&from), Bound::Unbounded)).map(|(regex, _)| regex);
+            let Some(regex) = patterns.next().cloned() else { break };
+            let next = patterns.next().cloned();
+            if matched_bytes >= MATCHED_BYTES_MAX {
+                self.to_match = Some(regex);
+                break;
+            }
+            self.make_table(&regex, scope);
+            matched_bytes += self.resolve(&regex, false, scope);
+            self.to_match = next;
         }
     }
 
-    /// Lets go of patterns that nobody has any more, and finds the topics of a new one.
-    pub(super) fn settle_patterns(&mut self, new: Option<(Name, Pattern)>, scope: &mut Scope<'_>) {
-        self.drop_patterns(scope);
-        if let Some((regex, pattern)) = new {
-            self.resolve(&regex, &pattern, scope);
+    /// Makes the table of a pattern that came out of the log.
+    fn make_table(&mut self, regex: &Name, scope: &mut Scope<'_>) {
+        let Some(resolved) = self.patterns.get_mut(regex).filter(|resolved| resolved.table.is_none()) else { return };
+        scope.out.work += COMPILE_WORK;
+        match Pattern::new(regex) {
+            Ok(table) => {
+                resolved.charge.add(table.bytes());
+                resolved.table = Some(table);
+            }
+            // Those of another broker may be of another syntax, or larger.
+            Err(error) if !resolved.is_reported => {
+                resolved.is_reported = true;
+                tracing::warn!(group = %scope.group, %regex, error, "a pattern of a group is not understood; its topics stay");
+            }
+            Err(_) => {}
         }
-    }
-
-    pub(super) fn drop_patterns(&mut self, scope: &mut Scope<'_>) {
-        if self.patterns.is_empty() {
-            return;
-        }
-        let used: BTreeSet<&Name> = self.seats.values().filter_map(|seat| seat.member.regex.as_ref()).collect();
-        let gone: Vec<Name> = self.patterns.keys().filter(|pattern| !used.contains(*pattern)).cloned().collect();
-        for pattern in gone {
-            self.patterns.remove(&pattern);
-            scope.out.records.push(records::regex(scope.group, &pattern, None));
-        }
-        self.charge_patterns();
-    }
-
-    fn resolve(&mut self, regex: &Name, pattern: &Pattern, scope: &mut Scope<'_>) {
-        let topics: BTreeSet<Name> = scope.topics.names().filter(|name| pattern.matches(name)).cloned().collect();
-        if self.patterns.get(regex).is_some_and(|resolved| resolved.topics == topics) {
-            return;
-        }
-        let version = i64::try_from(scope.topics_version).unwrap_or(i64::MAX);
-        let resolved = Resolved { topics, version, at: scope.now.wall };
-        scope.out.records.push(records::regex(scope.group, regex, Some(&resolved)));
-        self.patterns.insert(regex.clone(), resolved);
-        self.charge_patterns();
-    }
-
-    pub(super) fn charge_patterns(&mut self) {
-        let matched: usize = self.patterns.values().map(|resolved| resolved.topics.len()).sum();
-        let texts: usize = self.patterns.keys().map(|pattern| 2 * pattern.len() + MATCH_BYTES).sum();
-        let targets = self.targets.values().flat_map(SmallMap::values).map(BTreeSet::len).sum::<usize>();
-        self.charge.set(CONSUMER_BYTES + matched * MATCH_BYTES + texts + targets * 32);
     }
 
     /// Begins the next epoch if members want something else, or the topics that they want have become others.
     pub(super) fn follow_topics(&mut self, has_changed_wish: bool, scope: &mut Scope<'_>) {
-        let has_patterns = !self.patterns.is_empty();
-        if has_patterns && self.patterns_version != scope.topics_version && self.patterns_from <= scope.now.monotonic {
-            self.patterns_version = scope.topics_version;
-            self.patterns_from = scope.now.monotonic + MATCHING_INTERVAL;
-            self.topics_version = 0;
-            let known: Vec<Name> = self.patterns.keys().cloned().collect();
-            for regex in known {
-                // Those of another broker may be of another syntax.
-                match Pattern::new(&regex) {
-                    Ok(pattern) => self.resolve(&regex, &pattern, scope),
-                    Err(error) => {
-                        tracing::warn!(group = %scope.group, %regex, error, "a pattern of a group is not understood; its topics stay")
-                    }
-                }
-            }
-        }
+        self.match_patterns(scope);
         let is_due = has_changed_wish || self.epoch == 0;
-        if !is_due && self.topics_version == scope.topics_version {
+        if !is_due && self.hashed.is_some_and(|(_, version)| version == scope.topics_version) {
             return;
         }
-        self.topics_version = scope.topics_version;
-        let metadata_hash = self.hash_topics(scope.topics);
+        let metadata_hash = self.hash_topics(scope);
         if is_due || metadata_hash != self.metadata_hash {
             self.begin_epoch(metadata_hash, scope);
         }
     }
 
     /// A hash over the topics that the group wants and that there are: FNV-1a of name, id and number of partitions of each; 0 for
-    /// none. Kafka's is another one, which costs a rebalance when a group changes the broker, and nothing else.
-    pub(super) fn hash_topics(&self, topics: &dyn TopicView) -> i64 {
-        let found = self.wanted().into_iter().filter_map(|name| Some((name, topics.by_name(name)?)));
+    /// none. Kafka's is another one, which costs a rebalance when a group changes the broker, and nothing else. Made anew when it may
+    /// be another.
+    pub(super) fn hash_topics(&mut self, scope: &mut Scope<'_>) -> i64 {
+        if let Some((hash, version)) = self.hashed
+            && version == scope.topics_version
+        {
+            return hash;
+        }
+        let found = self.census.topics().filter_map(|name| Some((name, scope.topics.by_name(name)?)));
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut is_any = false;
+        let mut count_found = 0;
         let mut mix = |bytes: &[u8]| {
             hash = bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         };
         for (name, (id, count)) in found {
-            is_any = true;
+            count_found += 1;
             mix(name.as_bytes());
             mix(&[0]);
             mix(&id);
             mix(&count.to_be_bytes());
         }
-        if is_any { hash.cast_signed() } else { 0 }
+        scope.out.work += self.census.topics().count();
+        let hash = if count_found > 0 { hash.cast_signed() } else { 0 };
+        self.hashed = Some((hash, scope.topics_version));
+        hash
     }
 }

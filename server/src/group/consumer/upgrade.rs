@@ -84,7 +84,7 @@ impl Consumer {
             };
             consumer.move_to(&id, place);
         }
-        consumer.charge_patterns();
+        consumer.charge_targets();
         Ok(consumer)
     }
 
@@ -110,7 +110,7 @@ impl Consumer {
     /// Whether nobody in it speaks the new protocol any more, and it may be a classic group again.
     pub(in crate::group) fn is_classic_again(&self, settings: &Settings) -> bool {
         let is_allowed = settings.allows_downgrade && self.seats.len() <= settings.group_size_max;
-        is_allowed && !self.is_empty() && self.seats.values().all(|seat| seat.member.is_classic())
+        is_allowed && !self.is_empty() && self.census.classic_count() == self.seats.len()
     }
 
     /// Its generation and members as those of a classic group.

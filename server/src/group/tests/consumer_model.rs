@@ -415,8 +415,9 @@ proptest! {
             .flat_map(|(_, (id, count))| (0..*count).map(|partition| (*id, partition))).collect();
         prop_assert_eq!(owned, all, "every partition of a stable group has one owner");
 
-        // StateIsReplayed.
-        let before = (world.driver.ask(Request::DescribeConsumers), world.driver.usage.bytes());
+        // StateIsReplayed. Patterns are made into tables again when topics come.
+        let tables = world.driver.shard.groups[GROUP].consumer.as_ref().map_or(0, |group| group.tables_bytes());
+        let before = (world.driver.ask(Request::DescribeConsumers), world.driver.usage.bytes() - tables);
         world.driver.restart();
         prop_assert_eq!(before, (world.driver.ask(Request::DescribeConsumers), world.driver.usage.bytes()));
     }

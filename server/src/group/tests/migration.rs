@@ -200,3 +200,28 @@ fn classic_members_are_not_told_to_join_for_an_assignment_that_waits() {
     assert_eq!(driver.ask(heartbeat(&generations[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
     assert_eq!(rejoin(&mut driver, &members[0].member).0.generation, 3);
 }
+
+#[test]
+fn who_was_replaced_in_a_log_that_lost_its_end_takes_nothing_from_its_successor() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    joined(driver.ask(Request::Join(Box::new(static_join("one", "")))));
+    let written = driver.log.len();
+    joined(driver.ask(Request::Join(Box::new(static_join("one", "")))));
+    // Of the second one, the log has that it came, not that it came for the first.
+    driver.log.truncate(written + 1);
+    driver.restart();
+    told(&mut driver, beat("new", -1)).unwrap();
+    assert_eq!(driver.shard.list()[0].group_type, "classic");
+    let call = driver.start(Request::Join(Box::new(static_join("one", ""))));
+    while driver.waits(call) {
+        driver.seconds(1);
+    }
+    let back = joined(driver.answer(call));
+    let identity = || Identity { instance: Some("one".into()), ..identity(&back) };
+    for _ in 0..20 {
+        driver.seconds(1);
+        assert!(!matches!(driver.ask(Request::Heartbeat(identity())), Err(ErrorCode::UNKNOWN_MEMBER_ID)), "it is in");
+    }
+}

@@ -3,9 +3,10 @@
 mod classic;
 mod consumer;
 mod consumer_model;
+mod large;
 mod migration;
+mod mixed_model;
 mod model;
-
 mod offsets;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ struct Driver {
     topics: Arc<TestTopics>,
     configs: Arc<GroupConfigs>,
     answers: BTreeMap<CallId, Answer>,
+    /// What the last input cost.
+    work: usize,
 }
 
 fn numbers(mut next: u128) -> Box<dyn FnMut() -> u128> {
@@ -90,7 +93,7 @@ impl Driver {
         let shard = Shard::new(settings.clone(), usage.clone(), numbers(0));
         let time = Duration::from_secs(1_000_000);
         let (topics, configs, answers) = (Arc::default(), Arc::default(), BTreeMap::new());
-        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics, configs, answers }
+        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics, configs, answers, work: 0 }
     }
 
     /// The group has set this for itself, and nothing else.
@@ -115,6 +118,7 @@ impl Driver {
 
     fn take(&mut self, out: Output) {
         self.log.extend(out.records);
+        self.work = out.work;
         for (call, answer) in out.replies {
             assert!(self.answers.insert(call, answer).is_none(), "{call:?} is answered once");
         }

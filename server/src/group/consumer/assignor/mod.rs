@@ -11,6 +11,7 @@ mod range;
 mod uniform;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use ringlog_protocol::Uuid;
 
@@ -54,8 +55,8 @@ impl Assignor {
 pub(super) struct Subscriber<'a> {
     /// Its name, for the order of members whose claims are the same.
     pub(super) id: &'a Name,
-    /// The topics that it wants and that there are.
-    pub(super) topics: BTreeSet<Uuid>,
+    /// The topics that it wants and that there are; members that want the same may have the same set.
+    pub(super) topics: Rc<BTreeSet<Uuid>>,
     /// What it was to hold before.
     pub(super) before: Option<&'a Partitions>,
 }
@@ -81,15 +82,21 @@ fn kept(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>) -> Vec<Partiti
     members.iter().map(keep).collect()
 }
 
-/// The partitions of a topic that nobody has.
-fn free(topic: Uuid, count: i32, assigned: &[Partitions]) -> Vec<i32> {
-    let mut is_free = vec![true; usize::try_from(count).unwrap_or(0)];
-    for partition in assigned.iter().filter_map(|partitions| partitions.get(&topic)).flatten() {
-        if let Some(is_free) = usize::try_from(*partition).ok().and_then(|at| is_free.get_mut(at)) {
-            *is_free = false;
+/// The partitions of each topic that nobody has.
+fn free(topics: &BTreeMap<Uuid, i32>, assigned: &[Partitions]) -> BTreeMap<Uuid, Vec<i32>> {
+    let all = topics.iter().map(|(topic, count)| (*topic, vec![true; usize::try_from(*count).unwrap_or(0)]));
+    let mut is_free: BTreeMap<Uuid, Vec<bool>> = all.collect();
+    for (topic, partitions) in assigned.iter().flatten() {
+        let Some(is_free) = is_free.get_mut(topic) else { continue };
+        for partition in partitions {
+            if let Some(is_free) = usize::try_from(*partition).ok().and_then(|at| is_free.get_mut(at)) {
+                *is_free = false;
+            }
         }
     }
-    (0..count).zip(is_free).filter(|(_, is_free)| *is_free).map(|(partition, _)| partition).collect()
+    let numbers =
+        |is_free: Vec<bool>| (0..).zip(is_free).filter(|(_, is_free)| *is_free).map(|(partition, _)| partition).collect();
+    is_free.into_iter().map(|(topic, is_free)| (topic, numbers(is_free))).collect()
 }
 
 /// How many each of `claims.len()` members is to get of `total`, none more than one more than another. Who has more gets more; of

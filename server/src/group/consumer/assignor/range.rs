@@ -11,26 +11,36 @@ use crate::group::consumer::Partitions;
 
 pub(super) fn assign(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>) -> Vec<Partitions> {
     let mut assigned = kept(members, topics);
-    for (topic, count) in topics {
-        let subscribers: Vec<usize> =
-            members.iter().enumerate().filter(|(_, member)| member.topics.contains(topic)).map(|(at, _)| at).collect();
-        let claims: Vec<usize> = subscribers.iter().map(|at| assigned[*at].get(topic).map_or(0, |held| held.len())).collect();
-        let quotas = quotas(usize::try_from(*count).unwrap_or(0), &claims);
+    let mut subscribers: BTreeMap<Uuid, Vec<usize>> = topics.keys().map(|topic| (*topic, Vec::new())).collect();
+    for (at, member) in members.iter().enumerate() {
+        for topic in &*member.topics {
+            subscribers.entry(*topic).or_default().push(at);
+        }
+    }
+    let mut shares = BTreeMap::new();
+    for (topic, subscribers) in subscribers {
+        let claims: Vec<usize> = subscribers.iter().map(|at| assigned[*at].get(&topic).map_or(0, |held| held.len())).collect();
+        let count = topics.get(&topic).map_or(0, |count| usize::try_from(*count).unwrap_or(0));
+        let quotas = quotas(count, &claims);
         for (at, quota) in subscribers.iter().zip(&quotas) {
-            if let Some(held) = assigned[*at].get_mut(topic) {
+            if let Some(held) = assigned[*at].get_mut(&topic) {
                 while held.len() > *quota {
                     held.pop_last();
                 }
                 if held.is_empty() {
-                    assigned[*at].remove(topic);
+                    assigned[*at].remove(&topic);
                 }
             }
         }
-        let mut free = free(*topic, *count, &assigned).into_iter();
+        shares.insert(topic, (subscribers, quotas));
+    }
+    let mut free = free(topics, &assigned);
+    for (topic, (subscribers, quotas)) in shares {
+        let mut free = free.remove(&topic).unwrap_or_default().into_iter();
         for (at, quota) in subscribers.iter().zip(&quotas) {
-            let missing = quota - assigned[*at].get(topic).map_or(0, |held| held.len());
+            let missing = quota - assigned[*at].get(&topic).map_or(0, |held| held.len());
             if missing > 0 {
-                assigned[*at].get_or_default(*topic).extend(free.by_ref().take(missing));
+                assigned[*at].get_or_default(topic).extend(free.by_ref().take(missing));
             }
         }
     }

@@ -17,7 +17,7 @@ fn assign(assignor: Assignor, wants: &[BTreeSet<usize>], before: &[Partitions], 
         .enumerate()
         .map(|(at, wants)| Subscriber {
             id: &ids[at],
-            topics: wants.iter().map(|at| topic(*at)).collect(),
+            topics: Rc::new(wants.iter().map(|at| topic(*at)).collect()),
             before: before.get(at).filter(|before| !before.is_empty()),
         })
         .collect();

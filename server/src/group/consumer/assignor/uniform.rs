@@ -2,6 +2,7 @@
 //! different topics: there is no partition that another who wants its topic would hold with two fewer than the one who has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use ringlog_protocol::Uuid;
 
@@ -11,7 +12,8 @@ use crate::group::consumer::Partitions;
 pub(super) fn assign(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>) -> Vec<Partitions> {
     let mut assigned = kept(members, topics);
     let Some((first, others)) = members.split_first() else { return assigned };
-    if others.iter().all(|member| member.topics == first.topics) {
+    let wants_the_same = |member: &Subscriber<'_>| Rc::ptr_eq(&member.topics, &first.topics) || member.topics == first.topics;
+    if others.iter().all(wants_the_same) {
         homogeneous(first, topics, &mut assigned);
     } else {
         heterogeneous(members, topics, &mut assigned);
@@ -39,10 +41,9 @@ fn homogeneous(any: &Subscriber<'_>, topics: &BTreeMap<Uuid, i32>, assigned: &mu
             size -= 1;
         }
     }
-    let free: Vec<(Uuid, i32)> = wanted()
-        .flat_map(|(topic, count)| free(*topic, *count, assigned).into_iter().map(|partition| (*topic, partition)))
-        .collect();
-    let mut free = free.into_iter();
+    let wanted = wanted().map(|(topic, count)| (*topic, *count)).collect();
+    let free = free(&wanted, assigned).into_iter();
+    let mut free = free.flat_map(|(topic, free)| free.into_iter().map(move |partition| (topic, partition)));
     for (held, quota) in assigned.iter_mut().zip(quotas) {
         let missing = quota - size(held);
         for (topic, partition) in free.by_ref().take(missing) {
@@ -54,7 +55,7 @@ fn homogeneous(any: &Subscriber<'_>, topics: &BTreeMap<Uuid, i32>, assigned: &mu
 fn heterogeneous(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>, assigned: &mut [Partitions]) {
     let mut subscribers: BTreeMap<Uuid, Vec<usize>> = BTreeMap::new();
     for (at, member) in members.iter().enumerate() {
-        for topic in &member.topics {
+        for topic in &*member.topics {
             subscribers.entry(*topic).or_default().push(at);
         }
     }
@@ -62,9 +63,10 @@ fn heterogeneous(members: &[Subscriber<'_>], topics: &BTreeMap<Uuid, i32>, assig
     // Those whom few can take first.
     let mut order: Vec<(&Uuid, &Vec<usize>)> = subscribers.iter().collect();
     order.sort_by_key(|(topic, subscribers)| (subscribers.len(), **topic));
+    let mut free = free(topics, assigned);
     for (topic, subscribers) in &order {
         let mut queue: BTreeSet<(usize, usize)> = subscribers.iter().map(|at| (loads[*at], *at)).collect();
-        for partition in free(**topic, topics.get(*topic).copied().unwrap_or(0), assigned) {
+        for partition in free.remove(*topic).unwrap_or_default() {
             let Some((load, at)) = queue.pop_first() else { break };
             assigned[at].get_or_default(**topic).insert(partition);
             loads[at] = load + 1;

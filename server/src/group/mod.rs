@@ -14,13 +14,11 @@
 //! - [`offsets`]: committed offsets.
 //! - [`record`]: what is written.
 //! - [`configs`]: what groups have set for themselves.
-//! - [`log_limit`]: how often something is logged.
 //! - [`small_map`]: what small groups keep their members and partitions in.
 
 mod classic;
 mod configs;
 mod consumer;
-mod log_limit;
 mod offsets;
 mod record;
 pub mod request;

@@ -13,7 +13,6 @@ use ringlog_protocol::{ErrorCode, Uuid};
 use super::classic::{Classic, Scope, State};
 use super::configs::GroupConfigs;
 use super::consumer::Consumer;
-use super::log_limit::LogLimit;
 use super::offsets::{Offsets, fetch_nothing};
 use super::request::{Answer, CallId, Commit, Described, Join, Listed, Refusal, Reply, Request};
 use super::shard_consumer::{ask_as_classic, downgrade};
@@ -21,6 +20,7 @@ use super::timer::{Alarm, TimerQueue};
 use super::topics::{NoTopics, TopicView};
 use super::usage::Charge;
 use super::{Name, Now, RawRecord, Settings, Usage};
+use crate::log_limit::LogLimit;
 
 /// What a group takes beside its members and offsets.
 pub(super) const GROUP_BYTES: usize = 464;
@@ -189,7 +189,7 @@ impl Shard {
             topics_version: self.topics_version,
             record_bytes_max: self.record_bytes_max,
             timers: &mut self.timers,
-            too_large: &mut self.too_large,
+            too_large: &self.too_large,
             out,
             now,
             new_id: &mut self.new_id,

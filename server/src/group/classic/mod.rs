@@ -23,12 +23,12 @@ use ringlog_protocol::group_records::{GroupMetadataKey, GroupMetadataValue, Grou
 
 pub(super) use travel::Traveller;
 
-use super::log_limit::LogLimit;
 use super::request::{Answer, CallId, Described, DescribedMember, Identity, Leaver, Reply, Sync, Synced};
 use super::timer::{Alarm, Timer, TimerQueue};
 use super::usage::Charge;
 use super::{Name, Now, Output, RawRecord, Settings, SmallMap, TopicView, Usage};
 use crate::config::GroupConfig;
+use crate::log_limit::LogLimit;
 
 /// What a member takes beside what it sent.
 const MEMBER_BYTES: usize = 896;
@@ -51,7 +51,7 @@ pub(super) struct Scope<'a> {
     pub(super) record_bytes_max: usize,
     pub(super) timers: &'a mut TimerQueue,
     /// For assignments that are too large.
-    pub(super) too_large: &'a mut LogLimit,
+    pub(super) too_large: &'a LogLimit,
     pub(super) out: &'a mut Output,
     pub(super) now: Now,
     pub(super) new_id: &'a mut dyn FnMut() -> u128,
@@ -307,7 +307,7 @@ impl Classic {
         let since = self.state_since.replace(scope.now.wall);
         let record = self.record(scope.group);
         if record.bytes() > scope.record_bytes_max {
-            if let Some(not_logged) = scope.too_large.admit(scope.now.monotonic) {
+            if let Some(not_logged) = scope.too_large.pass(scope.now.monotonic) {
                 let (members, bytes, bytes_max) = (self.members.len(), record.bytes(), scope.record_bytes_max);
                 tracing::warn!(
                     group = %scope.group, members, bytes, bytes_max, not_logged,

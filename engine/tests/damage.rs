@@ -228,3 +228,37 @@ fn a_batch_with_a_wrong_base_offset_is_not_served() {
         }
     }
 }
+
+/// IndexesOnlyMakeItFast: whatever bit of an offset index has flipped, a read begins with the batch that was asked for.
+#[test]
+fn an_index_that_lies_leads_past_nothing() {
+    let batch = |offset: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(1000 + offset), None, Some(&[7; 30])).build()
+    };
+    let segment = |offsets: std::ops::Range<i64>| offsets.map(batch).collect::<Vec<_>>().concat();
+    let len = batch(0).len() as u32;
+    let mut index = Vec::new();
+    for entry in 1..5_u32 {
+        index.extend_from_slice(&entry.to_be_bytes());
+        index.extend_from_slice(&(entry * len).to_be_bytes());
+    }
+    for bit in 0..index.len() * 8 {
+        let mut wrong = index.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        let files = vec![
+            ("00000000000000000000.log", segment(0..5)),
+            ("00000000000000000000.index", wrong),
+            ("00000000000000000000.timeindex", [&1004_i64.to_be_bytes()[..], &4_i32.to_be_bytes()].concat()),
+            ("00000000000000000005.log", segment(5..10)),
+        ];
+        let opened = opened_from(files, 10, true);
+        for offset in (0..10).chain(0..10) {
+            let plan = opened.reader.plan(opened.log.published(), Offset(offset), 1 << 20, true);
+            let plan = opened.simulation.block_on(plan).unwrap_or_else(|error| panic!("bit {bit}, offset {offset}: {error}"));
+            let start = &plan.ranges[0];
+            let expected = (Offset(offset / 5 * 5), offset as u64 % 5 * u64::from(len));
+            assert_eq!((start.segment.base_offset, start.position), expected, "bit {bit}, offset {offset}");
+        }
+    }
+}

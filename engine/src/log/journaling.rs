@@ -64,7 +64,8 @@ impl Log {
         let unsynced = self.end_offset.0 - self.synced_offset.0;
         let age_ms = now_ms.saturating_sub(self.unsynced_since.0);
         // FlushedSurvives: a clock that was set back says nothing of the age, which must not begin anew.
-        unsynced > 0 && (unsynced >= self.config.flush_messages || age_ms >= self.config.flush_ms || age_ms < 0)
+        let is_old = age_ms >= self.config.flush_ms || (age_ms < 0 && self.config.flush_interval().is_some());
+        unsynced > 0 && (unsynced >= self.config.flush_messages || is_old)
     }
 
     /// The next run for a round that has room for `room` bytes; a batch that is larger than any round goes alone (`empty`).
@@ -141,7 +142,12 @@ impl Log {
     pub(crate) fn round_synced(&mut self, to: u64, next_offset: Offset, replies: &mut Replies) -> bool {
         self.written = self.written.max(to);
         self.synced = self.synced.max(to);
-        self.synced_offset = self.synced_offset.max(next_offset);
+        if self.synced_offset < next_offset {
+            self.synced_offset = next_offset;
+            // What is left was appended while this round was under way. It is as old as the newest of it, or older by no more than
+            // a round.
+            self.unsynced_since = self.last_append;
+        }
         self.commit(to, next_offset, replies)
     }
 

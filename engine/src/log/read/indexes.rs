@@ -23,6 +23,27 @@ impl Reader {
         Ok(at.checked_sub(1).map(|at| loaded.offsets[at]))
     }
 
+    /// The entry before one that does not fit the batch it points to, or whose batch is damaged. Reads do without that one from now
+    /// on, as long as the index stays in memory.
+    pub(super) async fn floor_below(&self, segment: &Arc<Segment>, wrong: &IndexEntry) -> Result<Option<IndexEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor(Offset(wrong.last_offset.0 - 1)));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.offsets.partition_point(|entry| entry.last_offset < wrong.last_offset);
+        let before = at.checked_sub(1).map(|at| loaded.offsets[at]);
+        if loaded.offsets.get(at) == Some(wrong) {
+            tracing::warn!(
+                segment = %segment.path.display(), offset = wrong.last_offset.0, position = wrong.position,
+                "an index entry does not fit its batch, or that is damaged: it is left out"
+            );
+            let mut without = LoadedIndex { offsets: loaded.offsets.clone(), times: loaded.times.clone() };
+            without.offsets.remove(at);
+            self.indexes.put(segment.id, Rc::new(without));
+        }
+        Ok(before)
+    }
+
     pub(super) async fn floor_time(
         &self,
         segment: &Arc<Segment>,
@@ -86,7 +107,9 @@ impl IndexCache {
     fn put(&self, id: u64, index: Rc<LoadedIndex>) {
         let mut loaded = self.loaded.borrow_mut();
         self.bytes.set(self.bytes.get() + index.bytes());
-        loaded.insert(id, (index, self.uses.get()));
+        if let Some((before, _)) = loaded.insert(id, (index, self.uses.get())) {
+            self.bytes.set(self.bytes.get() - before.bytes());
+        }
         while self.bytes.get() > INDEX_CACHE_BYTES && loaded.len() > 1 {
             let Some(oldest) = loaded.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else { break };
             if let Some((index, _)) = loaded.remove(&oldest) {

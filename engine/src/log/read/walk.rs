@@ -50,29 +50,23 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, ReadError> {
-        let Some(entry) = self.entry.take() else { return self.step().await };
-        let is_known = self.segment.is_damaged();
-        let found = self.step().await;
-        let is_right = match &found {
-            Ok(Some((_, header))) => header.base_offset <= entry.last_offset,
-            // Nothing of it is visible.
-            Ok(None) => true,
-            // The entry or the batch is damaged: if it is the batch, the walk comes to it again.
-            Err(ReadError::Damaged { .. }) => false,
-            Err(_) => return found,
-        };
-        if is_right {
-            return found;
+        // An index has no checksum. IndexesOnlyMakeItFast: a wrong entry must not lead past anything.
+        while let Some(entry) = self.entry.take() {
+            let found = self.step().await;
+            let is_right = match &found {
+                Ok(Some((_, header))) => header.base_offset <= entry.last_offset,
+                // What is visible ends with a batch: either nothing of the entry's is, or it points into another.
+                Ok(None) => entry.position >= self.visible,
+                // The entry or the batch is damaged: if it is the batch, the walk comes to it again.
+                Err(ReadError::Damaged { .. }) => false,
+                Err(_) => true,
+            };
+            if is_right {
+                return found;
+            }
+            self.entry = self.reader.floor_below(self.segment, &entry).await?;
+            self.position = self.entry.map_or(0, |entry| entry.position);
         }
-        // An index has no checksum. IndexesOnlyMakeItFast: a wrong one must not lead past anything.
-        self.segment.note_damage();
-        if !is_known {
-            tracing::warn!(
-                segment = %self.segment.path.display(), offset = entry.last_offset.0, position = entry.position,
-                "an index entry does not fit its batch: the segment is read from its beginning"
-            );
-        }
-        self.position = 0;
         self.step().await
     }
 

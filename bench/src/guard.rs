@@ -145,6 +145,9 @@ impl Drop for Work {
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     const WIDE: usize = 64;
     const THREADS: usize = 16;
+    if fs::symlink_metadata(path)?.is_symlink() {
+        return fs::remove_file(path);
+    }
     let entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
     let remove = |entry: &fs::DirEntry| {
         if entry.file_type()?.is_dir() { remove_tree(&entry.path()) } else { fs::remove_file(entry.path()) }
@@ -198,7 +201,8 @@ pub fn serve(input: impl BufRead) {
         for _ in 0..100 {
             match remove_tree(&path) {
                 Ok(()) => break,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                // One of its files that went by itself is no reason to leave the others.
+                Err(_) if fs::symlink_metadata(&path).is_err() => break,
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
             }
         }

@@ -98,8 +98,8 @@ pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     Ok(kib << 10)
 }
 
-/// The least free space of the filesystems on which process `pid` has files open to write; `None` where it has none, or does not
-/// let us look. What a broker writes its data to is among them.
+/// The most free space of the filesystems on which process `pid` has files open to write; `None` where it has none, or does not let
+/// us look. What a broker writes its data to is among them, beside its log and the like, which may be on small ones.
 #[must_use]
 pub fn free_bytes_where_written(pid: u32) -> Option<u64> {
     const WRITES: u32 = 0o3;
@@ -114,7 +114,7 @@ pub fn free_bytes_where_written(pid: u32) -> Option<u64> {
         // What has no blocks is memory by another name.
         (status.f_blocks > 0).then(|| status.f_bavail.saturating_mul(status.f_frsize))
     };
-    fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(of_one).min()
+    fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(of_one).max()
 }
 
 /// Refuses a load that does not fit where process `pid` writes; where that is not known, nothing is refused.

@@ -162,8 +162,13 @@ impl Comparison<'_> {
             self.stage(&format!("{title}: {}", step.name));
             let name = format!("{number:03}-{}-{at}", broker.name);
             if let Some(wanted) = &step.restart {
-                let partitions = workload.options.get("partitions").and_then(|value| units::count(&shown(value)).ok());
-                let measured = restart::clean(instance, wanted, TOPIC, (partitions.unwrap_or(1), memory_empty_bytes))?;
+                let partitions_of = |options: &toml::Table| {
+                    options.get("partitions").and_then(|value| units::count(&shown(value)).ok()).unwrap_or(1)
+                };
+                // The topics of the warm-up are there, too.
+                let warm_up: u64 = workload.warm_up.iter().take(1).map(|step| partitions_of(&step.options)).sum();
+                let partitions = partitions_of(&workload.options) + warm_up;
+                let measured = restart::clean(instance, wanted, TOPIC, (partitions, memory_empty_bytes))?;
                 runs.push(StepRun { name: step.name.clone(), outcome: StepOutcome::Restart(measured), ..StepRun::default() });
                 continue;
             }

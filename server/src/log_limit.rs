@@ -2,19 +2,43 @@
 //! many were not. For one thread; whoever logs has one for each kind of line.
 
 use std::cell::Cell;
-use std::fmt::Display;
+use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 /// How often a trouble that goes on is logged.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// What somebody else wrote, on one line whatever they put into it.
+/// How much of somebody else's text goes into a line.
+const TEXT_CHARS_MAX: usize = 300;
+
+/// What somebody else wrote, on a part of one line whatever they put into it.
 pub fn one_line(text: impl Display) -> String {
-    let mut line = String::new();
-    for char in text.to_string().chars() {
-        if char.is_control() { line.extend(char.escape_default()) } else { line.push(char) }
+    let mut line = OneLine { line: String::new(), room: TEXT_CHARS_MAX };
+    if write!(line, "{text}").is_err() {
+        line.line.push('…');
     }
-    line
+    line.line
+}
+
+/// Takes so many characters, and then no more.
+struct OneLine {
+    line: String,
+    room: usize,
+}
+
+impl Write for OneLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            // What breaks lines or turns them around, and what a terminal obeys.
+            if char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+                self.line.extend(char.escape_unicode());
+            } else {
+                self.line.push(char);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Lets one line pass in an interval.
@@ -42,7 +66,11 @@ mod tests {
 
     #[test]
     fn nobody_writes_lines_of_their_own() {
-        assert_eq!(one_line("it's \"a\"\n2026 ERROR \u{1b}[31m ä"), "it's \"a\"\\n2026 ERROR \\u{1b}[31m ä");
+        assert_eq!(one_line("it's \"a\"\n2026 ERROR \u{1b}[31m ä"), "it's \"a\"\\u{a}2026 ERROR \\u{1b}[31m ä");
+        assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
+        let long = one_line("ü".repeat(1_000_000));
+        assert_eq!(long.chars().count(), TEXT_CHARS_MAX + 1);
+        assert!(long.ends_with('…'));
     }
 
     #[test]

@@ -35,7 +35,10 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let topics = match &request.topics {
         Some(wanted) if version > 0 || !wanted.is_empty() => match find_invalid(version, wanted) {
             None => wanted_topics(&api, &context, &request, wanted).await,
-            Some(error) => wanted.iter().map(|topic| refused(version, topic, error)).collect(),
+            Some(error) => {
+                api.log_refusal(&context, "topics", error, Some("ids, or topics without a name, in a version that has none"));
+                wanted.iter().map(|topic| refused(version, topic, error)).collect()
+            }
         },
         // Version 0 says "all" with an empty list, later ones with none.
         _ => {

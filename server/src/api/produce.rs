@@ -109,7 +109,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         };
     }
     wait(&api, context.api_version, &mut topics, Some(timeout)).await;
-    if let Some((topic, partition, failure)) = topics.iter().find_map(first_failure) {
+    for (topic, partition, failure) in topics.iter().flat_map(failures) {
         api.log_refusal(&context, format_args!("{topic}-{partition}"), failure.code, Some(&failure.message));
     }
     reply(&context, &response(&topics))
@@ -302,11 +302,10 @@ fn failure(partition: &PartitionState) -> Option<&Failure> {
     }
 }
 
-/// The first partition of a topic that failed, and how.
-fn first_failure(topic: &TopicState) -> Option<(&str, i32, &Failure)> {
-    let (partition, failure) = topic.partitions.iter().find_map(|partition| Some((partition, failure(partition)?)))?;
+/// The partitions of a topic that failed, and how.
+fn failures(topic: &TopicState) -> impl Iterator<Item = (&str, i32, &Failure)> {
     let name = topic.topic.as_ref().map_or(&*topic.name, |known| &*known.name);
-    Some((name, partition.index, failure))
+    topic.partitions.iter().filter_map(move |partition| Some((name, partition.index, failure(partition)?)))
 }
 
 fn response(topics: &[TopicState]) -> ProduceResponse<'_> {

@@ -165,11 +165,11 @@ impl<'a> Reader<'a> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                     Poll::Pending => {
                         drop(scratch);
-                        if self.may_move() {
-                            return Poll::Ready(Err(End::Moves));
-                        }
                         if self.stopped.as_mut().poll(cx).is_ready() {
                             return Poll::Ready(Err(End::Stopped));
+                        }
+                        if self.may_move() {
+                            return Poll::Ready(Err(End::Moves));
                         }
                         if self.idle.as_mut().poll(cx).is_pending() {
                             return Poll::Pending;
@@ -204,11 +204,11 @@ impl<'a> Reader<'a> {
         .await
     }
 
-    /// Whether another core should go on, and nothing of the connection is here but its socket.
+    /// Whether another core should go on, and nothing of the connection is here but its socket: asked where all that was read is used.
     fn may_move(&self) -> bool {
         let shared = self.shared;
         let is_elsewhere = shared.info.home.core() != shared.core.index;
-        is_elsewhere && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. }) && self.leftover.is_empty()
+        is_elsewhere && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. })
     }
 
     /// Until when the peer may be silent, or what is made of its silence.

@@ -90,7 +90,11 @@ pub async fn serve(core: Rc<Core>, mut incoming: mpsc::UnboundedReceiver<Accepte
             },
         }
     }
-    drop(incoming);
+    // What is on its way here, from the listener or another core, is closed as gently as the others.
+    incoming.close();
+    while let Some(accepted) = incoming.recv().await {
+        connections.spawn_local(begin(core.clone(), accepted, stop.clone()));
+    }
     while connections.join_next().await.is_some() {}
 }
 

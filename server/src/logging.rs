@@ -20,7 +20,9 @@ pub fn start() -> Result<(), FilterError> {
         .from_env()
         .map_err(|error| FilterError(error.to_string()))?;
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A line that cannot be written, as when the log's disk is full, is lost: to say so on standard error would fail, too, and panic.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
     // Somebody else's subscriber, in a test, may stay.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).try_init();
+    let _ = subscriber.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).try_init();
     Ok(())
 }

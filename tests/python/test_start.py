@@ -7,7 +7,7 @@ import time
 
 import harness
 import pytest
-from conftest import TIMEOUT_S, admin, produce_all, read
+from conftest import TIMEOUT_S, admin, create_topic, produce_all, read
 
 pytestmark = pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka has its own ways")
 
@@ -108,3 +108,24 @@ def test_help_and_version():
     assert "serve" in run("--help").stdout
     assert run("--version").stdout.startswith("ringlog ")
     assert run("no-such-command").returncode == 2
+
+
+def test_a_log_that_cannot_be_written():
+    """As on a full disk: its lines are lost, and nothing else."""
+    broker = harness.Ringlog()
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(broker.command(), stdin=subprocess.DEVNULL, stdout=full, stderr=full, preexec_fn=harness.die_with_parent)
+    try:
+        end = time.monotonic() + TIMEOUT_S
+        while not harness.answers(broker.port):
+            assert process.poll() is None and time.monotonic() < end, "it did not come up"
+            time.sleep(0.05)
+        topic = create_topic(broker)
+        produce_all(broker, topic, [{"value": b"a"}])
+        assert [m.value() for m in read(broker, topic)] == [b"a"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        broker.remove()

@@ -250,6 +250,10 @@ async fn commit(
     let result = reconcile::reconcile(&controller.shared, &mut state).await;
     if result.is_err() {
         retry_later(&core, controller, &mut state);
+        if !records.is_empty() && reconcile::is_done(&state, &records) {
+            // What failed is what others have asked for: on a full disk a topic is deleted though another one cannot be made.
+            return Ok(());
+        }
     } else if metadata_log::wants_snapshot(&state) {
         // The answer need not wait for it; the next command does.
         let task_core = core.clone();

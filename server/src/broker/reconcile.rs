@@ -19,6 +19,7 @@ use crate::broker::folders;
 use crate::broker::metadata_log::MetadataLog;
 use crate::broker::topics::{self, Topic, Topics};
 use crate::catalogue::Catalogue;
+use crate::catalogue::records::MetadataRecord;
 use crate::config::{BrokerConfig, TopicConfig};
 
 /// How many partitions a core opens or deletes at the same time.
@@ -94,6 +95,21 @@ pub(crate) async fn reconcile_with(
             Ok(())
         }
     }
+}
+
+/// Whether what the records say of topics and partitions is carried out, though something else may not be.
+pub(crate) fn is_done(state: &State, records: &[MetadataRecord]) -> bool {
+    let is_there = |id: &TopicId| [&state.open, &state.doomed].into_iter().any(|all| all.keys().any(|one| one.topic == *id));
+    records.iter().all(|record| match record {
+        MetadataRecord::RemoveTopic { topic_id } => !is_there(topic_id),
+        MetadataRecord::Topic(_) => true,
+        MetadataRecord::Partition(partition) => {
+            let id = PartitionId { topic: partition.topic_id, index: partition.partition };
+            state.open.contains_key(&id)
+        }
+        // Of settings nobody knows here; the rest is never carried out.
+        _ => false,
+    })
 }
 
 /// Lets the groups have what the catalogue says that they have set.

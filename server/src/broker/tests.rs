@@ -297,6 +297,24 @@ fn what_is_committed_and_fails_is_done_at_the_next_start() {
 }
 
 #[test]
+fn what_others_asked_for_and_fails_is_no_error_of_a_command() {
+    let machine = Machine::new(18);
+    let running = machine.start();
+    machine.run(running.create(&["t", "u"], 1));
+    machine.disk.inject(Injection::always(Operation::CreateDir, "broken"));
+    assert_eq!(machine.run(running.create(&["broken"], 1)), [ErrorCode::KAFKA_STORAGE_ERROR]);
+    // As on a full disk: the deletion is how it gets room again.
+    assert_eq!(machine.run(running.delete("t")), ErrorCode::NONE);
+    assert_eq!(machine.run(running.create(&["new"], 2)), [ErrorCode::NONE]);
+    assert_eq!(running.names(), ["new", "u"]);
+    machine.disk.inject(Injection::always(Operation::Rename, "-delete"));
+    assert_eq!(machine.run(running.delete("u")), ErrorCode::KAFKA_STORAGE_ERROR);
+    machine.disk.clear_injections();
+    machine.simulation.run_for(std::time::Duration::from_secs(6));
+    assert_eq!(running.names(), ["broken", "new"]);
+}
+
+#[test]
 fn a_metadata_log_that_cannot_be_written_changes_nothing() {
     let machine = Machine::new(6);
     let running = machine.start();

@@ -77,7 +77,7 @@ impl Consumer {
     /// A static member is back under a new id, about to want this pattern, and what was the old one's is its. It is written before
     /// the old one goes: what one of them holds is nobody else's, whatever of this is in the log.
     pub(super) fn replace(&mut self, before: &Name, id: &Name, regex: Option<&Name>, scope: &mut Scope<'_>) {
-        // It may be in by itself, for a client is free to say so: as that it goes.
+        // It may be in already, as itself: so it goes, and what it held is assigned anew.
         self.remove_but(std::slice::from_ref(id), regex, scope);
         let Some(seat) = self.unseat(before) else { return };
         let target = self.targets.remove(before);

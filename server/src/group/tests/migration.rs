@@ -285,6 +285,8 @@ fn of_two_of_one_instance_id_in_one_record_the_last_has_it() {
     let at = value.windows(two.len()).position(|bytes| *bytes == two).unwrap();
     value[at + 2..at + 5].copy_from_slice(b"one");
     driver.restart();
+    let Ok(Reply::Described(described)) = driver.ask(Request::Describe) else { panic!("it is one") };
+    assert_eq!(described.members.iter().filter(|member| member.instance.is_some()).count(), 1);
     for group_type in ["classic", "consumer"] {
         let fenced = members.iter().filter(|member| is_fenced(&mut driver, &member.member, "one")).count();
         assert_eq!((driver.shard.list()[0].group_type, fenced), (group_type, 1));

@@ -49,6 +49,9 @@ use ringlog_engine::types::TimestampMs;
 /// A name that is kept and handed out: of a group, a member, a topic, a protocol.
 pub type Name = Arc<str>;
 
+/// After so much, in the measure of [`Output::work`], what else is to do waits for its next turn; what was begun is done.
+const TURN_WORK_MAX: usize = 4_096;
+
 /// The time of an input.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {

@@ -19,7 +19,7 @@ use super::shard_consumer::{ask_as_classic, downgrade};
 use super::timer::{Alarm, TimerQueue};
 use super::topics::{NoTopics, TopicView};
 use super::usage::Charge;
-use super::{Name, Now, RawRecord, Settings, Usage};
+use super::{Name, Now, RawRecord, Settings, TURN_WORK_MAX, Usage};
 use crate::log_limit::LogLimit;
 
 /// What a group takes beside its members and offsets.
@@ -378,16 +378,39 @@ impl Shard {
 
     /// Does what is due, or as much of it as others can wait for: then more is due still.
     pub fn tick(&mut self, now: Now, out: &mut Output) {
-        for _ in 0..ALARMS_MAX {
-            let Some((group, alarm)) = self.timers.pop(now.monotonic) else { break };
-            self.with_group(&group, now, out, |group, scope| match (alarm, &mut group.consumer) {
-                (alarm @ (Alarm::ConsumerSession(_) | Alarm::Revocation(_) | Alarm::ConsumerSync(_)), Some(consumer)) => {
-                    consumer.ring(&alarm, scope);
+        let (work_before, mut count) = (out.work, 0);
+        while count < ALARMS_MAX && out.work - work_before < TURN_WORK_MAX {
+            let Some((group, alarms)) = self.pop_alarms(now.monotonic, ALARMS_MAX - count) else { break };
+            count += alarms.len();
+            self.with_group(&group, now, out, |group, scope| match &mut group.consumer {
+                Some(consumer) => {
+                    consumer.ring(&alarms, scope);
                     downgrade(group, scope);
                 }
-                (alarm, _) => group.classic.ring(&alarm, scope),
+                None => alarms.iter().for_each(|alarm| group.classic.ring(alarm, scope)),
             });
         }
+    }
+
+    /// The first that is due, and what is due after it for members of the same group of the new protocol, so many at most: looking
+    /// at all that the group wants is done once for all that go.
+    fn pop_alarms(&mut self, now: Duration, count_max: usize) -> Option<(Name, Vec<Alarm>)> {
+        let (group, first) = self.timers.pop(now)?;
+        let mut alarms = vec![first];
+        let Some(consumer) = self.groups.get(&group).and_then(|found| found.consumer.as_ref()) else {
+            return Some((group, alarms));
+        };
+        let removal_work = |alarm: &Alarm| alarm.consumer().map_or(0, |id| consumer.removal_work(id));
+        let is_like_it = |other: &Name, alarm: &Alarm| *other == group && alarm.consumer().is_some();
+        let mut work: usize = alarms.iter().map(removal_work).sum();
+        while alarms.len() < count_max
+            && work < TURN_WORK_MAX
+            && let Some((_, alarm)) = self.timers.pop_if(now, is_like_it)
+        {
+            work += removal_work(&alarm);
+            alarms.push(alarm);
+        }
+        Some((group, alarms))
     }
 
     /// Forgets offsets that were kept for long enough, then groups of which nothing is left.

@@ -29,6 +29,16 @@ pub(super) enum Alarm {
     ConsumerSync(Name),
 }
 
+impl Alarm {
+    /// The member of a group of the new protocol that it is for.
+    pub(super) fn consumer(&self) -> Option<&Name> {
+        match self {
+            Self::ConsumerSession(id) | Self::Revocation(id) | Self::ConsumerSync(id) => Some(id),
+            Self::Session(_) | Self::Pending(_) | Self::Join | Self::Sync => None,
+        }
+    }
+}
+
 /// How many entries are always kept.
 const KEPT_MIN: usize = 64;
 
@@ -93,13 +103,25 @@ impl TimerQueue {
 
     /// The first timer that is due: its group, and what it is for. Whoever has it clears it.
     pub(super) fn pop(&mut self, now: Duration) -> Option<(Name, Alarm)> {
-        while self.next()? <= now {
-            let entry = self.entries.pop()?;
-            let Some(deadline) = entry.deadline.upgrade() else { continue };
-            if deadline.due.get() <= now {
-                return Some((deadline.group.clone(), deadline.alarm.clone()));
+        self.pop_if(now, |_, _| true)
+    }
+
+    /// The first timer that is due, if its group and what it is for are as wanted.
+    pub(super) fn pop_if(&mut self, now: Duration, is_wanted: impl Fn(&Name, &Alarm) -> bool) -> Option<(Name, Alarm)> {
+        while let Some(entry) = self.entries.peek().filter(|entry| entry.at <= now) {
+            let deadline = entry.deadline.upgrade();
+            let is_due = |deadline: &Rc<Deadline>| deadline.due.get() <= now;
+            if let Some(due) = deadline.as_ref().filter(|deadline| is_due(deadline))
+                && !is_wanted(&due.group, &due.alarm)
+            {
+                return None;
             }
-            self.push(&deadline);
+            self.entries.pop();
+            match deadline {
+                Some(due) if is_due(&due) => return Some((due.group.clone(), due.alarm.clone())),
+                Some(later) => self.push(&later),
+                None => {}
+            }
         }
         None
     }
@@ -167,6 +189,23 @@ mod tests {
         timer.set(at(120), &mut queue, &group, || Alarm::Join);
         timer.clear();
         assert_eq!((due(&mut queue, 130).len(), queue.next()), (0, None));
+    }
+
+    #[test]
+    fn the_first_one_is_taken_only_if_it_is_wanted() {
+        let mut queue = TimerQueue::default();
+        let (one, other): (Name, Name) = ("one".into(), "other".into());
+        let (mut first, mut moved, mut second) = (Timer::default(), Timer::default(), Timer::default());
+        let at = Duration::from_secs;
+        moved.set(at(1), &mut queue, &other, || Alarm::Join);
+        moved.set(at(30), &mut queue, &other, || Alarm::Join);
+        first.set(at(10), &mut queue, &one, || Alarm::Join);
+        second.set(at(11), &mut queue, &other, || Alarm::Sync);
+        assert_eq!(queue.pop_if(at(20), |group, _| *group == other), None, "the first that is due is another's");
+        assert_eq!(queue.pop_if(at(20), |group, _| *group == one), Some((one.clone(), Alarm::Join)));
+        assert_eq!(queue.pop_if(at(10), |_, _| true), None);
+        assert_eq!(queue.pop_if(at(20), |_, alarm| *alarm == Alarm::Sync), Some((other.clone(), Alarm::Sync)));
+        assert_eq!((queue.pop(at(20)), queue.pop(at(30))), (None, Some((other, Alarm::Join))));
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(super) struct Classic {
     protocol: Option<Name>,
     leader: Option<Name>,
     members: SmallMap<Name, Member>,
-    /// The members that have an instance id, by that.
+    /// The members that have an instance id, by that: no two have the same.
     statics: SmallMap<Name, Name>,
     pending: SmallMap<Name, Pending>,
     /// How many members speak a protocol.
@@ -382,10 +382,7 @@ impl Classic {
         if let Some(call) = member.syncing {
             scope.reply(call, Err(ErrorCode::UNKNOWN_MEMBER_ID));
         }
-        // A group that came from the new protocol may have two of one instance id, where the log lost the end of the older.
-        if let Some(instance) = &member.instance
-            && self.statics.get(instance) == Some(id)
-        {
+        if let Some(instance) = &member.instance {
             self.statics.remove(instance);
         }
         self.uncount(&member.protocols);
@@ -589,8 +586,12 @@ impl Classic {
         for member in value.members {
             let id = name(&member.member_id);
             let instance = member.group_instance_id.as_deref().map(name);
-            if let Some(instance) = &instance {
-                self.statics.insert(instance.clone(), id.clone());
+            // Of two of one instance id, as another broker may have written them, the last one has it.
+            if let Some(instance) = &instance
+                && let Some(other) = self.statics.insert(instance.clone(), id.clone())
+                && let Some(other) = self.members.get_mut(&other)
+            {
+                other.instance = None;
             }
             let session_timeout = duration(member.session_timeout);
             let mut loaded = Member {

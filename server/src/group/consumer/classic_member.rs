@@ -66,7 +66,7 @@ impl Consumer {
 
         // From here on nothing is refused.
         if holder != id && before.is_some() {
-            self.replace(&holder, &id, scope);
+            self.replace(&holder, &id, None, scope);
         }
         let wanted = |member: &Member| (member.topics.clone(), member.regex.clone());
         let has_changed_wish = before.as_ref().map(wanted).unwrap_or_default() != wanted(&member);

@@ -43,10 +43,21 @@ impl Consumer {
 
     /// Takes members out; the group's next epoch begins.
     pub(in crate::group) fn remove(&mut self, ids: &[Name], scope: &mut Scope<'_>) {
+        self.remove_but(ids, None, scope);
+    }
+
+    /// What it is to take a member out, in the measure of the output's work.
+    pub(in crate::group) fn removal_work(&self, id: &Name) -> usize {
+        self.seats.get(id).map_or(1, |seat| 1 + seat.member.topics.len())
+    }
+
+    /// Takes members out, but leaves a pattern that somebody is about to have.
+    fn remove_but(&mut self, ids: &[Name], pattern: Option<&Name>, scope: &mut Scope<'_>) {
         let (mut removed, mut regexes) = (Vec::new(), Vec::new());
         for id in ids {
+            scope.out.work += self.removal_work(id);
             let Some(seat) = self.unseat(id) else { continue };
-            regexes.extend(seat.member.regex);
+            regexes.extend(seat.member.regex.filter(|regex| Some(regex) != pattern));
             self.targets.remove(id);
             removed.push(id);
         }
@@ -63,17 +74,16 @@ impl Consumer {
         scope.out.records.extend(gone.iter().map(|regex| records::regex(scope.group, regex, None)));
     }
 
-    /// A static member is back under a new id, and what was the old one's is its. It is written before the old one goes: what one
-    /// of them holds is nobody else's, whatever of this is in the log.
-    pub(super) fn replace(&mut self, before: &Name, id: &Name, scope: &mut Scope<'_>) {
+    /// A static member is back under a new id, about to want this pattern, and what was the old one's is its. It is written before
+    /// the old one goes: what one of them holds is nobody else's, whatever of this is in the log.
+    pub(super) fn replace(&mut self, before: &Name, id: &Name, regex: Option<&Name>, scope: &mut Scope<'_>) {
+        // It may be in already, as itself: so it goes, and what it held is assigned anew.
+        self.remove_but(std::slice::from_ref(id), regex, scope);
         let Some(seat) = self.unseat(before) else { return };
         let target = self.targets.remove(before);
         let mut member = seat.member;
         let mut place = std::mem::take(&mut member.place);
         (place.epoch, place.previous_epoch) = (JOINS, JOINS);
-        if let Some(instance) = &member.instance {
-            self.statics.insert(instance.clone(), id.clone());
-        }
         scope.out.records.push(records::member(scope.group, id, Some(&member)));
         if let Some(target) = target {
             scope.out.records.push(records::target(scope.group, id, Some(&target)));

@@ -167,15 +167,15 @@ struct Resolved {
     matched_version: u64,
     /// The pattern as it is matched, since it was first.
     table: Option<Pattern>,
-    /// Whether the log says that it is not understood.
-    is_reported: bool,
+    /// Whether it is known not to be understood.
+    is_refused: bool,
     charge: Charge,
 }
 
 impl Resolved {
     fn new(usage: &Usage) -> Self {
         let (topics, charge) = (BTreeSet::new(), usage.charge(0));
-        Self { topics, version: 0, at: TimestampMs(0), matched_version: 0, table: None, is_reported: false, charge }
+        Self { topics, version: 0, at: TimestampMs(0), matched_version: 0, table: None, is_refused: false, charge }
     }
 }
 
@@ -191,7 +191,7 @@ pub(super) struct Consumer {
     assign_work: usize,
     seats: SmallMap<Name, Seat>,
     census: Census,
-    /// The members that have an instance id, by that.
+    /// The members that have an instance id, by that; see [`Consumer::set_instance`].
     statics: SmallMap<Name, Name>,
     /// What members are to hold.
     targets: SmallMap<Name, Partitions>,
@@ -268,7 +268,7 @@ impl Consumer {
         // From here on nothing is refused.
         let replaced = before.as_ref().filter(|(holder, _)| *holder != id).map(|(holder, _)| holder.clone());
         if let Some(holder) = &replaced {
-            self.replace(holder, &id, scope);
+            self.replace(holder, &id, member.regex.as_ref(), scope);
         }
         let before = before.map(|(_, member)| member);
         let place_before = before.as_ref().map(|member| member.place.clone()).unwrap_or_default();
@@ -392,18 +392,12 @@ impl Consumer {
         if self.seats.get(id).is_some_and(|seat| seat.member == member) {
             return false;
         }
-        let instance_before = self.seats.get(id).and_then(|seat| seat.member.instance.as_ref());
-        if let Some(before) = instance_before.filter(|before| member.instance.as_ref() != Some(before)) {
-            self.statics.remove(before);
-        }
-        if let Some(instance) = &member.instance {
-            self.statics.insert(instance.clone(), id.clone());
-        }
         self.seat(id, member, usage);
         true
     }
 
     fn seat(&mut self, id: &Name, member: Member, usage: &Usage) {
+        let instance = member.instance.clone();
         let seat = self.seats.get_or_insert_with(id.clone(), || Seat {
             member: Member::default(),
             session: Timer::default(),
@@ -420,17 +414,32 @@ impl Consumer {
                 self.hashed = None;
             }
         }
+        self.set_instance(id, before.instance.as_ref(), instance.as_ref());
+    }
+
+    /// A member has this instance id instead of that; whoever had it has none any more, as in a log that lost the end of one for
+    /// which another came. So a member that says that it has an instance id is the one that is known by it, live and replayed.
+    fn set_instance(&mut self, id: &Name, before: Option<&Name>, instance: Option<&Name>) {
+        if before == instance {
+            return;
+        }
+        if let Some(before) = before {
+            let holder = self.statics.remove(before);
+            assert!(holder.as_ref() == Some(id), "an instance id is its member's");
+        }
+        let Some(instance) = instance else { return };
+        let Some(other) = self.statics.insert(instance.clone(), id.clone()) else { return };
+        if let Some(seat) = self.seats.get_mut(&other) {
+            seat.member.instance = None;
+            seat.charge.set(seat.member.bytes(&other));
+        }
     }
 
     /// Takes a member's seat away, what it held and was counted for, and its instance id.
     fn unseat(&mut self, id: &Name) -> Option<Seat> {
         let seat = self.seats.remove(id)?;
         release(&mut self.owners, id, &seat.member.place);
-        if let Some(instance) = &seat.member.instance
-            && self.statics.get(instance) == Some(id)
-        {
-            self.statics.remove(instance);
-        }
+        self.set_instance(id, seat.member.instance.as_ref(), None);
         if self.census.remove(&seat.member) {
             self.hashed = None;
         }
@@ -567,14 +576,13 @@ impl Consumer {
         }
     }
 
-    /// One of its members did not do in time what it has to do.
-    pub(super) fn ring(&mut self, alarm: &Alarm, scope: &mut Scope<'_>) {
-        let (Alarm::ConsumerSession(id) | Alarm::Revocation(id) | Alarm::ConsumerSync(id)) = alarm else { return };
-        if !self.seats.contains_key(id) {
-            return;
+    /// Members did not do in time what they have to do.
+    pub(super) fn ring(&mut self, alarms: &[Alarm], scope: &mut Scope<'_>) {
+        for alarm in alarms {
+            tracing::debug!(group = %scope.group, ?alarm, "a member did not do in time what it has to do");
         }
-        tracing::debug!(group = %scope.group, member = %id, ?alarm, "a member did not do in time what it has to do");
-        self.remove(std::slice::from_ref(id), scope);
+        let ids: Vec<Name> = alarms.iter().filter_map(Alarm::consumer).cloned().collect();
+        self.remove(&ids, scope);
     }
 }
 

@@ -32,9 +32,8 @@ impl Pattern {
             let kind = if is_unicode { " with other characters than those of topic names" } else { "" };
             return Err(format!("it is longer than the {bytes_max} bytes of a pattern{kind}"));
         }
-        if sets_unicode(text) {
-            // Nor does RE2 know it; it would make large sets of small ones.
-            return Err("the flag u is not known".to_owned());
+        if let Some(flag) = unknown_flag(text) {
+            return Err(format!("the flag {flag} is not known"));
         }
         // As in RE2, \w and \d are letters and digits of ASCII. All ways to match are followed: the end of the name decides.
         let config = Config::new()
@@ -73,12 +72,13 @@ impl Pattern {
     }
 }
 
-/// Whether it has a group that sets the flag u, which ours would know.
-fn sets_unicode(text: &str) -> bool {
-    text.split("(?").skip(1).any(|group| {
+/// A flag that a group sets and RE2 does not know, but our parser does: u would make large sets of small ones, and with x there may
+/// be something between a parenthesis and the question mark, so that flags are not seen here.
+fn unknown_flag(text: &str) -> Option<char> {
+    text.split("(?").skip(1).find_map(|group| {
         let end = group.find(|character: char| !character.is_ascii_alphabetic() && character != '-').unwrap_or(group.len());
         let (flags, rest) = group.split_at(end);
-        flags.contains('u') && rest.starts_with([':', ')'])
+        flags.chars().find(|flag| matches!(flag, 'u' | 'x' | 'R')).filter(|_| rest.starts_with([':', ')']))
     })
 }
 
@@ -137,6 +137,10 @@ mod tests {
             assert!(Pattern::new(text).is_err(), "{}", &text[..text.len().min(20)]);
         }
         assert_eq!(Pattern::new("(a").err().as_deref(), Some("unclosed group"));
+        for (flag, text) in [('u', r"(?iu:\w)"), ('x', r"(?xi)( ?u)[\w]"), ('x', "a(?i-s)(?sx: ( # so\n?u) b)"), ('R', "(?R)a")] {
+            assert_eq!(Pattern::new(text).err(), Some(format!("the flag {flag} is not known")), "{text}");
+        }
+        assert!(Pattern::new("(?i-s)x(?U:u+)(?<x>u)(?P<u>x)").unwrap().matches("XUUX"));
         // Engines that go back and try again take for ever.
         assert!(!Pattern::new("(a+)+b").unwrap().matches(&"a".repeat(249)));
     }

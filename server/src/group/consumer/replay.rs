@@ -37,9 +37,6 @@ impl Consumer {
         };
         let mut member = self.seats.get(&id).map(|seat| seat.member.clone()).unwrap_or_default();
         records::replayed(value, &mut member);
-        if let Some(instance) = &member.instance {
-            self.statics.insert(instance.clone(), id.clone());
-        }
         self.seat(&id, member, usage);
     }
 

@@ -8,14 +8,12 @@ use ringlog_protocol::ErrorCode;
 
 use super::pattern::Pattern;
 use super::{Consumer, MATCH_BYTES, MEMORY_IS_FULL, Member, Resolved, records, refuse};
-use crate::group::Name;
 use crate::group::classic::Scope;
 use crate::group::request::Refusal;
+use crate::group::{Name, TURN_WORK_MAX};
 
 /// How often the patterns of a group are matched with all topics at most: there may be many of both.
 const MATCHING_INTERVAL: Duration = Duration::from_secs(5);
-/// How many bytes of names are matched in a heartbeat, and then the rest of the pattern whose turn it is.
-const MATCHED_BYTES_MAX: usize = 256 << 10;
 /// So many bytes of names are matched while a member, a topic or a partition is looked at.
 const MATCHED_BYTES_PER_WORK: usize = 64;
 /// What it takes, in the same measure, to make a table of a pattern: the most.
@@ -94,13 +92,13 @@ impl Consumer {
         unused.into_iter().filter(|regex| self.forget_pattern(regex)).collect()
     }
 
-    /// Matches a pattern with all topics, unless it was. How many bytes of names these are.
-    fn resolve(&mut self, regex: &Name, is_new: bool, scope: &mut Scope<'_>) -> usize {
-        let Some(resolved) = self.patterns.get_mut(regex) else { return 0 };
+    /// Matches a pattern with all topics, unless it was.
+    fn resolve(&mut self, regex: &Name, is_new: bool, scope: &mut Scope<'_>) {
+        let Some(resolved) = self.patterns.get_mut(regex) else { return };
         if std::mem::replace(&mut resolved.matched_version, scope.topics_version) == scope.topics_version {
-            return 0;
+            return;
         }
-        let Some(table) = &resolved.table else { return 0 };
+        let Some(table) = &resolved.table else { return };
         let mut matched_bytes = 0;
         let is_match = |name: &&Name| {
             matched_bytes += name.len() + 1;
@@ -109,7 +107,7 @@ impl Consumer {
         let topics: BTreeSet<Name> = scope.topics.names().filter(is_match).cloned().collect();
         scope.out.work += matched_bytes / MATCHED_BYTES_PER_WORK;
         if resolved.topics == topics && !is_new {
-            return matched_bytes;
+            return;
         }
         let before = std::mem::replace(&mut resolved.topics, topics);
         resolved.version = i64::try_from(scope.topics_version).unwrap_or(i64::MAX);
@@ -122,7 +120,6 @@ impl Consumer {
         if self.census.remove_topics(before.iter()) | has_new {
             self.hashed = None;
         }
-        matched_bytes
     }
 
     /// Matches the patterns with the topics as they are now, if it is time, some of them with each heartbeat.
@@ -133,24 +130,26 @@ impl Consumer {
             self.patterns_from = scope.now.monotonic + MATCHING_INTERVAL;
             self.to_match = self.patterns.keys().next().cloned();
         }
-        let mut matched_bytes = 0;
+        let work_before = scope.out.work;
         while let Some(from) = self.to_match.take() {
             let mut patterns = self.patterns.range::<Name, _>((Bound::Included(&from), Bound::Unbounded)).map(|(regex, _)| regex);
             let Some(regex) = patterns.next().cloned() else { break };
             let next = patterns.next().cloned();
-            if matched_bytes >= MATCHED_BYTES_MAX {
+            if scope.out.work - work_before >= TURN_WORK_MAX {
                 self.to_match = Some(regex);
                 break;
             }
+            scope.out.work += 1;
             self.make_table(&regex, scope);
-            matched_bytes += self.resolve(&regex, false, scope);
+            self.resolve(&regex, false, scope);
             self.to_match = next;
         }
     }
 
     /// Makes the table of a pattern that came out of the log.
     fn make_table(&mut self, regex: &Name, scope: &mut Scope<'_>) {
-        let Some(resolved) = self.patterns.get_mut(regex).filter(|resolved| resolved.table.is_none()) else { return };
+        let is_to_make = |resolved: &&mut Resolved| resolved.table.is_none() && !resolved.is_refused;
+        let Some(resolved) = self.patterns.get_mut(regex).filter(is_to_make) else { return };
         scope.out.work += COMPILE_WORK;
         match Pattern::new(regex) {
             Ok(table) => {
@@ -158,11 +157,10 @@ impl Consumer {
                 resolved.table = Some(table);
             }
             // Those of another broker may be of another syntax, or larger.
-            Err(error) if !resolved.is_reported => {
-                resolved.is_reported = true;
+            Err(error) => {
+                resolved.is_refused = true;
                 tracing::warn!(group = %scope.group, %regex, error, "a pattern of a group is not understood; its topics stay");
             }
-            Err(_) => {}
         }
     }
 
@@ -188,21 +186,21 @@ impl Consumer {
         {
             return hash;
         }
-        let found = self.census.topics().filter_map(|name| Some((name, scope.topics.by_name(name)?)));
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut count_found = 0;
+        let mut has_found = false;
         let mut mix = |bytes: &[u8]| {
             hash = bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         };
-        for (name, (id, count)) in found {
-            count_found += 1;
+        for name in self.census.topics() {
+            scope.out.work += 1;
+            let Some((id, count)) = scope.topics.by_name(name) else { continue };
+            has_found = true;
             mix(name.as_bytes());
             mix(&[0]);
             mix(&id);
             mix(&count.to_be_bytes());
         }
-        scope.out.work += self.census.topics().count();
-        let hash = if count_found > 0 { hash.cast_signed() } else { 0 };
+        let hash = if has_found { hash.cast_signed() } else { 0 };
         self.hashed = Some((hash, scope.topics_version));
         hash
     }

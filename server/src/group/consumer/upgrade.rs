@@ -70,9 +70,6 @@ impl Consumer {
                 })),
                 place: Place::default(),
             };
-            if let Some(instance) = &member.instance {
-                consumer.statics.insert(instance.clone(), id.clone());
-            }
             consumer.seat(&id, member, scope.usage);
             consumer.targets.insert(id.clone(), partitions_of(&assigned));
             let place = Place {

@@ -242,6 +242,65 @@ fn static_members_come_back_to_what_they_had() {
     assert_eq!(driver.described().members[0].assigned[0].2.len(), 4);
 }
 
+/// A group of a static member "h", which has left to come back, and of "x", each with two of four partitions.
+fn with_one_that_is_away(x: ConsumerHeartbeat) -> Driver {
+    let mut driver = with_topics(&[("t", 1, 4)]);
+    driver.beat(of_instance("one", join_to("h", &["t"])));
+    driver.beat(x);
+    let kept = driver.beat(of_instance("one", beat("h", 1))).assignment.unwrap();
+    driver.beat(of_instance("one", holding("h", 1, &kept)));
+    assert_eq!(of_topic(&driver.beat(beat("x", 2)).assignment.unwrap()).len(), 2);
+    driver.beat(of_instance("one", beat("h", -2)));
+    driver
+}
+
+fn of_instance(instance: &str, beat: ConsumerHeartbeat) -> ConsumerHeartbeat {
+    ConsumerHeartbeat { instance: Some(instance.into()), ..beat }
+}
+
+#[test]
+fn a_member_that_comes_for_another_leaves_what_it_held_itself() {
+    let all = || Some(partitions(&[(1, &[0, 1, 2, 3])]));
+    let by_pattern = || ConsumerHeartbeat { regex: Some("t.*".into()), ..join_to("x", &[]) };
+    let ways = [
+        (join_to("x", &["t"]), join_to("x", &["t"])),
+        (of_instance("two", join_to("x", &["t"])), join_to("x", &["t"])),
+        (join_to("x", &["t"]), by_pattern()),
+        (by_pattern(), by_pattern()),
+        (by_pattern(), ConsumerHeartbeat { regex: Some("".into()), ..join_to("x", &["t"]) }),
+    ];
+    for (way, (before, after)) in ways.into_iter().enumerate() {
+        let has_pattern = after.regex.as_ref().is_some_and(|regex| !regex.is_empty());
+        let mut driver = with_one_that_is_away(before);
+        assert_eq!(driver.beat(of_instance("one", after)).assignment, all(), "{way}");
+        let described = driver.described();
+        assert_eq!((described.members.len(), described.state), (1, "Stable"), "{way}");
+        let consumer = driver.shard.groups[GROUP].consumer.as_ref().unwrap();
+        assert_eq!((consumer.matched("t.*"), consumer.tables_bytes() > 0), (usize::from(has_pattern), has_pattern), "{way}");
+        driver.restart();
+        assert_eq!(driver.described(), described, "{way}: StateIsReplayed");
+        // Nobody has what it had as it was.
+        driver.beat(of_instance("one", beat("x", -1)));
+        assert_eq!(driver.beat(join_to("b", &["t"])).assignment, all(), "{way}");
+        driver.beat(of_instance("two", join_to("c", &["t"])));
+    }
+}
+
+#[test]
+fn an_instance_id_that_a_member_changed_is_free_live_and_replayed() {
+    for restarts in [false, true] {
+        let mut driver = with_topics(&[("t", 1, 4)]);
+        driver.beat(of_instance("one", join_to("x", &["t"])));
+        driver.beat(of_instance("two", join_to("x", &["t"])));
+        if restarts {
+            driver.restart();
+        }
+        assert_eq!(driver.beat(of_instance("one", join_to("y", &["t"]))).epoch, 2);
+        assert_eq!(driver.refused(of_instance("two", join_to("z", &["t"]))), ErrorCode::UNRELEASED_INSTANCE_ID);
+        driver.beat(of_instance("two", beat("x", 1)));
+    }
+}
+
 #[test]
 fn topics_that_come_grow_and_go() {
     let mut driver = with_topics(&[("t", 1, 1)]);

@@ -137,6 +137,67 @@ fn members_that_come_together_are_assigned_together() {
     assert_eq!(driver.shard.list()[0].state, "Empty");
 }
 
+#[test]
+fn patterns_out_of_the_log_are_made_into_tables_by_and_by_and_tried_once() {
+    const PATTERNS: usize = 30;
+    let mut driver = many_topics(2);
+    let members: Vec<String> = (0..PATTERNS).map(|at| format!("m{at:02}")).collect();
+    for member in &members {
+        epoch_of(driver.ask(by_pattern(member, &format!("{member}.*"))));
+    }
+    // Half of them are another broker's, and not understood.
+    for bytes in driver.log.iter_mut().flat_map(|record| [Some(&mut record.key), record.value.as_mut()]).flatten() {
+        for member in &members[..PATTERNS / 2] {
+            let (own, other) = (format!("{member}.*"), format!("{member}.("));
+            let at = bytes.windows(own.len()).position(|window| *window == *own.as_bytes());
+            at.into_iter().for_each(|at| bytes[at..at + own.len()].copy_from_slice(other.as_bytes()));
+        }
+    }
+    driver.restart();
+    driver.seconds(10);
+    let mut total = 0;
+    for topics in [3, 4] {
+        have_topics(&mut driver, topics);
+        total = 0;
+        for member in &members {
+            let epoch = driver.described_epoch(member);
+            epoch_of(driver.ask(again(member, epoch)));
+            assert!(driver.work <= TURN_WORK_MAX + 2_100, "{}", driver.work);
+            total += driver.work;
+        }
+        driver.seconds(6);
+    }
+    assert!((PATTERNS..2_000).contains(&total), "all are matched, none is made into a table again: {total}");
+    let consumer = driver.shard.groups[GROUP].consumer.as_ref().unwrap();
+    assert!(consumer.tables_bytes() > 0);
+}
+
+#[test]
+fn members_that_fall_silent_cost_no_more_at_a_time_than_others_wait_for() {
+    const MEMBERS: usize = 200;
+    const TOPICS: usize = 60;
+    let mut driver = Driver::new(large());
+    driver.set_topics(&[("t", 1, 1)]);
+    for at in 0..MEMBERS {
+        let topics: Vec<String> = (0..TOPICS).map(|topic| format!("{at}-{topic}")).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        epoch_of(driver.ask(Request::ConsumerHeartbeat(Box::new(join_to(&format!("m{at}"), &topics)))));
+    }
+    driver.time += Duration::from_secs(100);
+    let (mut ticks, mut work) = (0, 0);
+    while driver.shard.next_deadline().is_some_and(|at| at <= driver.time) {
+        let mut out = Output::default();
+        driver.shard.tick(driver.now(), &mut out);
+        // Up to there, one member more, and all topics once for those that went together.
+        assert!(out.work <= TURN_WORK_MAX + TOPICS + 1 + MEMBERS * TOPICS, "{}", out.work);
+        work += out.work;
+        ticks += 1;
+        driver.take(out);
+    }
+    assert!(ticks > 1 && work < 5 * MEMBERS * TOPICS, "{ticks} {work}");
+    assert_eq!(driver.shard.list()[0].state, "Empty");
+}
+
 impl Driver {
     fn described_epochs(&self) -> (i32, i32) {
         self.shard.groups[GROUP].consumer.as_ref().expect("it is one").epochs()

@@ -225,3 +225,71 @@ fn who_was_replaced_in_a_log_that_lost_its_end_takes_nothing_from_its_successor(
         assert!(!matches!(driver.ask(Request::Heartbeat(identity())), Err(ErrorCode::UNKNOWN_MEMBER_ID)), "it is in");
     }
 }
+
+/// Whether a member is fenced that says it has this instance id.
+fn is_fenced(driver: &mut Driver, member: &str, instance: &str) -> bool {
+    let identity = Identity { member: member.into(), instance: Some(instance.into()), generation: 1 };
+    driver.ask(Request::Heartbeat(identity)) == Err(ErrorCode::FENCED_INSTANCE_ID)
+}
+
+#[test]
+fn of_two_of_one_instance_id_the_later_one_has_it_wherever_the_group_goes() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    // By their names the older one is the last.
+    let older = request::ConsumerHeartbeat { instance: Some("one".into()), ..join_to("z", &["t"]) };
+    told(&mut driver, older).unwrap();
+    joined(driver.ask(Request::Join(Box::new(static_join("one", "z")))));
+    let written = driver.log.len();
+    let back = joined(driver.ask(Request::Join(Box::new(static_join("one", ""))))).member;
+    assert!(*back < *"z");
+    // Of the second one, the log has that it came, not that it came for the first.
+    driver.log.truncate(written + 1);
+    let check = |driver: &mut Driver, group_type| {
+        assert_eq!(driver.shard.list()[0].group_type, group_type);
+        assert!(is_fenced(driver, "z", "one") && !is_fenced(driver, &back, "one"), "{group_type}");
+    };
+    driver.restart();
+    check(&mut driver, "consumer");
+    told(&mut driver, beat("new", -1)).unwrap();
+    check(&mut driver, "classic");
+    driver.restart();
+    check(&mut driver, "classic");
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    check(&mut driver, "consumer");
+    driver.restart();
+    check(&mut driver, "consumer");
+    // What the older one says later takes nothing from the other, also where the log keeps only the last that it said.
+    let other = Join { client_id: "other".into(), ..join("z") };
+    driver.ask(Request::Join(Box::new(other))).unwrap();
+    check(&mut driver, "consumer");
+    let mut seen = std::collections::BTreeSet::new();
+    driver.log.reverse();
+    driver.log.retain(|record| seen.insert(record.key.clone()));
+    driver.log.reverse();
+    driver.restart();
+    check(&mut driver, "consumer");
+}
+
+#[test]
+fn of_two_of_one_instance_id_in_one_record_the_last_has_it() {
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    let members = driver.join_all(vec![static_join("one", ""), static_join("two", "")]);
+    let leader = members.iter().find(|member| member.leader == member.member).unwrap();
+    driver.ask(sync(leader, Vec::new())).unwrap();
+    let value = driver.log.last_mut().and_then(|record| record.value.as_mut()).unwrap();
+    // The instance id stands behind the member's, which begins with it.
+    let two = *b"\0\x03two";
+    let at = value.windows(two.len()).position(|bytes| *bytes == two).unwrap();
+    value[at + 2..at + 5].copy_from_slice(b"one");
+    driver.restart();
+    let Ok(Reply::Described(described)) = driver.ask(Request::Describe) else { panic!("it is one") };
+    assert_eq!(described.members.iter().filter(|member| member.instance.is_some()).count(), 1);
+    for group_type in ["classic", "consumer"] {
+        let fenced = members.iter().filter(|member| is_fenced(&mut driver, &member.member, "one")).count();
+        assert_eq!((driver.shard.list()[0].group_type, fenced), (group_type, 1));
+        told(&mut driver, join_to("new", &["t"])).unwrap();
+    }
+}

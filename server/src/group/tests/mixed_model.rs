@@ -316,7 +316,8 @@ impl World {
             asker.generation = 0;
         }
         asker.held.clear();
-        asker.joined = None;
+        // Until it is told that it is in, whatever becomes of this request.
+        (asker.joined, asker.is_to_join) = (None, true);
         let requires_member_id = asker.id == 0;
         let request = Join { instance: asker.instance(), requires_member_id, ..join(&asker.member) };
         self.send(client, What::Join, Request::Join(Box::new(request)));

@@ -69,8 +69,9 @@ fn librdkafka_drives_the_running_broker() {
 fn librdkafka_drives(address: &str) {
     let bench = Bench::new();
     for options in ["--batch-records 50", "--rate 2000 --linger 1ms", "--idempotent --compression lz4 --batch-bytes 64KiB"] {
-        let line =
-            format!("produce --client librdkafka --partitions 3 --producers 2 --records 2000 --record-bytes 100 {options}");
+        let line = format!(
+            "produce --topic by-c --client librdkafka --partitions 3 --producers 2 --records 2000 --record-bytes 100 {options}"
+        );
         let produce = bench.run(address, &line).ok().produce.unwrap();
         assert_eq!((produce.records, produce.latency.unwrap().count), (2000, 2000), "{options}");
     }

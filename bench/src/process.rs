@@ -170,11 +170,10 @@ mod tests {
 
     #[test]
     fn our_own_memory_is_seen() -> io::Result<()> {
-        let pid = std::process::id();
-        let before = anonymous_bytes(pid)?;
+        // Other tests take memory and give it back meanwhile: what is held is in it all the same.
         let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let more = anonymous_bytes(pid)?.saturating_sub(before);
-        assert!(taken.len() == 64 << 20 && more > 32 << 20, "{more}");
+        let bytes = anonymous_bytes(std::process::id())?;
+        assert!(taken.len() == 64 << 20 && bytes > 64 << 20, "{bytes}");
         Ok(())
     }
 

@@ -64,7 +64,8 @@ impl Log {
             let active = self.active();
             let (newest, _) = active.shared.max_timestamp();
             let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
-            let expired = config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0 - newest.0 > config.retention_ms;
+            let expired =
+                config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms;
             let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.roll_ms());
             if active.bytes > 0 && (expired || old) && self.offline.is_none() {
                 self.roll();
@@ -80,7 +81,8 @@ impl Log {
                 break;
             }
             let (newest, _) = segment.shared.max_timestamp();
-            let expired = config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0 - newest.0 > config.retention_ms;
+            let expired =
+                config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms;
             let retention_bytes = u64::try_from(config.retention_bytes).ok();
             let too_much = retention_bytes.is_some_and(|max| bytes - segment.bytes >= max);
             if !expired && !too_much {

@@ -40,11 +40,16 @@ const REGRESSIONS: [(u64, Groups, &str); 17] = [
 ];
 
 /// The same with hazards.
-const HAZARDOUS_REGRESSIONS: [(u64, &str); 5] = [
+const HAZARDOUS_REGRESSIONS: [(u64, &str); 7] = [
     (101, "a rotted entry of an index led a fetch past what is there"),
     (10_537, "the same, in the middle of a segment"),
     (10_256, "a rotted entry of an index had a sound batch taken for a damaged one"),
     (10_962, "a rotted entry of an index led a search by time past what is there"),
+    (7_201_587, "a time far below zero in a rotted time index overflowed the age of a segment"),
+    (
+        7_208_650,
+        "a partition's folder whose making had failed half way was taken for durable, and power took it with all it held",
+    ),
     (33_293, "a wall clock that was set back put the sync by flush.ms off for hours"),
 ];
 

@@ -61,7 +61,7 @@ impl Core {
     /// Those of the disk.
     pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
         let directory = self.settings.data_directory.join(&new.folder);
-        make_folder(&self.disk, &self.settings.data_directory, &directory, new.id, self.cleaner.get()).await?;
+        self.make_folder(&directory, new.id).await?;
         let params = OpenParams {
             id: new.id,
             directory,
@@ -78,6 +78,20 @@ impl Core {
         let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
         self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
         Ok(partition)
+    }
+
+    /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
+    /// made when something failed or a crash came, and is made again. What failed in this run may be there all the same, under names
+    /// that a loss of power takes.
+    async fn make_folder(&self, directory: &Path, id: PartitionId) -> io::Result<()> {
+        let data = &self.settings.data_directory;
+        let was_unsure = !self.unsure_folders.borrow_mut().insert(directory.to_owned());
+        if make_folder(&self.disk, data, directory, id, self.cleaner.get()).await? == Made::Before && was_unsure {
+            self.disk.sync_dir(directory).await?;
+            self.disk.sync_dir(data).await?;
+        }
+        self.unsure_folders.borrow_mut().remove(directory);
+        Ok(())
     }
 
     /// After all partitions of the last run are open: the new journal is the one that counts from now on.
@@ -307,18 +321,23 @@ impl Core {
     }
 }
 
-/// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
-/// made when something failed or a crash came, and is made again.
+/// When a folder was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Before,
+    Now,
+}
+
 async fn make_folder(
     disk: &Rc<dyn Disk>,
     data: &Path,
     directory: &Path,
     id: PartitionId,
     cleaner: Option<&Arc<Cleaner>>,
-) -> io::Result<()> {
+) -> io::Result<Made> {
     let path = directory.join(PARTITION_METADATA_FILE);
     match disk.open(&path, crate::disk::OpenOptions::READ).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Made::Before),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             crate::disk::ensure_dir(disk, data, directory).await?;
             // CleanPointsAreTheirPartitions.
@@ -326,7 +345,8 @@ async fn make_folder(
                 cleaner.forget_beyond(disk, directory, None).await?;
             }
             let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
-            crate::disk::replace_file(disk, &path, text.into_bytes()).await
+            crate::disk::replace_file(disk, &path, text.into_bytes()).await?;
+            Ok(Made::Now)
         }
         Err(error) => Err(error),
     }

@@ -262,3 +262,37 @@ fn an_index_that_lies_leads_past_nothing() {
         }
     }
 }
+
+/// The same of the segment that is written to, whose indexes a start reads: a search by time finds what is there.
+#[test]
+fn an_index_that_lies_at_a_start_hides_no_time() {
+    let batch = |offset: i64, timestamp: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        let builder = builder.record(TimestampMs(timestamp), None, Some(&[7; 30]));
+        builder.record(TimestampMs(timestamp), None, Some(&[7; 30])).build()
+    };
+    // The second one is the newest.
+    let batches = [batch(0, 1000), batch(2, 3000), batch(4, 2000)];
+    let position = batches[0].len() as u32;
+    let index = [3_u32.to_be_bytes(), position.to_be_bytes()].concat();
+    let times = [&3000_i64.to_be_bytes()[..], &3_i32.to_be_bytes()].concat();
+    for clean in [true, false] {
+        for bit in 0..index.len() * 8 {
+            let mut wrong = index.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            let files = vec![
+                ("00000000000000000000.log", batches.concat()),
+                ("00000000000000000000.index", wrong),
+                ("00000000000000000000.timeindex", times.clone()),
+            ];
+            let opened = opened_from(files, 6, clean);
+            assert_eq!(opened.log.published().log_end(), Offset(6), "bit {bit}, clean {clean}");
+            let found = opened.reader.offset_for_timestamp(opened.log.published(), TimestampMs(2500));
+            let found = opened.simulation.block_on(found).unwrap().map(|(_, offset)| offset);
+            assert!(
+                found.is_some_and(|offset| offset >= Offset(2) && offset <= Offset(3)),
+                "bit {bit}, clean {clean}: {found:?}"
+            );
+        }
+    }
+}

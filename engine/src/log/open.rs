@@ -482,6 +482,7 @@ impl Opening<'_> {
             live.indexes_synced = (loaded.offsets.count(), loaded.times.count());
             (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
+        let mut unconfirmed = last_entry(&loaded);
         live.index = Arc::new(loaded);
         if self.params.clean {
             check_from = check_from.max(start);
@@ -495,7 +496,23 @@ impl Opening<'_> {
         let mut lost_to = None;
         let mut end_of_batches = file_bytes;
         loop {
-            match scanner.next().await? {
+            let found = scanner.next().await?;
+            let (at, ends_at) = match &found {
+                Ok((header, position)) => (*position, Some(header.last_offset())),
+                Err(_) => (scanner.position(), None),
+            };
+            if let Some(entry) = unconfirmed.take_if(|entry| at >= entry.position)
+                && (at, ends_at) != (entry.position, Some(entry.last_offset))
+            {
+                // An index has no checksum, and what this one says of times goes by this entry.
+                tracing::warn!(
+                    segment = %path.display(), position = entry.position, offset = entry.last_offset.0,
+                    "an index entry does not fit its batch, or that is damaged: the index is built anew"
+                );
+                self.remove_indexes(&path).await?;
+                return Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await;
+            }
+            match found {
                 Ok((header, position)) => {
                     self.note(out, &mut live, &header, position, check_from);
                 }

@@ -18,7 +18,7 @@ pub mod scrubber;
 mod straight;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -218,8 +218,6 @@ pub struct Core {
     carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
-    /// Folders of partitions that are being made, or that could not be made.
-    pub(super) unsure_folders: RefCell<HashSet<PathBuf>>,
     /// Appends that wait for memory, in order.
     waiting: RefCell<VecDeque<Append>>,
     /// Partitions whose tail may have something to let go.
@@ -280,7 +278,6 @@ impl Core {
             begun: Cell::new(false),
             carried: RefCell::default(),
             journal_lost: RefCell::default(),
-            unsure_folders: RefCell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),
             stopping: Cell::new(false),

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::core::cleaner::Cleaner;
 use crate::core::{Core, Partition, Slot};
-use crate::disk::Disk;
 use crate::disk::cache::Purpose;
+use crate::disk::{Disk, OpenOptions};
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
 use crate::log::journaling::Replies;
@@ -61,7 +60,7 @@ impl Core {
     /// Those of the disk.
     pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
         let directory = self.settings.data_directory.join(&new.folder);
-        self.make_folder(&directory, new.id).await?;
+        self.make_folder(&directory, new.id, new.clean).await?;
         let params = OpenParams {
             id: new.id,
             directory,
@@ -81,17 +80,29 @@ impl Core {
     }
 
     /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
-    /// made when something failed or a crash came, and is made again. What failed in this run may be there all the same, under names
-    /// that a loss of power takes.
-    async fn make_folder(&self, directory: &Path, id: PartitionId) -> io::Result<()> {
-        let data = &self.settings.data_directory;
-        let was_unsure = !self.unsure_folders.borrow_mut().insert(directory.to_owned());
-        if make_folder(&self.disk, data, directory, id, self.cleaner.get()).await? == Made::Before && was_unsure {
-            self.disk.sync_dir(directory).await?;
-            self.disk.sync_dir(data).await?;
+    /// made when something failed or a crash came, and is made again. One that has it is believed after a clean stop alone, which
+    /// has synced it: what was made, and failed to be synced, is there all the same, under names that a loss of power takes.
+    async fn make_folder(&self, directory: &Path, id: PartitionId, clean: bool) -> io::Result<()> {
+        let (disk, data) = (&self.disk, &self.settings.data_directory);
+        let path = directory.join(PARTITION_METADATA_FILE);
+        match disk.open(&path, OpenOptions::READ).await {
+            Ok(_) if clean => Ok(()),
+            Ok(_) => {
+                disk.sync_dir(directory).await?;
+                // At start the core's journal has had the data directory synced.
+                if self.begun.get() { disk.sync_dir(data).await } else { Ok(()) }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                crate::disk::ensure_dir(disk, data, directory).await?;
+                // CleanPointsAreTheirPartitions.
+                if let Some(cleaner) = self.cleaner.get() {
+                    cleaner.forget_beyond(disk, directory, None).await?;
+                }
+                let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
+                crate::disk::replace_file(disk, &path, text.into_bytes()).await
+            }
+            Err(error) => Err(error),
         }
-        self.unsure_folders.borrow_mut().remove(directory);
-        Ok(())
     }
 
     /// After all partitions of the last run are open: the new journal is the one that counts from now on.
@@ -318,37 +329,6 @@ impl Core {
         let directory = self.journal.borrow().directory.clone();
         remove_folder(&self.disk, &directory).await?;
         self.disk.sync_dir(&self.settings.data_directory).await
-    }
-}
-
-/// When a folder was made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
-    Before,
-    Now,
-}
-
-async fn make_folder(
-    disk: &Rc<dyn Disk>,
-    data: &Path,
-    directory: &Path,
-    id: PartitionId,
-    cleaner: Option<&Arc<Cleaner>>,
-) -> io::Result<Made> {
-    let path = directory.join(PARTITION_METADATA_FILE);
-    match disk.open(&path, crate::disk::OpenOptions::READ).await {
-        Ok(_) => Ok(Made::Before),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            crate::disk::ensure_dir(disk, data, directory).await?;
-            // CleanPointsAreTheirPartitions.
-            if let Some(cleaner) = cleaner {
-                cleaner.forget_beyond(disk, directory, None).await?;
-            }
-            let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
-            crate::disk::replace_file(disk, &path, text.into_bytes()).await?;
-            Ok(Made::Now)
-        }
-        Err(error) => Err(error),
     }
 }
 

@@ -213,7 +213,7 @@ impl Core {
         let monotonic = self.env.monotonic();
         for slot in self.slots.borrow().values().filter(|slot| slot.clean_after.get() <= monotonic) {
             let log = slot.log.borrow();
-            if log.config().compaction.is_none() {
+            if log.config().compaction.is_none() || log.published().is_compaction_held() {
                 continue;
             }
             let point = point_of(points, log.directory());
@@ -238,7 +238,11 @@ impl Core {
         }
         // ReplayLeavesCompactedAlone: replay writes what lies above the recovery point to where it was before.
         self.free_journal().await?;
-        let is_wanted = || !self.stopping.get() && !slot.deleted.get() && slot.log.borrow().offline_reason().is_none();
+        let published = slot.log.borrow().published().clone();
+        let is_wanted = || {
+            let is_in_service = !slot.deleted.get() && slot.log.borrow().offline_reason().is_none();
+            is_in_service && !self.stopping.get() && !published.is_compaction_held()
+        };
         let io = CleanIo {
             disk: &self.disk,
             env: &self.env,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
@@ -243,6 +243,19 @@ pub struct Published {
     pub view: ArcSwap<View>,
     /// Told when a segment was replaced by compaction.
     replaced: Notify,
+    /// How many [`CompactionHold`]s there are.
+    compaction_holds: AtomicUsize,
+}
+
+/// Nothing of the partition is compacted as long as this lives: whoever reads it from its beginning sees a tombstone of each value
+/// that was deleted. Without it a cleaning could take both away while the value has been read and the tombstone has not, where
+/// `delete.retention.ms` is shorter than the reading takes.
+pub struct CompactionHold(Arc<Published>);
+
+impl Drop for CompactionHold {
+    fn drop(&mut self) {
+        self.0.compaction_holds.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Published {
@@ -256,6 +269,7 @@ impl Published {
             is_deleted: AtomicBool::new(false),
             view: ArcSwap::from_pointee(View { segments: Arc::from([]), tail: Vec::new() }),
             replaced: Notify::new(),
+            compaction_holds: AtomicUsize::new(0),
         }
     }
 
@@ -267,6 +281,17 @@ impl Published {
 
     pub(crate) fn set_deleted(&self) {
         self.is_deleted.store(true, Ordering::Release);
+    }
+
+    /// Holds compaction back.
+    #[must_use]
+    pub fn hold_compaction(self: &Arc<Self>) -> CompactionHold {
+        self.compaction_holds.fetch_add(1, Ordering::AcqRel);
+        CompactionHold(self.clone())
+    }
+
+    pub(crate) fn is_compaction_held(&self) -> bool {
+        self.compaction_holds.load(Ordering::Acquire) > 0
     }
 
     /// A segment was replaced, or could not be: whoever waits for that looks again.

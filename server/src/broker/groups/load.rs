@@ -45,6 +45,7 @@ pub(super) async fn load(
     out: &mut Output,
 ) -> Result<(), LoadError> {
     let published = &partition.published;
+    let _hold = published.hold_compaction();
     let end = published.high_watermark();
     let mut next = published.log_start();
     let mut replay = Replay::default();

@@ -55,6 +55,7 @@ use ringlog_engine::log::read::ReadError;
 use ringlog_engine::types::LeaderEpoch;
 use ringlog_protocol::{ApiKey, Decoder, ErrorCode, Message};
 
+use crate::broker::groups::Groups;
 use crate::broker::{BrokerCore, Topics};
 use crate::group::{Answer, Name, Request};
 use crate::log_limit::{LogLimit, one_line};
@@ -90,12 +91,11 @@ impl Api {
 
     /// Hands what a member of a group says to the group's coordinator. Its connection belongs there then.
     fn ask_as_member(&self, context: &RequestContext, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
-        let topics = self.topics();
-        let groups = &self.core.broker.groups;
-        if let Some(core) = groups.core_of(&topics, group) {
-            context.connection.home.is_of_group_on(core);
+        let place = Groups::place_of(&self.topics(), group);
+        if let Ok(place) = place {
+            context.connection.home.is_of_group_on(place.core);
         }
-        groups.ask(&topics, group, request)
+        self.core.broker.groups.ask_at(place, group, request)
     }
 
     /// Looks at a partition's log on the core that owns it. `None`: the partition is gone, or its core is.

@@ -39,6 +39,14 @@ struct Lane {
     receiver: Mutex<Option<mpsc::UnboundedReceiver<Message>>>,
 }
 
+/// Where a group is served: its partition of `__consumer_offsets`, and the core that owns that.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    partition: i32,
+    /// The core.
+    pub core: usize,
+}
+
 /// The way to all groups. Clones are the same.
 #[derive(Clone)]
 pub struct Groups {
@@ -56,7 +64,12 @@ impl Groups {
 
     /// Hands a request over at once and returns what becomes of it: requests for a group are taken in the order of the calls.
     pub fn ask(&self, topics: &Topics, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
-        let asked = self.hand_over(topics, group, request);
+        self.ask_at(Self::place_of(topics, group), group, request)
+    }
+
+    /// The same, where the place is known.
+    pub fn ask_at(&self, place: Result<Place, ErrorCode>, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        let asked = place.and_then(|place| self.hand_over(place, group, request));
         async move {
             match asked {
                 // A coordinator that is gone has stopped with its broker.
@@ -66,25 +79,22 @@ impl Groups {
         }
     }
 
-    /// The core of a group's coordinator; `None` where it has none.
-    #[must_use]
-    pub fn core_of(&self, topics: &Topics, group: &str) -> Option<usize> {
-        Some(Self::place_of(topics, group).ok()?.1)
-    }
-
-    /// A group's partition of `__consumer_offsets`, and the core that owns it.
-    fn place_of(topics: &Topics, group: &str) -> Result<(i32, usize), ErrorCode> {
+    /// Where a group is served.
+    ///
+    /// # Errors
+    /// Nowhere yet.
+    pub fn place_of(topics: &Topics, group: &str) -> Result<Place, ErrorCode> {
         // Clients look for the coordinator then, which makes the topic.
         let topic = topics.by_name(CONSUMER_OFFSETS).ok_or(ErrorCode::NOT_COORDINATOR)?;
         let count = i32::try_from(topic.info.partitions.len()).unwrap_or(i32::MAX);
         let partition = partition_of(group, count);
-        Ok((partition, topic.partition(partition).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?.core))
+        let core = topic.partition(partition).ok_or(ErrorCode::COORDINATOR_NOT_AVAILABLE)?.core;
+        Ok(Place { partition, core })
     }
 
-    fn hand_over(&self, topics: &Topics, group: &str, request: Request) -> Result<oneshot::Receiver<Answer>, ErrorCode> {
-        let (partition, owner) = Self::place_of(topics, group)?;
+    fn hand_over(&self, place: Place, group: &str, request: Request) -> Result<oneshot::Receiver<Answer>, ErrorCode> {
         let (reply, answer) = oneshot::channel();
-        self.send(owner, Message::Ask { partition, group: group.into(), request, reply })?;
+        self.send(place.core, Message::Ask { partition: place.partition, group: group.into(), request, reply })?;
         Ok(answer)
     }
 

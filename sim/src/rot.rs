@@ -21,7 +21,7 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
     if suffix == ".log" {
         return batch(disk, model, random, &path, topic, partition);
     }
-    let len = disk.durable_bytes(&path)?.len() as u64;
+    let len = synced(disk, &path)?.len() as u64;
     if len == 0 {
         return None;
     }
@@ -36,6 +36,15 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
     Some(what)
 }
 
+/// What is on the device of a file, and not cut off since.
+fn synced(disk: &SimDisk, path: &Path) -> Option<Vec<u8>> {
+    let entries = disk.entries(path.parent()?);
+    let len_bytes = entries.iter().find(|entry| path.ends_with(&entry.name))?.len_bytes;
+    let mut bytes = disk.durable_bytes(path)?;
+    bytes.truncate(usize::try_from(len_bytes).unwrap_or(usize::MAX));
+    Some(bytes)
+}
+
 /// Flips a bit of a batch in a segment file, of what is synced there. Returns what rots, if there is a sound batch.
 pub fn batch(
     disk: &SimDisk,
@@ -45,7 +54,7 @@ pub fn batch(
     topic: usize,
     partition: i32,
 ) -> Option<String> {
-    let bytes = disk.durable_bytes(path)?;
+    let bytes = synced(disk, path)?;
     let mut batches = Vec::new();
     let mut rest = &bytes[..];
     while let Ok(Some((batch, after))) = ringlog_engine::batch::split_first(rest) {

@@ -30,18 +30,25 @@ def formatted(broker, formatter):
     return found
 
 
-def test_kafkas_formatters_and_decoder_read_a_classic_group(own_broker):
-    broker = own_broker({"offsets.topic.num.partitions": 4, "offsets.topic.replication.factor": 1})
-    topic = create_topic(broker, "formatted", partitions=3)
+def member_of_all(broker, group, subscription, **config):
+    """The static member "one" of a group, once it has three partitions."""
     consumer = Consumer({
-        "bootstrap.servers": broker.bootstrap, "group.id": "classic-group", "client.id": "reader", "group.instance.id": "one",
-        "partition.assignment.strategy": "range", "session.timeout.ms": 45_000, "enable.auto.commit": False, "log_level": 0,
+        "bootstrap.servers": broker.bootstrap, "group.id": group, "group.instance.id": "one", "enable.auto.commit": False, "log_level": 0,
+        **{name.replace("_", "."): value for name, value in config.items()},
     })
-    consumer.subscribe([topic])
+    consumer.subscribe([subscription])
     end = time.monotonic() + TIMEOUT_S
     while len(consumer.assignment()) != 3:
         assert time.monotonic() < end
         consumer.poll(0.1)
+    return consumer
+
+
+def test_kafkas_formatters_and_decoder_read_a_classic_group(own_broker):
+    broker = own_broker({"offsets.topic.num.partitions": 4, "offsets.topic.replication.factor": 1})
+    topic = create_topic(broker, "formatted", partitions=3)
+    strategy = {"partition_assignment_strategy": "range", "session_timeout_ms": 45_000}
+    consumer = member_of_all(broker, "classic-group", topic, client_id="reader", **strategy)
     consumer.commit(offsets=[TopicPartition(topic, p, p + 10, metadata=f"m{p}") for p in range(3)], asynchronous=False)
 
     # confluent-kafka sends the end of its string along.
@@ -92,15 +99,8 @@ def records(broker):
 def test_kafkas_decoder_reads_the_records(own_broker):
     broker = own_broker({"offsets.topic.num.partitions": 4, "offsets.topic.replication.factor": 1})
     topic = create_topic(broker, "decoded", partitions=3)
-    consumer = Consumer({
-        "bootstrap.servers": broker.bootstrap, "group.id": "decoded-group", "group.protocol": "consumer", "client.id": "decoder",
-        "group.instance.id": "one", "group.remote.assignor": "range", "enable.auto.commit": False, "log_level": 0,
-    })
-    consumer.subscribe(["^decode.*"])
-    end = time.monotonic() + TIMEOUT_S
-    while len(consumer.assignment()) != 3:
-        assert time.monotonic() < end
-        consumer.poll(0.1)
+    protocol = {"group_protocol": "consumer", "group_remote_assignor": "range"}
+    consumer = member_of_all(broker, "decoded-group", "^decode.*", client_id="decoder", **protocol)
     consumer.commit(offsets=[TopicPartition(topic, 2, 0)], asynchronous=False)
     consumer.close()
     broker.stop()

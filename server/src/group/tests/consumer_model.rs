@@ -2,7 +2,7 @@
 //! are told, sooner or later. The invariants are named in [`super::super::consumer`] and its modules; what a client holds here is
 //! what it would commit. A crash may tear the records of one input apart: more than a log does, which keeps batches whole.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
@@ -124,7 +124,6 @@ enum Asked {
 struct World {
     driver: Driver,
     clients: Vec<Client>,
-    queue: VecDeque<Output>,
     asked: BTreeMap<CallId, Asked>,
     ghosts: Vec<(Name, i32)>,
     group_epoch: (i32, i32),
@@ -140,7 +139,6 @@ impl World {
         let mut world = Self {
             driver: Driver::new(settings),
             clients: (0..CLIENTS).map(|id| Client { id, ..Client::default() }).collect(),
-            queue: VecDeque::new(),
             asked: BTreeMap::new(),
             ghosts: Vec::new(),
             group_epoch: (0, 0),
@@ -165,12 +163,8 @@ impl World {
     }
 
     fn ask(&mut self, asked: Asked, request: Request) {
-        let call = CallId(self.driver.next_call);
-        self.driver.next_call += 1;
+        let call = self.driver.start_late(request);
         self.asked.insert(call, asked);
-        let mut out = Output::default();
-        self.driver.shard.handle(call, GROUP, request, self.driver.now(), &mut out);
-        self.queue.push_back(out);
     }
 
     fn send(&mut self, client: usize, beat: ConsumerHeartbeat) {
@@ -243,21 +237,13 @@ impl World {
     }
 
     fn pass(&mut self, seconds: u64) {
-        let end = self.driver.time + Duration::from_secs(seconds);
-        while let Some(at) = self.driver.shard.next_deadline().filter(|at| *at <= end) {
-            self.driver.time = self.driver.time.max(at);
-            let mut out = Output::default();
-            self.driver.shard.tick(self.driver.now(), &mut out);
-            self.queue.push_back(out);
-        }
-        self.driver.time = end;
+        self.driver.pass_late(Duration::from_secs(seconds));
     }
 
     fn settle(&mut self) {
-        while let Some(out) = self.queue.pop_front() {
-            self.driver.log.extend(out.records);
-            for (call, answer) in out.replies {
-                let asked = self.asked.remove(&call).expect("every call is answered once");
+        while let Some(replies) = self.driver.commit_next() {
+            for (call, answer) in replies {
+                let asked = self.asked.remove(&call).expect("EveryCallIsAnswered, once");
                 self.hear(asked, answer);
             }
         }
@@ -270,8 +256,7 @@ impl World {
     }
 
     fn crash(&mut self, kept: usize) {
-        let records = std::mem::take(&mut self.queue).into_iter().flat_map(|out| out.records);
-        self.driver.log.extend(records.take(kept));
+        self.driver.lose_queue(kept);
         for (_, asked) in std::mem::take(&mut self.asked) {
             match asked {
                 // It does not know what became of it, and asks again.

@@ -4,7 +4,7 @@
 //!
 //! Clients of the classic protocol are eager: they give everything up before they join again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ringlog_protocol::consumer_protocol::{AssignedTopicPartition, ConsumerProtocolAssignment};
@@ -165,7 +165,6 @@ struct Asked {
 struct World {
     driver: Driver,
     clients: Vec<Client>,
-    queue: VecDeque<Output>,
     asked: BTreeMap<CallId, Asked>,
     /// Identities that were shut out, and whether they were of the new protocol.
     ghosts: Vec<(Identity, bool)>,
@@ -186,7 +185,6 @@ impl World {
         Self {
             driver,
             clients: clients.map(|(id, is_new_protocol)| Client::new(id, 0, is_new_protocol)).collect(),
-            queue: VecDeque::new(),
             asked: BTreeMap::new(),
             ghosts: Vec::new(),
             era: 0,
@@ -199,13 +197,9 @@ impl World {
 
     fn ask(&mut self, client: usize, what: What, identity: Identity, request: Request) {
         self.look();
-        let call = CallId(self.driver.next_call);
-        self.driver.next_call += 1;
-        let life = self.clients[client].life;
-        self.asked.insert(call, Asked { client, life, identity, era: self.era, what });
-        let mut out = Output::default();
-        self.driver.shard.handle(call, GROUP, request, self.driver.now(), &mut out);
-        self.queue.push_back(out);
+        let (life, era) = (self.clients[client].life, self.era);
+        let call = self.driver.start_late(request);
+        self.asked.insert(call, Asked { client, life, identity, era, what });
         self.look();
     }
 
@@ -342,21 +336,13 @@ impl World {
     }
 
     fn pass(&mut self, seconds: u64) {
-        let end = self.driver.time + Duration::from_secs(seconds);
-        while let Some(at) = self.driver.shard.next_deadline().filter(|at| *at <= end) {
-            self.driver.time = self.driver.time.max(at);
-            let mut out = Output::default();
-            self.driver.shard.tick(self.driver.now(), &mut out);
-            self.queue.push_back(out);
-            self.look();
-        }
-        self.driver.time = end;
+        self.driver.pass_late(Duration::from_secs(seconds));
+        self.look();
     }
 
     fn settle(&mut self) {
-        while let Some(out) = self.queue.pop_front() {
-            self.driver.log.extend(out.records);
-            for (call, answer) in out.replies {
+        while let Some(replies) = self.driver.commit_next() {
+            for (call, answer) in replies {
                 let asked = self.asked.remove(&call).expect("EveryCallIsAnswered, once");
                 self.hear(asked, answer);
             }
@@ -364,8 +350,7 @@ impl World {
     }
 
     fn crash(&mut self, kept: usize) {
-        let records = std::mem::take(&mut self.queue).into_iter().flat_map(|out| out.records);
-        self.driver.log.extend(records.take(kept));
+        self.driver.lose_queue(kept);
         self.driver.restart();
         for (_, Asked { client, life, what, .. }) in std::mem::take(&mut self.asked) {
             let client = &mut self.clients[client];

@@ -9,7 +9,7 @@ mod mixed_model;
 mod model;
 mod offsets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl TopicView for TestTopics {
     }
 }
 
-/// One shard whose records are committed at once.
+/// One shard whose records are committed at once, or ([`Driver::start_late`]) when the test says so.
 struct Driver {
     shard: Shard,
     settings: Rc<Settings>,
@@ -76,6 +76,8 @@ struct Driver {
     topics: Arc<TestTopics>,
     configs: Arc<GroupConfigs>,
     answers: BTreeMap<CallId, Answer>,
+    /// Outputs that are not committed, in order.
+    queue: VecDeque<Output>,
     /// What the last input cost.
     work: usize,
 }
@@ -93,7 +95,8 @@ impl Driver {
         let shard = Shard::new(settings.clone(), usage.clone(), numbers(0));
         let time = Duration::from_secs(1_000_000);
         let (topics, configs, answers) = (Arc::default(), Arc::default(), BTreeMap::new());
-        Self { shard, settings, usage, time, next_call: 0, log: Vec::new(), topics, configs, answers, work: 0 }
+        let (next_call, log, queue, work) = (0, Vec::new(), VecDeque::new(), 0);
+        Self { shard, settings, usage, time, next_call, log, topics, configs, answers, queue, work }
     }
 
     /// The group has set this for itself, and nothing else.
@@ -124,13 +127,55 @@ impl Driver {
         }
     }
 
-    fn start_in(&mut self, group: &str, request: Request) -> CallId {
+    fn handle(&mut self, group: &str, request: Request) -> (CallId, Output) {
         let call = CallId(self.next_call);
         self.next_call += 1;
         let mut out = Output::default();
         self.shard.handle(call, group, request, self.now(), &mut out);
+        (call, out)
+    }
+
+    /// The next tick that is due by then.
+    fn tick_by(&mut self, end: Duration) -> Option<Output> {
+        let at = self.shard.next_deadline().filter(|at| *at <= end)?;
+        self.time = self.time.max(at);
+        let mut out = Output::default();
+        self.shard.tick(self.now(), &mut out);
+        Some(out)
+    }
+
+    fn start_in(&mut self, group: &str, request: Request) -> CallId {
+        let (call, out) = self.handle(group, request);
         self.take(out);
         call
+    }
+
+    /// Hands a request over. Its records and answers wait.
+    fn start_late(&mut self, request: Request) -> CallId {
+        let (call, out) = self.handle(GROUP, request);
+        self.queue.push_back(out);
+        call
+    }
+
+    /// Lets time pass. What that comes to waits.
+    fn pass_late(&mut self, duration: Duration) {
+        let end = self.time + duration;
+        while let Some(out) = self.tick_by(end) {
+            self.queue.push_back(out);
+        }
+        self.time = end;
+    }
+
+    /// Commits the first output that waits, and returns its answers.
+    fn commit_next(&mut self) -> Option<Vec<(CallId, Answer)>> {
+        let out = self.queue.pop_front()?;
+        self.log.extend(out.records);
+        Some(out.replies)
+    }
+
+    /// What waits is lost, but so many records.
+    fn lose_queue(&mut self, kept: usize) {
+        self.log.extend(std::mem::take(&mut self.queue).into_iter().flat_map(|out| out.records).take(kept));
     }
 
     fn start(&mut self, request: Request) -> CallId {
@@ -153,10 +198,7 @@ impl Driver {
     /// Lets time pass, with a tick at every deadline.
     fn pass(&mut self, duration: Duration) {
         let end = self.time + duration;
-        while let Some(at) = self.shard.next_deadline().filter(|at| *at <= end) {
-            self.time = self.time.max(at);
-            let mut out = Output::default();
-            self.shard.tick(self.now(), &mut out);
+        while let Some(out) = self.tick_by(end) {
             self.take(out);
         }
         self.time = end;

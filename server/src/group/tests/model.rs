@@ -1,7 +1,7 @@
 //! Random joins, leaves, time-outs, commits and crashes, against what has to hold whatever comes. The invariants are named in
 //! [`super::super::classic`]; here too: **CommittedStays** (an offset whose commit was answered is found, or a later one).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
@@ -86,8 +86,6 @@ enum Asked {
 struct World {
     driver: Driver,
     clients: Vec<Client>,
-    /// Outputs that are not committed, in order.
-    queue: VecDeque<Output>,
     asked: BTreeMap<CallId, Asked>,
     /// Identities that were shut out.
     ghosts: BTreeSet<(Name, i32)>,
@@ -107,7 +105,6 @@ impl World {
         Self {
             driver: Driver::new(settings),
             clients: (0..4).map(client).collect(),
-            queue: VecDeque::new(),
             asked: BTreeMap::new(),
             ghosts: BTreeSet::new(),
             newest_generation: 0,
@@ -120,12 +117,8 @@ impl World {
     }
 
     fn ask(&mut self, asked: Asked, request: Request) {
-        let call = CallId(self.driver.next_call);
-        self.driver.next_call += 1;
+        let call = self.driver.start_late(request);
         self.asked.insert(call, asked);
-        let mut out = Output::default();
-        self.driver.shard.handle(call, GROUP, request, self.driver.now(), &mut out);
-        self.queue.push_back(out);
     }
 
     fn identity(&self, client: usize) -> Identity {
@@ -187,20 +180,12 @@ impl World {
     }
 
     fn pass(&mut self, seconds: u64) {
-        let end = self.driver.time + Duration::from_secs(seconds);
-        while let Some(at) = self.driver.shard.next_deadline().filter(|at| *at <= end) {
-            self.driver.time = self.driver.time.max(at);
-            let mut out = Output::default();
-            self.driver.shard.tick(self.driver.now(), &mut out);
-            self.queue.push_back(out);
-        }
-        self.driver.time = end;
+        self.driver.pass_late(Duration::from_secs(seconds));
     }
 
     fn settle(&mut self) {
-        while let Some(out) = self.queue.pop_front() {
-            self.driver.log.extend(out.records);
-            for (call, answer) in out.replies {
+        while let Some(replies) = self.driver.commit_next() {
+            for (call, answer) in replies {
                 let asked = self.asked.remove(&call).expect("EveryCallIsAnswered, once");
                 self.hear(asked, answer);
             }
@@ -208,9 +193,10 @@ impl World {
     }
 
     fn crash(&mut self, kept: usize) {
-        for out in std::mem::take(&mut self.queue).into_iter().take(kept) {
-            self.driver.log.extend(out.records);
+        for _ in 0..kept {
+            self.driver.commit_next();
         }
+        self.driver.lose_queue(0);
         self.asked.clear();
         self.driver.restart();
         self.newest_generation = self.logged_generation;

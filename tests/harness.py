@@ -16,6 +16,7 @@ import base64
 import ctypes
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -42,11 +43,30 @@ def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+_ports = {}
+
+
 def free_port():
-    """A loopback port that nothing listens on right now."""
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return s.getsockname()[1]
+    """A loopback port that is ours until this process ends, whatever else runs: a broker that is killed finds it again. It is none
+    that the kernel would give to a client that connects, and no other process of tests gets it: a name in the abstract namespace
+    of Unix sockets (unix(7)), which goes with its process, holds it."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first_of_clients = int(file.read().split()[0])
+    candidates = list(range(10_000, first_of_clients if first_of_clients > 11_000 else 32_768))
+    random.SystemRandom().shuffle(candidates)
+    for port in candidates:
+        holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            holder.bind(f"\0ringlog-tests-port-{port}")
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as brokers do: a connection that just ended does no harm
+                s.bind((HOST, port))
+        except OSError:
+            holder.close()
+            continue
+        _ports[port] = holder
+        return port
+    raise BrokerError("no port is free")
 
 
 def receive_frame(sock):

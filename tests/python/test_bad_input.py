@@ -148,7 +148,7 @@ def test_produce_of_old_versions_stores_nothing(broker, topic, version):
 GOOD = wire.batch([b"a", b"b"])
 
 
-@pytest.mark.parametrize("what, data, errors", [
+BAD_BATCHES = [
     ("a wrong CRC", wire.batch([b"a"], crc=12345), [CORRUPT_MESSAGE]),
     ("a flipped bit in a value", GOOD[:-2] + bytes([GOOD[-2] ^ 1]) + GOOD[-1:], [CORRUPT_MESSAGE]),
     ("a length beyond the data", wire.batch([b"a"], length=5000), [CORRUPT_MESSAGE, INVALID_RECORD]),
@@ -165,7 +165,11 @@ GOOD = wire.batch([b"a", b"b"])
     ("no batch", b"", [INVALID_RECORD]),
     ("half a header", GOOD[:40], [CORRUPT_MESSAGE, INVALID_RECORD]),
     ("an unknown codec", wire.batch([b"a"], attributes=7), [INVALID_RECORD, CORRUPT_MESSAGE, 76, -1]),
-])
+]
+
+
+# By name: what they hold is of this moment, and several processes have to mean the same test by an id.
+@pytest.mark.parametrize("what, data, errors", BAD_BATCHES, ids=[what for what, _, _ in BAD_BATCHES])
 def test_bad_batches(broker, topic, what, data, errors):
     name = topic()
     with Connection(broker) as c:

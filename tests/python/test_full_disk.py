@@ -12,6 +12,7 @@ import wire
 from conftest import TIMEOUT_S, Deliveries, admin, create_topic, produce_all, producer, read
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka gives a full disk up"),
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root"),
 ]

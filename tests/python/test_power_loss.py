@@ -16,6 +16,7 @@ from conftest import unique_name
 from crash import SETTINGS, Commands, Topic, wait_for_progress
 
 pytestmark = [
+    pytest.mark.xdist_group("disks"),  # one after the other: looking for a free loop device and taking it is not one step
     pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka leaves syncing to the operating system"),
     pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: power loss needs root for FUSE and loop devices"),
     pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="NOT TESTED: power loss needs /dev/fuse"),

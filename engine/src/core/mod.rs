@@ -8,6 +8,7 @@
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
 pub mod cleaner;
+mod extend;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -182,6 +183,9 @@ pub struct Core {
     /// Told whenever a round ends.
     round_done: Notify,
     round_running: Cell<bool>,
+    extend_wanted: Notify,
+    /// Told whenever the journal was made longer, or could not be.
+    extend_done: Notify,
     /// Whether a page-cache topic has to be synced although nothing new arrived.
     sync_wanted: Cell<bool>,
     /// Until when nothing goes straight to segments, by the monotonic clock: it failed.
@@ -260,6 +264,8 @@ impl Core {
             round_wanted: Notify::new(),
             round_done: Notify::new(),
             round_running: Cell::new(false),
+            extend_wanted: Notify::new(),
+            extend_done: Notify::new(),
             sync_wanted: Cell::new(false),
             straight_after: Cell::new(Duration::ZERO),
             straight_bytes: Cell::new(0),
@@ -288,6 +294,7 @@ impl Core {
     /// Starts the tasks that serve the journal and the segments.
     pub fn start(self: &Rc<Self>) {
         self.env.spawn(Box::pin(rounds::run(self.clone())));
+        self.env.spawn(Box::pin(extend::run(self.clone())));
         self.env.spawn(Box::pin(reclaim::run(self.clone())));
         self.env.spawn(Box::pin(reclaim::run_flushes(self.clone())));
         self.env.spawn(Box::pin(reclaim::run_idle(self.clone())));

@@ -29,10 +29,6 @@ const ROUND_BYTES_MAX: u64 = 4 << 20;
 /// How many passes of settling may leave the journal full before producers are told.
 const SPACE_PASSES_MAX: u32 = 4;
 
-/// How far the journal grows at a time: as much as it has, within these bounds.
-const EXTEND_BYTES_MIN: u64 = 1 << 20;
-const EXTEND_BYTES_MAX: u64 = 16 << 20;
-
 /// A core's journal file and its space.
 pub(crate) struct Journal {
     pub(crate) directory: PathBuf,
@@ -41,7 +37,11 @@ pub(crate) struct Journal {
     pub(crate) generation: u64,
     pub(crate) space: Space,
     /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush.
-    extent: u64,
+    pub(super) extent: u64,
+    /// Whether it is being made longer.
+    pub(super) extending: bool,
+    /// How long it was when it could not be made longer ahead of need: that is not tried again before it is.
+    pub(super) extend_refused_at: Option<u64>,
     /// The round that is being written: it stays needed until it is known what became of it.
     pub(crate) in_flight: Option<u64>,
     /// The last round whose place was given back while no later one is synced: it may be in the file in spite of that.
@@ -83,6 +83,8 @@ impl Journal {
             generation,
             space: Space::new(bytes_max),
             extent: 0,
+            extending: false,
+            extend_refused_at: None,
             in_flight: None,
             gave_back: None,
         })
@@ -195,7 +197,7 @@ impl Core {
             (journal.file.clone(), journal.id)
         };
         let (buffer, len) = builder.finish(id, round);
-        if let Err(error) = self.extend_journal(&file, round.position + len as u64).await {
+        if let Err(error) = self.extend_to(round.position + len as u64).await {
             let full = error.kind() == io::ErrorKind::StorageFull;
             return Err(if full { Failure::DiskFull(round, error) } else { Failure::Journal(error) });
         }
@@ -225,6 +227,7 @@ impl Core {
                     }
                 }
                 self.written(taken, sync);
+                self.want_extension();
                 self.want_reclaim();
                 Ok(())
             }
@@ -232,35 +235,6 @@ impl Core {
             Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => Err(Failure::DiskFull(round, error)),
             Err(error) => Err(Failure::Journal(error)),
         }
-    }
-
-    /// Writes zeros where the journal has not been yet, some way beyond `to`: a write that makes the file longer costs its sync
-    /// a commit of the filesystem, several times the flush.
-    async fn extend_journal(&self, file: &Rc<dyn File>, to: u64) -> io::Result<()> {
-        let (extent, bytes_max) = {
-            let journal = self.journal.borrow();
-            (journal.extent, journal.space.bytes_max())
-        };
-        if to <= extent {
-            return Ok(());
-        }
-        let step = extent.clamp(EXTEND_BYTES_MIN, EXTEND_BYTES_MAX);
-        let end = (extent + step).min(bytes_max).max(to);
-        let mut at = extent;
-        while at < end {
-            let len = (end - at).min(EXTEND_BYTES_MIN) as usize;
-            let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
-            buffer[..len].fill(0);
-            match file.write_at(Payload::Buffer { buffer, len }, at).await {
-                Ok(()) => at += len as u64,
-                // The little room that is left is for the round itself, which finds out whether it is enough.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return file.set_len(extent).await,
-                Err(error) => return Err(error),
-            }
-        }
-        file.sync_data().await?;
-        self.journal.borrow_mut().extent = end;
-        Ok(())
     }
 
     /// What the next round carries: what goes to the journal, and what goes straight to segments.

@@ -128,6 +128,11 @@ impl Space {
         self.next_sequence
     }
 
+    /// Where the next round goes, unless it is too long for the rest of the file.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
     /// The bound.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max

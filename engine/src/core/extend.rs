@@ -1,0 +1,131 @@
+//! The journal's growth. Zeros are written ahead of the rounds, so that a round finds blocks that have been written before: the
+//! sync of one that makes the file longer is a commit of the filesystem, several times a flush. A task of the core's does it
+//! beside the rounds; a round that is there first waits, or does it itself. Nothing is synced for it: the next round's sync is.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::core::Core;
+use crate::core::rounds::Journal;
+use crate::disk::{File, Payload};
+
+/// How far the journal grows at a time: as much as it has, within these bounds.
+const EXTEND_BYTES_MIN: u64 = 1 << 20;
+const EXTEND_BYTES_MAX: u64 = 16 << 20;
+
+/// How much is written at once: a round's write may have to wait for it.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// Zeros that are about to be written.
+struct Extension {
+    file: Rc<dyn File>,
+    generation: u64,
+    from: u64,
+    to: u64,
+}
+
+impl Journal {
+    /// Whether the rounds come near the end of what has been written.
+    fn wants_extension(&self) -> bool {
+        self.extent < self.space.bytes_max()
+            && self.extend_refused_at != Some(self.extent)
+            && self.space.head() + self.extend_step() / 2 >= self.extent
+    }
+
+    fn extend_step(&self) -> u64 {
+        self.extent.clamp(EXTEND_BYTES_MIN, EXTEND_BYTES_MAX)
+    }
+
+    /// The next extension, to `to` at least; from now on nobody else begins one.
+    fn begin_extension(&mut self, to: u64) -> Extension {
+        self.extending = true;
+        let to = (self.extent + self.extend_step()).min(self.space.bytes_max()).max(to);
+        Extension { file: self.file.clone(), generation: self.generation, from: self.extent, to }
+    }
+}
+
+/// Extends the journal ahead of its rounds as long as the core lives.
+pub(crate) async fn run(core: Rc<Core>) {
+    loop {
+        let extension = {
+            let mut journal = core.journal.borrow_mut();
+            (!journal.extending && journal.wants_extension()).then(|| journal.begin_extension(0))
+        };
+        match extension {
+            Some(extension) => {
+                if let Err(error) = core.extend(&extension).await {
+                    // Whether that matters, the round finds out that needs the room.
+                    tracing::debug!(core = core.index, %error, "the journal could not be extended ahead");
+                }
+            }
+            None => core.extend_wanted.notified().await,
+        }
+    }
+}
+
+impl Core {
+    /// Has the journal extended in time for the rounds to come.
+    pub(super) fn want_extension(&self) {
+        let journal = self.journal.borrow();
+        if !journal.extending && journal.wants_extension() {
+            self.extend_wanted.notify_one();
+        }
+    }
+
+    /// Waits until the journal's blocks up to `to` have been written before.
+    ///
+    /// # Errors
+    /// Those of the disk. Where it is full the journal stays as long as it is: the little room that is left is for the round
+    /// itself, which finds out whether it is enough.
+    pub(super) async fn extend_to(&self, to: u64) -> io::Result<()> {
+        let extension = loop {
+            let done = self.extend_done.notified();
+            {
+                let mut journal = self.journal.borrow_mut();
+                if to <= journal.extent {
+                    return Ok(());
+                }
+                if !journal.extending {
+                    break journal.begin_extension(to);
+                }
+            }
+            done.await;
+        };
+        match self.extend(&extension).await {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Writes the zeros. Where the disk is full, the file is as long as before.
+    async fn extend(&self, extension: &Extension) -> io::Result<()> {
+        let mut result = self.write_zeros(extension).await;
+        if let Err(error) = &result
+            && error.kind() == io::ErrorKind::StorageFull
+        {
+            result = extension.file.set_len(extension.from).await.and(result);
+        }
+        let mut journal = self.journal.borrow_mut();
+        if journal.generation == extension.generation {
+            journal.extending = false;
+            match result {
+                Ok(()) => journal.extent = extension.to,
+                Err(_) => journal.extend_refused_at = Some(extension.from),
+            }
+        }
+        self.extend_done.notify_waiters();
+        result
+    }
+
+    async fn write_zeros(&self, extension: &Extension) -> io::Result<()> {
+        let mut at = extension.from;
+        while at < extension.to {
+            let len = (extension.to - at).min(PIECE_BYTES) as usize;
+            let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
+            buffer[..len].fill(0);
+            extension.file.write_at(Payload::Buffer { buffer, len }, at).await?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+}

@@ -8,6 +8,7 @@
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
 pub mod cleaner;
+mod folders;
 mod mailbox;
 mod partitions;
 mod reclaim;

@@ -68,7 +68,7 @@ fn make(machine: &Machine, tries: usize, open_files_max: usize) -> Vec<Vec<usize
             left.clear();
             for (new, made) in new.into_iter().zip(made) {
                 match made {
-                    Ok(()) => drop(core.open_made(new).await.unwrap()),
+                    Ok(made) => drop(core.open_made(new, made).await.unwrap()),
                     Err(_) => left.push(new.id.index as usize),
                 }
             }

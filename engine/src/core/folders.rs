@@ -33,13 +33,20 @@ enum Found {
     New,
 }
 
+/// That [`Core::make_folders`] has seen to a partition's folder.
+#[derive(Debug)]
+pub struct Made {
+    /// Whether all that is in it was made just now, and is durable.
+    pub(super) fresh: bool,
+}
+
 impl Core {
     /// Sees to it that the folders of these partitions are there, with their topic ids, and that their names are durable. The
     /// result tells each one's fate, in order.
     ///
     /// A folder without `partition.metadata` is made anew. One that has it is believed after a clean stop alone, which has synced
     /// it: what was made, and failed to be synced, is there all the same, under names that a loss of power takes.
-    pub async fn make_folders(&self, new: &[NewPartition]) -> Vec<io::Result<()>> {
+    pub async fn make_folders(&self, new: &[NewPartition]) -> Vec<io::Result<Made>> {
         let together = TOGETHER_MAX.min(self.settings.open_files_max / 4).max(AT_ONCE);
         let mut made = Vec::with_capacity(new.len());
         for some in new.chunks(together) {
@@ -48,7 +55,7 @@ impl Core {
         made
     }
 
-    async fn make_together(&self, new: &[NewPartition]) -> Vec<io::Result<()>> {
+    async fn make_together(&self, new: &[NewPartition]) -> Vec<io::Result<Made>> {
         let data = &self.settings.data_directory;
         let paths: Vec<PathBuf> = new.iter().map(|new| data.join(&new.folder)).collect();
         let look = new.iter().zip(&paths).map(|(new, path)| self.find_or_create(path, new.clean));
@@ -80,12 +87,15 @@ impl Core {
 
         let name = paths.iter().zip(synced).map(|(path, synced)| self.name_metadata(path, synced));
         let mut made = few_at_once(name).await;
-        let changed: Vec<usize> = (0..made.len()).filter(|&at| matches!(made[at], Ok(true))).collect();
+        let is_changed = |found: &io::Result<Found>| matches!(found, Ok(Found::Unsynced | Found::Unfinished | Found::New));
+        let changed: Vec<usize> = (0..made.len()).filter(|&at| is_changed(&made[at])).collect();
         let synced = self.disk.sync_dirs(changed.iter().map(|&at| paths[at].clone()).collect()).await;
         for (at, synced) in changed.into_iter().zip(synced) {
-            made[at] = synced.map(|()| true);
+            if let Err(error) = synced {
+                made[at] = Err(error);
+            }
         }
-        made.into_iter().map(|made| made.map(drop)).collect()
+        made.into_iter().map(|made| made.map(|found| Made { fresh: matches!(found, Found::New) })).collect()
     }
 
     /// What is there; a folder, if nothing was.
@@ -121,16 +131,14 @@ impl Core {
         Ok(written)
     }
 
-    /// Gives `partition.metadata` its name. Returns whether the folder's names are to be synced.
-    async fn name_metadata(&self, path: &Path, synced: io::Result<Found>) -> io::Result<bool> {
-        match synced? {
-            Found::Sound => Ok(false),
-            Found::Unsynced => Ok(true),
-            Found::New | Found::Unfinished => {
-                let metadata = path.join(PARTITION_METADATA_FILE);
-                self.disk.rename(&disk::temporary(&metadata), &metadata).await.map(|()| true)
-            }
+    /// Gives `partition.metadata` its name where it was written.
+    async fn name_metadata(&self, path: &Path, synced: io::Result<Found>) -> io::Result<Found> {
+        let found = synced?;
+        if matches!(found, Found::New | Found::Unfinished) {
+            let metadata = path.join(PARTITION_METADATA_FILE);
+            self.disk.rename(&disk::temporary(&metadata), &metadata).await?;
         }
+        Ok(found)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::core::{Core, Partition, Slot};
+use crate::core::{Core, Made, Partition, Slot};
 use crate::disk::Disk;
 use crate::disk::cache::Purpose;
 use crate::log::append::AppendError;
@@ -58,15 +58,16 @@ impl Core {
     /// # Errors
     /// Those of the disk.
     pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
-        self.make_folders(std::slice::from_ref(&new)).await.into_iter().collect::<io::Result<()>>()?;
-        self.open_made(new).await
+        let made = self.make_folders(std::slice::from_ref(&new)).await.pop();
+        let Some(made) = made else { unreachable!("one is made of one") };
+        self.open_made(new, made?).await
     }
 
     /// Takes a partition in whose folder [`Core::make_folders`] has made, or found.
     ///
     /// # Errors
     /// Those of the disk.
-    pub async fn open_made(&self, new: NewPartition) -> io::Result<Partition> {
+    pub async fn open_made(&self, new: NewPartition, made: Made) -> io::Result<Partition> {
         let params = OpenParams {
             id: new.id,
             directory: self.settings.data_directory.join(&new.folder),
@@ -74,6 +75,7 @@ impl Core {
             recovery_point: new.recovery_point,
             log_start: new.log_start,
             clean: new.clean,
+            fresh: made.fresh,
             leader_epoch: new.leader_epoch,
         };
         let log = open::open(&self.disk, &self.scratch, params, self.env.now()).await?;

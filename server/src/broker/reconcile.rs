@@ -280,7 +280,7 @@ async fn open_on(
         async move {
             let folder = new.folder.clone();
             let result = match made {
-                Ok(()) => core.open_made(new).await,
+                Ok(made) => core.open_made(new, made).await,
                 Err(error) => Err(error),
             };
             (folder, result)

@@ -92,7 +92,8 @@ pub enum ClientKind {
     /// Our own: pre-encoded batches, a small fraction of what a broker spends.
     #[default]
     Lean,
-    /// The C library that most languages' clients are made of: what an application sees.
+    /// The C library that most languages' clients are made of: what an application sees. Latencies are those of records, a
+    /// consumer's from asking for one to having it.
     Librdkafka,
 }
 

@@ -471,9 +471,10 @@ impl Receiving {
         if self.spec.ends.is_some() {
             lane.shared.budget.spend(1, bytes);
         }
-        let since_ns = match message.payload().filter(|_| self.spec.plan.end_to_end) {
-            Some(value) => Stamp::read(value).map(|stamp| stamp.sent_ns),
-            None => Some(asked_ns),
+        let since_ns = if self.spec.plan.end_to_end {
+            message.payload().and_then(Stamp::read).map(|stamp| stamp.sent_ns)
+        } else {
+            Some(asked_ns)
         };
         lane.record(|recorder| {
             recorder.count(asked_ns, now_ns, 1, bytes);

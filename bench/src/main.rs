@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 fn tell_of_a_lost_terminal() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload_as_str().unwrap_or_default();
-        let Some(why) = text.strip_prefix("failed printing to stdout: ") else { return others(panic) };
+        let text = panic.payload().downcast_ref::<String>();
+        let why = text.and_then(|text| text.strip_prefix("failed printing to stdout: "));
+        let Some(why) = why else { return others(panic) };
         eprintln!("ringlog-bench: the result could not be printed: {why}");
         std::process::exit(1);
     }));

@@ -81,7 +81,9 @@ impl Core {
         let mut synced = self.disk.sync_set(files).await.into_iter();
         let synced = written.into_iter().map(|written| {
             let Written { files, found } = written?;
-            synced.by_ref().take(files.len()).fold(Ok(found), |found, synced| synced.and(found))
+            // All of its own are taken, also behind one that failed.
+            let own: Vec<io::Result<()>> = synced.by_ref().take(files.len()).collect();
+            own.into_iter().collect::<io::Result<()>>().map(|()| found)
         });
         let synced: Vec<_> = synced.collect();
 

@@ -11,6 +11,7 @@ use toml::Value;
 use super::arguments::{Action, GroupsAction, OF_AMOUNT, arguments, groups_arguments, is_known, shown};
 use super::broker::{Broker, in_one_line};
 use crate::error::Error;
+use crate::load::ClientKind;
 use crate::units;
 
 /// The specs that come with the binary: name and text.
@@ -29,6 +30,9 @@ const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
 
 /// What a record takes beside its value: its own fields, a key's 8 bytes, and a part of a batch's header.
 const RECORD_OVERHEAD_BYTES: u64 = 20;
+
+/// The option that names the client library.
+const CLIENT: &str = "client";
 
 /// How much is verified after a run.
 const VERIFY_BYTES: u64 = 32 << 20;
@@ -431,6 +435,20 @@ impl Workload {
         options
     }
 
+    /// Has this client library drive every step of load, whatever it said. Returns how many there are.
+    pub(super) fn drive_by(&mut self, client: ClientKind) -> usize {
+        let steps = self.warm_up.iter_mut().chain(&mut self.step).filter(|step| step.load.is_some());
+        let client = Value::String(client.name().to_owned());
+        steps.map(|step| step.options.insert(CLIENT.to_owned(), client.clone())).count()
+    }
+
+    /// Whether a step of load is driven by a library that not every build has.
+    #[must_use]
+    pub(super) fn needs_librdkafka(&self) -> bool {
+        let by = |step: &Step| self.options_of(step).get(CLIENT).is_some_and(|name| shown(name) == ClientKind::Librdkafka.name());
+        self.warm_up.iter().chain(&self.step).any(|step| step.load.is_some() && by(step))
+    }
+
     /// Makes every measured step that ends after records or bytes end after `bytes`, and what is loaded before a restart as well.
     pub(super) fn resize(&mut self, bytes: u64) {
         let resize = |options: &mut toml::Table| {
@@ -467,7 +485,7 @@ impl Workload {
         let mut options = self.options_of(step);
         options.retain(|option, _| {
             // Neither paced nor through a library that does not tell what it sends again.
-            let left_out = ["topic", "rate", "linger", "client", "warm_up"];
+            let left_out = ["topic", "rate", "linger", CLIENT, "warm_up"];
             Action::Produce.takes(option) && !OF_AMOUNT.contains(&option) && !left_out.contains(&option)
         });
         if options.get("acks").is_some_and(|acks| shown(acks) == "0") {

@@ -9,6 +9,7 @@
 
 pub mod cleaner;
 mod extend;
+mod folders;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -41,6 +42,7 @@ use crate::log::read::{Probe, Reader};
 use crate::memory::Pool;
 use crate::types::{Offset, PartitionId};
 
+pub use folders::Made;
 pub use mailbox::{CoreHandle, Message, Stopped, run as run_mailbox};
 pub use partitions::{ClosedPartition, NewPartition};
 

@@ -72,7 +72,6 @@ fn opened_from(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: 
                 recovery_point: Offset(recovery_point),
                 log_start: Offset(0),
                 clean,
-                fresh: false,
                 leader_epoch: LeaderEpoch(0),
             };
             let log = open(&disk, &pool, params, TimestampMs(2000)).await.unwrap();

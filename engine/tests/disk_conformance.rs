@@ -70,7 +70,6 @@ conformance! {
     directories_are_listed_in_order
     directories_are_created_and_removed
     directories_are_synced
-    a_set_of_directories_is_synced_in_order
     a_set_is_synced_in_order
     more_operations_than_any_queue_holds
     abandoned_operations_harm_nobody
@@ -277,26 +276,6 @@ async fn directories_are_synced((disk, dir): Place) {
     disk.sync_dir(&dir).await.unwrap();
     assert_eq!(disk.sync_dir(&dir.join("none")).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(disk.sync_dir(&dir.join("file")).await.unwrap_err().kind(), ErrorKind::NotADirectory);
-}
-
-async fn a_set_of_directories_is_synced_in_order((disk, dir): Place) {
-    assert!(disk.sync_dirs(Vec::new()).await.is_empty());
-    for count in [3u64, 60] {
-        let mut paths: Vec<_> = (0..count).map(|n| dir.join(format!("{count}-{n}"))).collect();
-        for path in &paths {
-            disk.create_dir(path).await.unwrap();
-            write(&*disk, &path.join("file"), b"x").await;
-        }
-        let results = disk.sync_dirs(paths.clone()).await;
-        assert!(results.len() == count as usize && results.iter().all(Result::is_ok), "{results:?}");
-        // One that is not there fails alone.
-        paths[1] = dir.join("none");
-        let results = disk.sync_dirs(paths).await;
-        assert_eq!(results.len(), count as usize);
-        for (at, result) in results.into_iter().enumerate() {
-            assert_eq!(result.err().map(|error| error.kind()), (at == 1).then_some(ErrorKind::NotFound), "{at} of {count}");
-        }
-    }
 }
 
 async fn a_set_is_synced_in_order((disk, dir): Place) {

@@ -28,7 +28,6 @@ async fn reopen_from(disk: &Rc<dyn Disk>, recovery_point: i64, log_start: i64) -
         recovery_point: Offset(recovery_point),
         log_start: Offset(log_start),
         clean: false,
-        fresh: false,
         leader_epoch: LeaderEpoch(0),
     };
     open(disk, &Pool::new(16 << 20), params, TimestampMs(2000)).await.unwrap()

@@ -9,7 +9,6 @@
 
 pub mod cleaner;
 mod extend;
-mod folders;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -42,7 +41,6 @@ use crate::log::read::{Probe, Reader};
 use crate::memory::Pool;
 use crate::types::{Offset, PartitionId};
 
-pub use folders::Made;
 pub use mailbox::{CoreHandle, Message, Stopped, run as run_mailbox};
 pub use partitions::{ClosedPartition, NewPartition};
 

@@ -1,19 +1,20 @@
 //! The partitions of a core: taking them in, deleting them, retention, and the clean stop.
 
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::core::{Core, Made, Partition, Slot};
-use crate::disk::Disk;
+use crate::core::{Core, Partition, Slot};
 use crate::disk::cache::Purpose;
+use crate::disk::{Disk, OpenOptions};
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
 use crate::log::journaling::Replies;
 use crate::log::open::{self, OpenParams};
 use crate::log::retention::{OutsideLog, Removed};
 use crate::log::{flush, side_files};
-use crate::segment::names::{FolderRole, PartitionFolder};
+use crate::segment::names::{FolderRole, PARTITION_METADATA_FILE, PartitionFolder};
 use crate::types::{LeaderEpoch, Offset, PartitionId};
 
 /// How many partitions are opened or closed at the same time.
@@ -58,24 +59,15 @@ impl Core {
     /// # Errors
     /// Those of the disk.
     pub async fn open_partition(&self, new: NewPartition) -> io::Result<Partition> {
-        let made = self.make_folders(std::slice::from_ref(&new)).await.pop();
-        let Some(made) = made else { unreachable!("one is made of one") };
-        self.open_made(new, made?).await
-    }
-
-    /// Takes a partition in whose folder [`Core::make_folders`] has made, or found.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub async fn open_made(&self, new: NewPartition, made: Made) -> io::Result<Partition> {
+        let directory = self.settings.data_directory.join(&new.folder);
+        self.make_folder(&directory, new.id, new.clean).await?;
         let params = OpenParams {
             id: new.id,
-            directory: self.settings.data_directory.join(&new.folder),
+            directory,
             config: new.config,
             recovery_point: new.recovery_point,
             log_start: new.log_start,
             clean: new.clean,
-            fresh: made.fresh,
             leader_epoch: new.leader_epoch,
         };
         let log = open::open(&self.disk, &self.scratch, params, self.env.now()).await?;
@@ -85,6 +77,32 @@ impl Core {
         let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
         self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
         Ok(partition)
+    }
+
+    /// Makes a partition's folder with its topic id, durable step by step: a folder that has no `partition.metadata` yet was being
+    /// made when something failed or a crash came, and is made again. One that has it is believed after a clean stop alone, which
+    /// has synced it: what was made, and failed to be synced, is there all the same, under names that a loss of power takes.
+    async fn make_folder(&self, directory: &Path, id: PartitionId, clean: bool) -> io::Result<()> {
+        let (disk, data) = (&self.disk, &self.settings.data_directory);
+        let path = directory.join(PARTITION_METADATA_FILE);
+        match disk.open(&path, OpenOptions::READ).await {
+            Ok(_) if clean => Ok(()),
+            Ok(_) => {
+                disk.sync_dir(directory).await?;
+                // At start the core's journal has had the data directory synced.
+                if self.begun.get() { disk.sync_dir(data).await } else { Ok(()) }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                crate::disk::ensure_dir(disk, data, directory).await?;
+                // CleanPointsAreTheirPartitions.
+                if let Some(cleaner) = self.cleaner.get() {
+                    cleaner.forget_beyond(disk, directory, None).await?;
+                }
+                let text = crate::log::checkpoint::encode_partition_metadata(id.topic);
+                crate::disk::replace_file(disk, &path, text.into_bytes()).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// After all partitions of the last run are open: the new journal is the one that counts from now on.

@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -127,8 +127,6 @@ pub trait Disk {
     fn remove_dir(&self, path: &Path) -> IoFuture<()>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, path: &Path) -> IoFuture<()>;
-    /// The same for a set of directories. The result tells each one's fate, in order; those that were synced together share it.
-    fn sync_dirs(&self, paths: Vec<PathBuf>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>>;
     /// One sync for a set of files. The result tells each file's fate, in order; files that were synced together share it.
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>>;
     /// The room on the filesystem that holds `path`.
@@ -169,11 +167,6 @@ pub async fn read_file(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<Vec<u8>> 
     Ok(buffer[..read].to_vec())
 }
 
-/// An error once more, for all whom it concerns.
-pub(crate) fn same_error(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
-}
-
 /// Makes a directory where it is not there, and its name durable in either case: whoever made it may have ended, or failed, before
 /// that.
 ///
@@ -187,32 +180,20 @@ pub(crate) async fn ensure_dir(disk: &Rc<dyn Disk>, parent: &Path, path: &Path) 
     disk.sync_dir(parent).await
 }
 
-/// Where the successor of a small file is written, before it takes the name.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    PathBuf::from(temporary)
-}
-
-/// Writes the successor of a small file, which is still to be synced.
-///
-/// # Errors
-/// Those of the steps; any part of it may be there.
-pub(crate) async fn write_temporary(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) -> io::Result<Rc<dyn File>> {
-    let file = disk.open(&temporary(path), OpenOptions::WRITE).await?;
-    file.set_len(0).await?;
-    file.write_at(Payload::Bytes(bytes), 0).await?;
-    Ok(file)
-}
-
 /// Replaces a small file in one step that a crash cannot tear: a new file is written and synced, takes the name, and the name is
 /// synced.
 ///
 /// # Errors
 /// Those of the steps; the old file is then still there, or the new one is, whole.
 pub async fn replace_file(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
-    write_temporary(disk, path, bytes).await?.sync_data().await?;
-    disk.rename(&temporary(path), path).await?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = std::path::PathBuf::from(temporary);
+    let file = disk.open(&temporary, OpenOptions::WRITE).await?;
+    file.set_len(0).await?;
+    file.write_at(Payload::Bytes(bytes), 0).await?;
+    file.sync_data().await?;
+    disk.rename(&temporary, path).await?;
     match path.parent() {
         Some(parent) => disk.sync_dir(parent).await,
         None => Ok(()),

@@ -42,8 +42,6 @@ pub struct OpenParams {
     pub log_start: Offset,
     /// Whether the last stop was clean, so that the files need no check.
     pub clean: bool,
-    /// Whether the folder and its first segment were made just now, and are durable.
-    pub fresh: bool,
     /// The leader's epoch, from the metadata.
     pub leader_epoch: LeaderEpoch,
 }
@@ -576,10 +574,8 @@ impl Opening<'_> {
         out.end_offset = out.end_offset.max(end_offset).max(base);
         if !self.params.clean || cut.is_some() {
             // What is published is on the device.
-            if !self.params.fresh {
-                let file = self.disk.open(&path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
-                file.sync_data().await?;
-            }
+            let file = self.disk.open(&path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
+            file.sync_data().await?;
             live.changes = 1;
         }
         shared.set_file_bytes(end_position);

@@ -255,39 +255,20 @@ async fn open_on(
     new: Vec<(NewPartition, bool)>,
     catalogue: Catalogue,
 ) -> Vec<(String, io::Result<Partition>)> {
-    let ways = new.into_iter().map(|(new, is_known)| {
-        let (core, data, catalogue) = (&core, &data, &catalogue);
-        async move {
-            let is_deleted = |topic| catalogue.is_deleted(topic);
-            let way = if is_known { Ok(()) } else { folders::make_way(core, data, &new.folder, new.id.topic, is_deleted).await };
-            match way {
-                Ok(()) => Ok(new),
-                Err(error) => Err((new.folder, error)),
-            }
-        }
-    });
-    let mut opened = Vec::new();
-    let mut free = Vec::new();
-    for way in stream::iter(ways).buffered(AT_ONCE).collect::<Vec<_>>().await {
-        match way {
-            Ok(new) => free.push(new),
-            Err((folder, error)) => opened.push((folder, Err(error))),
-        }
-    }
-    let made = core.make_folders(&free).await;
-    let jobs = free.into_iter().zip(made).map(|(new, made)| {
-        let core = &core;
+    let jobs = new.into_iter().map(|(new, is_known)| {
+        let (core, data, catalogue) = (core.clone(), data.clone(), catalogue.clone());
         async move {
             let folder = new.folder.clone();
-            let result = match made {
-                Ok(made) => core.open_made(new, made).await,
+            let is_deleted = |topic| catalogue.is_deleted(topic);
+            let way = if is_known { Ok(()) } else { folders::make_way(&core, &data, &folder, new.id.topic, is_deleted).await };
+            let result = match way {
+                Ok(()) => core.open_partition(new).await,
                 Err(error) => Err(error),
             };
             (folder, result)
         }
     });
-    opened.extend(stream::iter(jobs).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
-    opened
+    stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await
 }
 
 /// The topics that can be used now: each up to its first partition that is not open.

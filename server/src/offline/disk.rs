@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -52,10 +52,6 @@ impl Disk for ReadOnlyDisk {
     }
     fn sync_dir(&self, _: &Path) -> IoFuture<()> {
         refused()
-    }
-    fn sync_dirs(&self, paths: Vec<PathBuf>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        let results = paths.iter().map(|_| Err(io::ErrorKind::ReadOnlyFilesystem.into())).collect();
-        Box::pin(std::future::ready(results))
     }
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
         let results = files.iter().map(|_| Err(io::ErrorKind::ReadOnlyFilesystem.into())).collect();

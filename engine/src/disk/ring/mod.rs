@@ -14,7 +14,7 @@ mod sync_set;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -71,15 +71,15 @@ impl Disk for RingDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> IoFuture<()> {
-        Box::pin(sync_set::sync_dir(path.to_owned()))
-    }
-
-    fn sync_dirs(&self, paths: Vec<PathBuf>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        Box::pin(sync_set::sync_dirs(paths))
+        let path = path.to_owned();
+        Box::pin(async move {
+            let directory = paths::open(&path, libc::O_RDONLY | libc::O_DIRECTORY).await?;
+            Handle::new(directory, false, false).sync(io_uring::types::FsyncFlags::empty()).await
+        })
     }
 
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        Box::pin(sync_set::sync_files(files))
+        Box::pin(sync_set::sync_all(files))
     }
 
     fn space(&self, path: &Path) -> IoFuture<Space> {

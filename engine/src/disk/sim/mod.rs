@@ -39,7 +39,6 @@ use self::faults::FaultPlan;
 use self::file::{OpenFile, SimFile};
 use self::tree::Tree;
 use super::{BLOCK_BYTES, Create, DirEntry, Disk, File, IoFuture, OpenOptions, Space};
-use crate::env::all;
 use crate::env::random::Random;
 use crate::env::sim::Simulation;
 
@@ -414,14 +413,21 @@ impl Disk for Mount {
         })
     }
 
-    fn sync_dirs(&self, paths: Vec<PathBuf>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        let syncs: Vec<_> = paths.iter().map(|path| self.sync_dir(path)).collect();
-        Box::pin(all(syncs.into_iter()))
-    }
-
     fn sync_set(&self, files: Vec<Rc<dyn File>>) -> Pin<Box<dyn Future<Output = Vec<io::Result<()>>>>> {
-        let syncs: Vec<_> = files.iter().map(|file| file.sync_data()).collect();
-        Box::pin(all(syncs.into_iter()))
+        Box::pin(async move {
+            let mut syncs: Vec<IoFuture<()>> = files.iter().map(|file| file.sync_data()).collect();
+            let mut results: Vec<Option<io::Result<()>>> = syncs.iter().map(|_| None).collect();
+            poll_fn(|context| {
+                for (sync, result) in syncs.iter_mut().zip(&mut results).filter(|(_, result)| result.is_none()) {
+                    if let Poll::Ready(ended) = sync.as_mut().poll(context) {
+                        *result = Some(ended);
+                    }
+                }
+                if results.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            results.into_iter().flatten().collect()
+        })
     }
 
     fn space(&self, path: &Path) -> IoFuture<Space> {

@@ -25,7 +25,6 @@ fn started(data: &Data) -> (Offset, Vec<String>) {
         recovery_point: offsets.get(&("t".to_owned(), 0)).copied().unwrap_or(Offset(0)),
         log_start: Offset(0),
         clean: false,
-        fresh: false,
         leader_epoch: LeaderEpoch(0),
     };
     let files = snapshot(&data.partition());

@@ -8,6 +8,7 @@ mod beside;
 mod broker;
 mod child;
 mod comparison;
+mod disk_loop;
 mod generator;
 mod instance;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! The binary: reads the command line, runs the command, prints and stores what it measured.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
@@ -11,6 +12,7 @@ use ringlog_bench::results::{FORMAT, Outcome, Run};
 use ringlog_bench::{compare, disk, engine, groups, guard, load, report, stop, store};
 
 fn main() -> ExitCode {
+    tell_of_a_lost_terminal();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(status) => status,
@@ -19,6 +21,18 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_status())
         }
     }
+}
+
+/// `println!` panics where standard output is a full disk or a pipe that nobody reads, which is no bug: one line says so.
+fn tell_of_a_lost_terminal() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        let why = text.and_then(|text| text.strip_prefix("failed printing to stdout: "));
+        let Some(why) = why else { return others(panic) };
+        eprintln!("ringlog-bench: the result could not be printed: {why}");
+        std::process::exit(1);
+    }));
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
@@ -49,6 +63,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Compare(command) => compare::check(command)?,
         Command::Machine | Command::Report(_) | Command::Guard => {}
     }
+    store::check(&cli.shared.out)?;
     let mut machine = Machine::probe(&cli.shared.out);
     let brakes = Machine::brakes();
     let mut beside = Vec::new();
@@ -77,8 +92,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         machine,
         outcome,
     };
+    // First, so that a terminal that is gone does not take the result along; and it is shown where it could not be stored.
+    let stored = store::save_with(&cli.shared.out, &run, &beside);
     print(&cli.shared, &run)?;
-    let path = store::save_with(&cli.shared.out, &run, &beside)?;
+    let path = stored?;
     eprintln!("stored in {}", path.display());
     match &run.outcome {
         _ if run.interrupted => return Ok(ExitCode::from(130)),
@@ -97,8 +114,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
 fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
     if shared.json {
         let text = serde_json::to_string_pretty(run).map_err(|error| Error::Failed(error.to_string()))?;
-        println!("{text}");
-        return Ok(());
+        return writeln!(std::io::stdout().lock(), "{text}")
+            .map_err(|error| Error::Failed(format!("the result could not be printed: {error}")));
     }
     println!("{}", run.machine.table());
     match &run.outcome {

@@ -9,6 +9,19 @@ use crate::results::{FORMAT, Outcome, Run};
 /// A file that belongs to a run and is kept beside it: name and content.
 pub type Beside = (String, Vec<u8>);
 
+/// Whether a run can be stored there, as far as that can be known before it: the directory is made, and has room for a block.
+///
+/// # Errors
+/// The directory cannot be made or written.
+pub fn check(directory: &Path) -> Result<(), Error> {
+    const BLOCK_BYTES: usize = 4096;
+    fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    let path = directory.join(format!(".{}.partial", std::process::id()));
+    let written = fs::write(&path, [0; BLOCK_BYTES]);
+    let _ = fs::remove_file(&path);
+    written.map_err(Error::io(directory))
+}
+
 /// Writes a run; returns its path. The name sorts by time.
 ///
 /// # Errors

@@ -3,6 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(clippy::zombie_processes, reason = "that nobody waits for it is what is tested")]
 
+#[cfg(feature = "librdkafka")]
+#[path = "real_broker/mod.rs"]
+#[allow(dead_code, reason = "`compare` starts its brokers itself")]
+mod real_broker;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -397,6 +402,75 @@ fn nonsense_is_refused_before_anything_is_started() {
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
     assert!(scene.traced().is_empty() && scene.stored().is_none());
+}
+
+#[test]
+fn a_client_library_drives_every_step_of_load() {
+    let scene = Scene::new();
+    let brokers = [scene.broker("a", "sound", ""), scene.broker("b", "sound", "")];
+    let mut command = scene.command(&scene.spec(SPEC), &brokers);
+    let output = command.args(["--rounds", "1", "--client", "librdkafka"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (mut by_the_library, mut by_our_own) = (0, 0);
+    for call in scene.calls() {
+        // What is read back and compared afterwards is not for the library.
+        let is_verified = call.contains("--verify");
+        assert_eq!(call.contains("--client=librdkafka"), !is_verified, "{call}");
+        *(if is_verified { &mut by_our_own } else { &mut by_the_library }) += 1;
+    }
+    // A warm-up, produce and consume, of two brokers.
+    assert_eq!((by_the_library, by_our_own), (6, 2));
+    scene.assert_nothing_is_left();
+
+    let refused = |words: &[&str], why: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+        let output = command.arg("compare").args(words).arg("--out").arg(scene.path("none")).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(why), "{words:?}: {said}");
+        assert!(!scene.path("none").exists());
+    };
+    refused(&["start-stop", "--client", "lean"], "has none");
+    refused(&["throughput", "--client", "java"], "possible values: lean, librdkafka");
+    if cfg!(not(feature = "librdkafka")) {
+        refused(&["throughput", "--client", "librdkafka"], "--features librdkafka");
+        let spec = SPEC.replace("acks = 'all'", "client = 'librdkafka'");
+        refused(&[scene.spec(&spec).to_str().unwrap()], "--features librdkafka");
+    }
+}
+
+/// The real broker under the real library.
+#[cfg(feature = "librdkafka")]
+#[test]
+fn a_comparison_runs_through_librdkafka() {
+    let Some(ringlog) = real_broker::ringlog() else { return };
+    let scene = Scene::new();
+    let spec = "name = 'tiny'\nrounds = 1\nbrokers = ['ringlog']\n[[workload]]\nname = 'w'\n\
+        options = { bytes = '2MB', partitions = 2, batch_bytes = '64KiB', acks = 'all' }\n\
+        warm_up = [{ name = 'produce', load = 'produce' }]\n\
+        step = [\n\
+            { name = 'produce', load = 'produce', options = { topic = 't', keys = 10, key_skew = 1 } },\n\
+            { name = 'consume', load = 'consume', options = { topic = 't', bytes = '5MB' }, beside = 'send' },\n\
+            { name = 'read along', load = 'mixed', options = { topic = 'along' } },\n\
+            { name = 'end to end', load = 'end-to-end', options = { topic = 'end', rate = '2k', duration = '500ms' } },\n\
+        ]\n";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"));
+    command.arg("compare").arg(scene.spec(spec)).args(["--no-fill", "--client", "librdkafka", "--ringlog-bin"]).arg(ringlog);
+    let output = command.arg("--out").arg(scene.out()).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (_, compare) = scene.stored().unwrap();
+    let run = &compare.workloads[0].runs[0];
+    assert!(run.verified.as_ref().unwrap().is_sound(), "{run:?}");
+    let mut sides = Vec::new();
+    for step in &run.steps {
+        let StepOutcome::Load(load) = &step.outcome else { panic!("{step:?}") };
+        assert!(load.settings.contains(&("client".to_owned(), "librdkafka".to_owned())), "{:?}", load.settings);
+        for side in [&load.produce, &load.consume].into_iter().flatten() {
+            assert_eq!(side.latency.as_ref().unwrap().count, side.records, "{}: {side:?}", step.name);
+            sides.push(side.records);
+        }
+    }
+    assert_eq!(sides[..4], [2000, 5000, 2000, 2000]);
+    assert!((900..=1000).contains(&sides[4]) && sides[4] == sides[5], "{sides:?}");
 }
 
 #[test]

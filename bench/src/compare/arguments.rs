@@ -236,9 +236,20 @@ mod tests {
 
     #[test]
     fn ready_made_ones_are_what_load_understands() {
+        use crate::load::ClientKind;
+        ready_made_by(None);
+        ready_made_by(Some(ClientKind::Lean));
+        if cfg!(feature = "librdkafka") {
+            ready_made_by(Some(ClientKind::Librdkafka));
+        }
+    }
+
+    fn ready_made_by(client: Option<crate::load::ClientKind>) {
         use clap::Parser;
         for (name, _) in READY_MADE {
-            for workload in Spec::find(name).unwrap().workload {
+            for mut workload in Spec::find(name).unwrap().workload {
+                let driven = client.map_or(0, |client| workload.drive_by(client));
+                assert!(client.is_none() || driven > 0 || ["start-stop", "groups"].contains(&name));
                 let verify = workload.verify_step();
                 assert_eq!(verify.is_some(), !["start-stop", "groups"].contains(&name));
                 for step in workload.warm_up.iter().chain(&workload.step).chain(&verify) {

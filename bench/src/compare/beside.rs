@@ -1,15 +1,16 @@
-//! What this machine's loopback gives without a broker: memory sent, or a file in the page cache, as fast as one thread sends and
-//! another receives. It stands beside what consumers got in the same run. A broker is asked for each piece and answers; the loop
-//! is not, so a broker's part of it is rather too small than too large.
+//! What this machine gives without a broker, in the same run. Beside consumers stands its loopback: memory sent, or a file in the
+//! page cache, as fast as one thread sends and another receives. A broker is asked for each piece and answers; the loop is not, so
+//! a broker's part of it is rather too small than too large. Beside producers at a rate stands its disk ([`super::disk_loop`]).
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringlog_engine::memory::Buffer;
 
+use super::disk_loop::{self, Pace};
 use super::spec::Loop;
 use crate::error::Error;
 use crate::results::BareLoop;
@@ -21,6 +22,8 @@ const BYTES: usize = 256 << 20;
 const PASSES: usize = 8;
 /// How much at a time, as in a fetch.
 const PIECE_BYTES: usize = 1 << 20;
+/// How long batches are written at a rate.
+const PACED: Duration = Duration::from_secs(10);
 
 /// The loops, and the file that one of them sends; it goes with the directory of work.
 #[derive(Debug)]
@@ -39,13 +42,25 @@ impl Beside {
     ///
     /// # Errors
     /// The file cannot be made, or a socket of this machine fails.
-    pub(super) fn measure(&self, wanted: Loop) -> Result<BareLoop, Error> {
-        let mb_per_s = match wanted {
-            Loop::Send => send(BYTES).map_err(|error| Error::Failed(format!("the bare loop of send: {error}")))?,
-            Loop::Sendfile => sendfile(&self.path, BYTES).map_err(Error::io(&self.path))?,
+    pub(super) fn measure(&self, wanted: Loop, pace: Option<Pace>) -> Result<BareLoop, Error> {
+        let of_network = |way: &str, mb_per_s| BareLoop { way: way.to_owned(), mb_per_s, latency: None };
+        let of_disk = |way: &str, sync| {
+            let Some(pace) = pace else { unreachable!("it was checked with its step") };
+            let path = self.path.with_extension("disk");
+            let measured = disk_loop::run(&path, pace, PACED, sync);
+            let _ = std::fs::remove_file(&path);
+            let (latency, mb_per_s) = measured?;
+            Ok(BareLoop { way: way.to_owned(), mb_per_s, latency })
         };
-        let way = if wanted == Loop::Send { "send" } else { "sendfile" };
-        Ok(BareLoop { way: way.to_owned(), mb_per_s })
+        match wanted {
+            Loop::Send => {
+                let mb_per_s = send(BYTES).map_err(|error| Error::Failed(format!("the bare loop of send: {error}")))?;
+                Ok(of_network("send", mb_per_s))
+            }
+            Loop::Sendfile => Ok(of_network("sendfile", sendfile(&self.path, BYTES).map_err(Error::io(&self.path))?)),
+            Loop::Write => of_disk("write", false),
+            Loop::Sync => of_disk("sync", true),
+        }
     }
 }
 

@@ -204,7 +204,8 @@ impl Comparison<'_> {
             };
             if let Some(wanted) = step.beside {
                 self.stage(&format!("{title}: {}, the bare loop", step.name));
-                run.bare = Some(self.beside.measure(wanted)?);
+                let pace = workload.pace_of(step).ok();
+                run.bare = Some(self.beside.measure(wanted, pace)?);
             }
             runs.push(run);
         }

@@ -74,21 +74,30 @@ const fn beside(key: &'static str, title: &'static str, unit: Unit, find: fn(&St
     Metric { key, title, unit, better: Better::More, find: Find::Step(find) }
 }
 
+const fn bare_less(key: &'static str, title: &'static str, find: fn(&StepRun) -> Option<f64>) -> Metric {
+    Metric { key, title, unit: Unit::Us, better: Better::Less, find: Find::Step(find) }
+}
+
 const fn less(key: &'static str, title: &'static str, unit: Unit, find: fn(&StepOutcome) -> Option<f64>) -> Metric {
     Metric { key, title, unit, better: Better::Less, find: Find::Outcome(find) }
 }
 
 /// All of them, in the order of tables.
-pub const METRICS: [Metric; 53] = [
+pub const METRICS: [Metric; 56] = [
     more("produce_mb_per_s", "produce", Unit::MbPerS, |step| Some(produce(step)?.mb_per_s)),
     more("produce_records_per_s", "produce", Unit::RecordsPerS, |step| Some(produce(step)?.records_per_s)),
     less("produce_p50_us", "produce p50", Unit::Us, |step| Some(produce_latency(step)?.p50_us as f64)),
     less("produce_p99_us", "produce p99", Unit::Us, |step| Some(produce_latency(step)?.p99_us as f64)),
     less("produce_p99_9_us", "produce p99.9", Unit::Us, |step| Some(produce_latency(step)?.p99_9_us as f64)),
     less("produce_max_us", "produce max", Unit::Us, |step| Some(produce_latency(step)?.max_us as f64)),
+    bare_less("bare_p50_us", "the disk alone p50", |step| Some(bare_latency(step)?.p50_us as f64)),
+    bare_less("bare_p99_us", "the disk alone p99", |step| Some(bare_latency(step)?.p99_us as f64)),
+    bare_less("bare_p99_9_us", "the disk alone p99.9", |step| Some(bare_latency(step)?.p99_9_us as f64)),
     more("consume_mb_per_s", "consume", Unit::MbPerS, |step| Some(consume(step)?.mb_per_s)),
     more("consume_records_per_s", "consume", Unit::RecordsPerS, |step| Some(consume(step)?.records_per_s)),
-    beside("bare_mb_per_s", "the bare loop beside it", Unit::MbPerS, |step| Some(step.bare.as_ref()?.mb_per_s)),
+    beside("bare_mb_per_s", "the bare loop beside it", Unit::MbPerS, |step| {
+        step.bare.as_ref().filter(|bare| bare.latency.is_none()).map(|bare| bare.mb_per_s)
+    }),
     beside("consume_of_bare", "consume, of the bare loop's", Unit::Percent, |step| {
         Some(100.0 * consume(&step.outcome)?.mb_per_s / step.bare.as_ref()?.mb_per_s)
     }),
@@ -236,6 +245,10 @@ fn rate_p99_us(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Opti
 
 fn rate_cpu_us(step: &StepOutcome, call: OffsetCall, is_pipelined: bool) -> Option<f64> {
     rate(step, call, is_pipelined)?.broker_cpu_us
+}
+
+fn bare_latency(step: &StepRun) -> Option<&Latency> {
+    step.bare.as_ref()?.latency.as_ref()
 }
 
 fn produce(step: &StepOutcome) -> Option<&Side> {
@@ -397,7 +410,7 @@ mod tests {
     fn what_stands_beside_a_step_is_found() {
         let consume = Some(Side { mb_per_s: 900.0, ..Side::default() });
         let outcome = StepOutcome::Load(Box::new(Load { consume, ..Load::default() }));
-        let bare = Some(BareLoop { way: "sendfile".to_owned(), mb_per_s: 1200.0 });
+        let bare = Some(BareLoop { way: "sendfile".to_owned(), mb_per_s: 1200.0, latency: None });
         let step = StepRun { outcome, bare, ..StepRun::default() };
         assert_eq!(by_key("consume_of_bare").unwrap().find(&step), Some(75.0));
         assert_eq!(by_key("consume_of_bare").unwrap().find(&StepRun { bare: None, ..step }), None);

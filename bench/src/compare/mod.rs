@@ -8,6 +8,7 @@ mod beside;
 mod broker;
 mod child;
 mod comparison;
+mod disk_loop;
 mod generator;
 mod instance;
 pub mod metrics;
@@ -36,6 +37,7 @@ use self::steady::Filler;
 use crate::cli::Shared;
 use crate::error::Error;
 use crate::guard::{Guard, Work};
+use crate::load::{ClientKind, NO_LIBRDKAFKA};
 use crate::progress::Progress;
 use crate::results::{Compare, ComparedBroker};
 use crate::{stop, units};
@@ -69,6 +71,9 @@ pub struct CompareCommand {
     /// A setting of a broker's, as it names it; may be repeated.
     #[arg(long, value_name = "BROKER:NAME=VALUE")]
     pub set: Vec<String>,
+    /// The client library of every step of load; the spec says otherwise, and it is lean there.
+    #[arg(long, value_enum)]
+    pub client: Option<ClientKind>,
     /// Where data directories are made and removed [default: below --out].
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
@@ -199,6 +204,16 @@ fn adjusted_spec(command: &CompareCommand) -> Result<Spec, Error> {
         if spec.workload.is_empty() {
             return Err(Error::Usage(format!("--only names no workload of {}, which has {}", spec.name, names.join(", "))));
         }
+    }
+    if let Some(client) = command.client {
+        let steps = spec.workload.iter_mut().map(|workload| workload.drive_by(client)).sum::<usize>();
+        if steps == 0 {
+            return Err(Error::Usage(format!("--client is for steps of load, and {} has none", spec.name)));
+        }
+    }
+    // Another generator may have it.
+    if cfg!(not(feature = "librdkafka")) && command.generator.is_none() && spec.workload.iter().any(Workload::needs_librdkafka) {
+        return Err(Error::Usage(NO_LIBRDKAFKA.to_owned()));
     }
     for workload in &mut spec.workload {
         workload.verify &= !command.no_verify;

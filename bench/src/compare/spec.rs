@@ -10,7 +10,9 @@ use toml::Value;
 
 use super::arguments::{Action, GroupsAction, OF_AMOUNT, arguments, groups_arguments, is_known, shown};
 use super::broker::{Broker, in_one_line};
+use super::disk_loop::Pace;
 use crate::error::Error;
+use crate::load::ClientKind;
 use crate::units;
 
 /// The specs that come with the binary: name and text.
@@ -29,6 +31,9 @@ const ASSUMED_BYTES_PER_S: f64 = 1.5e9;
 
 /// What a record takes beside its value: its own fields, a key's 8 bytes, and a part of a batch's header.
 const RECORD_OVERHEAD_BYTES: u64 = 20;
+
+/// The option that names the client library.
+const CLIENT: &str = "client";
 
 /// How much is verified after a run.
 const VERIFY_BYTES: u64 = 32 << 20;
@@ -148,7 +153,7 @@ pub(super) struct Step {
     pub restart: Option<Restart>,
 }
 
-/// What a bare loop sends to a socket of this machine.
+/// What a bare loop does: it sends to a socket of this machine, or writes to its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Loop {
@@ -156,6 +161,25 @@ pub(super) enum Loop {
     Send,
     /// A file in the page cache, by sendfile(2).
     Sendfile,
+    /// Each batch of an open loop, around the page cache.
+    Write,
+    /// The same, and synced.
+    Sync,
+}
+
+impl Loop {
+    /// Whether it does as much a second as the step, and not all it can.
+    fn is_paced(self) -> bool {
+        matches!(self, Self::Write | Self::Sync)
+    }
+
+    /// Whether it stands beside such a step.
+    fn suits(self, load: Option<Action>) -> bool {
+        match self {
+            Self::Send | Self::Sendfile => load == Some(Action::Consume),
+            Self::Write | Self::Sync => load == Some(Action::Produce),
+        }
+    }
 }
 
 /// A clean stop and a start.
@@ -376,8 +400,8 @@ impl Workload {
     }
 
     fn check_step(&self, step: &Step) -> Result<(), String> {
-        if step.beside.is_some() && step.load != Some(Action::Consume) {
-            return Err("beside: a bare loop stands beside consumers alone".to_owned());
+        if step.beside.is_some_and(|wanted| !wanted.suits(step.load)) {
+            return Err("beside: send and sendfile stand beside consumers alone, write and sync beside producers".to_owned());
         }
         if step.prepares && step.load.is_none() {
             return Err("prepares: only load does".to_owned());
@@ -395,6 +419,9 @@ impl Workload {
                 }
                 // The workload's are checked whether this step takes them or not.
                 arguments(&self.options)?;
+                if step.beside.is_some_and(Loop::is_paced) {
+                    self.pace_of(step)?;
+                }
                 arguments(&self.options_of(step)).map(drop)
             }
             (None, None, Some(action)) => groups_arguments(&step.options, *action).map(drop),
@@ -413,6 +440,24 @@ impl Workload {
         }
     }
 
+    /// The load of a step, for a bare loop beside it.
+    pub(super) fn pace_of(&self, step: &Step) -> Result<Pace, String> {
+        let options = self.options_of(step);
+        let count = |name: &str| {
+            let text = match options.get(name) {
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Integer(number)) => number.to_string(),
+                _ => return Err(format!("beside: a loop that writes needs the step's {name}")),
+            };
+            units::count(&text).map_err(|error| format!("{name}: {error}"))
+        };
+        let pace = Pace { rate: count("rate")?, batch_records: count("batch_records")?, record_bytes: count("record_bytes")? };
+        if pace.rate == 0 || pace.batch_records == 0 || pace.record_bytes == 0 {
+            return Err("beside: a loop that writes needs a rate, batches and records of some size".to_owned());
+        }
+        Ok(pace)
+    }
+
     /// A step's options over those of the workload's that its action takes.
     #[must_use]
     pub(super) fn options_of(&self, step: &Step) -> toml::Table {
@@ -429,6 +474,20 @@ impl Workload {
         }
         options.extend(step.options.clone());
         options
+    }
+
+    /// Has this client library drive every step of load, whatever it said. Returns how many there are.
+    pub(super) fn drive_by(&mut self, client: ClientKind) -> usize {
+        let steps = self.warm_up.iter_mut().chain(&mut self.step).filter(|step| step.load.is_some());
+        let client = Value::String(client.name().to_owned());
+        steps.map(|step| step.options.insert(CLIENT.to_owned(), client.clone())).count()
+    }
+
+    /// Whether a step of load is driven by a library that not every build has.
+    #[must_use]
+    pub(super) fn needs_librdkafka(&self) -> bool {
+        let by = |step: &Step| self.options_of(step).get(CLIENT).is_some_and(|name| shown(name) == ClientKind::Librdkafka.name());
+        self.warm_up.iter().chain(&self.step).any(|step| step.load.is_some() && by(step))
     }
 
     /// Makes every measured step that ends after records or bytes end after `bytes`, and what is loaded before a restart as well.
@@ -467,7 +526,7 @@ impl Workload {
         let mut options = self.options_of(step);
         options.retain(|option, _| {
             // Neither paced nor through a library that does not tell what it sends again.
-            let left_out = ["topic", "rate", "linger", "client", "warm_up"];
+            let left_out = ["topic", "rate", "linger", CLIENT, "warm_up"];
             Action::Produce.takes(option) && !OF_AMOUNT.contains(&option) && !left_out.contains(&option)
         });
         if options.get("acks").is_some_and(|acks| shown(acks) == "0") {
@@ -624,6 +683,8 @@ mod tests {
         assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
         assert!(refusal(&format!("{LEAST}prepares = true")).contains("prepares for nothing"));
         assert!(refusal(&format!("{LEAST}beside = 'send'")).contains("beside consumers alone"));
+        let paced = refusal(&format!("{LEAST}beside = 'sync'"));
+        assert!(paced.contains("beside") && paced.contains("rate"), "{paced}");
         assert!(refusal(&format!("{LEAST}restart = {{}}")).contains("one of load, start_stop, groups and restart"));
         let across = |rest: &str| refusal(&format!("{LEAST}[[across]]\nof = 'w'\nto = 'w'\n{rest}"));
         assert!(across("step = 's'\nmetric = 'joy'").contains("across: there is no metric"));

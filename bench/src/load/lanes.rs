@@ -239,9 +239,14 @@ async fn run_lane(spec: LaneSpec, common: Common, recorders: [SharedRecorder; 2]
         LaneSpec::Produce(spec) => produce::run(*spec, lane).await,
         LaneSpec::Consume(spec) => consume::run(*spec, lane).await,
         #[cfg(feature = "librdkafka")]
-        LaneSpec::Send(sender, at) => alone(lane, |lane, times| sender.run(lane, times, at)).await,
+        LaneSpec::Send(sender, at) => {
+            let connect = |lane: &Lane| sender.connect(lane.shared.clock);
+            alone(lane, connect, |sending, lane, times| sending.run(lane, times, at)).await
+        }
         #[cfg(feature = "librdkafka")]
-        LaneSpec::Receive(receiver) => alone(lane, |lane, times| receiver.run(lane, times)).await,
+        LaneSpec::Receive(receiver) => {
+            alone(lane, |_| receiver.connect(), |receiving, lane, times| receiving.run(lane, times)).await
+        }
     };
     if role == Role::Produce {
         producing.fetch_sub(1, Ordering::Release);
@@ -249,14 +254,16 @@ async fn run_lane(spec: LaneSpec, common: Common, recorders: [SharedRecorder; 2]
     let _ = ended.send(Ended { role, result });
 }
 
-/// Runs what blocks its thread.
+/// Connects and runs what blocks its thread.
 #[cfg(feature = "librdkafka")]
-async fn alone(
+async fn alone<C>(
     mut lane: Lane,
-    run: impl FnOnce(&mut Lane, Times) -> Result<LaneReport, ClientError>,
+    connect: impl FnOnce(&Lane) -> Result<C, ClientError>,
+    run: impl FnOnce(C, &mut Lane, Times) -> Result<LaneReport, ClientError>,
 ) -> Result<LaneReport, ClientError> {
+    let connected = connect(&lane)?;
     match lane.started().await {
-        Some(times) => run(&mut lane, times),
+        Some(times) => run(connected, &mut lane, times),
         None => Ok(LaneReport::default()),
     }
 }

@@ -36,6 +36,8 @@ use crate::store::Beside;
 use measure::Role;
 use options::LoadCommand;
 
+pub use options::ClientKind;
+pub(crate) use options::NO_LIBRDKAFKA;
 pub use print::print;
 pub(crate) use session::raise_file_limit;
 

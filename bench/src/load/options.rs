@@ -88,12 +88,24 @@ const RETRY_FOR: &str = "2min";
 
 /// Which client library drives the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ClientKind {
+pub enum ClientKind {
     /// Our own: pre-encoded batches, a small fraction of what a broker spends.
     #[default]
     Lean,
-    /// The C library that most languages' clients are made of: what an application sees.
+    /// The C library that most languages' clients are made of: what an application sees. Latencies are those of records, a
+    /// consumer's from asking for one to having it.
     Librdkafka,
+}
+
+impl ClientKind {
+    /// As the option has it.
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lean => "lean",
+            Self::Librdkafka => "librdkafka",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -356,12 +368,7 @@ fn plan(
         if verify || verify_log.is_some() {
             return usage("--verify needs --client lean: librdkafka does not say what it sends again");
         }
-        if what == "end-to-end" || what == "mixed" {
-            return usage("--client librdkafka goes with `load produce` and `load consume`");
-        }
-        if produce.is_some_and(|args| args.keys.is_some()) {
-            return usage("--keys needs --client lean");
-        }
+        check_librdkafka(producing.as_ref(), consuming.as_ref())?;
     }
     Ok(Plan {
         what,
@@ -383,6 +390,30 @@ fn plan(
         verify,
         verify_log,
     })
+}
+
+/// What the library has bounds for: it is told what was asked for, and nothing else.
+fn check_librdkafka(produce: Option<&ProducePlan>, consume: Option<&ConsumePlan>) -> Result<(), Error> {
+    const LINGER_MAX: Duration = Duration::from_secs(900);
+    const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
+    const MESSAGES_MAX: usize = 1_000_000;
+    if produce.is_some_and(|plan| plan.batch_records > MESSAGES_MAX) {
+        return usage(format!("--client librdkafka has at most {MESSAGES_MAX} records in a batch"));
+    }
+    if produce.is_some_and(|plan| plan.linger > LINGER_MAX) {
+        return usage("--client librdkafka has --linger of at most 15min");
+    }
+    let Some(consume) = consume else { return Ok(()) };
+    if consume.wait > FETCH_WAIT_MAX {
+        return usage("--client librdkafka has --fetch-wait of at most 5min");
+    }
+    if !(1..=100_000_000).contains(&consume.bytes_min) {
+        return usage("--client librdkafka has --fetch-bytes-min from 1 to 100MB");
+    }
+    if !(1000..=1_000_000_000).contains(&consume.bytes_max) {
+        return usage("--client librdkafka has --fetch-bytes-max from 1kB to 1GB");
+    }
+    Ok(())
 }
 
 fn produce_plan(args: &ProduceArgs, what: &str) -> Result<ProducePlan, Error> {
@@ -552,6 +583,11 @@ mod tests {
         assert!(planned("end-to-end --rate 1000").unwrap().consume.unwrap().end_to_end);
     }
 
+    /// What a build without the library says comes first.
+    fn librdkafka(word: &'static str) -> &'static str {
+        if cfg!(feature = "librdkafka") { word } else { "--features librdkafka" }
+    }
+
     #[test]
     fn nonsense_is_refused_with_what_to_change() {
         for (line, word) in [
@@ -588,16 +624,18 @@ mod tests {
             ("produce --topic a/b", "--topic"),
             ("produce --topic-config retention", "NAME=VALUE"),
             ("produce --compression rar", "none, gzip"),
-            (
-                "produce --client librdkafka --verify",
-                if cfg!(feature = "librdkafka") { "--client lean" } else { "--features librdkafka" },
-            ),
+            ("produce --client librdkafka --verify", librdkafka("--client lean")),
             ("end-to-end --record-bytes 8", "--record-bytes"),
             ("consume --consumers 0", "--consumers"),
             ("consume --fetch-bytes-min 2MiB", "--fetch-bytes-max"),
             ("consume --fetch-bytes-max 3GiB", "--fetch-bytes-max"),
             ("consume --timeout 0s", "--timeout"),
             ("mixed --verify-log x", "load produce"),
+            ("consume --client librdkafka --fetch-bytes-min 0", librdkafka("--fetch-bytes-min")),
+            ("mixed --client librdkafka --fetch-bytes-max 10", librdkafka("--fetch-bytes-max")),
+            ("end-to-end --client librdkafka --fetch-wait 10min", librdkafka("--fetch-wait")),
+            ("produce --client librdkafka --rate 1 --linger 1h", librdkafka("--linger")),
+            ("end-to-end --client librdkafka --verify", librdkafka("--client lean")),
         ] {
             let error = planned(line).unwrap_err();
             assert!(error.contains(word), "{line}: {error}");

@@ -131,7 +131,7 @@ impl Plan {
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let mut settings = vec![
             ("run".to_owned(), self.what.to_owned()),
-            ("client".to_owned(), if self.client == ClientKind::Lean { "lean" } else { "librdkafka" }.to_owned()),
+            ("client".to_owned(), self.client.name().to_owned()),
             ("bootstrap".to_owned(), self.bootstrap.clone()),
             ("topic".to_owned(), self.topic.clone()),
             ("threads".to_owned(), self.threads.to_string()),

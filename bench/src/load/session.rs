@@ -242,8 +242,6 @@ impl Session<'_> {
                 let differ = produce.idempotent || produce.rate.is_some();
                 let ledger = Arc::new(Mutex::new(vec![Ledger::default(); partitions.len()]));
                 ledgers.push((producer, partitions.clone(), ledger.clone()));
-                let seed = self.run_id.wrapping_add(u64::from(producer));
-                let all_partitions = self.topic.partitions.len() as u32;
                 lanes.push(LaneSpec::Produce(Box::new(ProducerSpec {
                     producer,
                     leader: *leader,
@@ -251,7 +249,7 @@ impl Session<'_> {
                     topic_id: self.topic.id,
                     partitions: partitions.clone(),
                     batches: Batches::new(shape, produce.in_flight, differ, wall_ms()),
-                    keys: produce.keys.map(|keys| Keys::new(keys, produce.key_skew, all_partitions, seed)),
+                    keys: self.keys_of(produce, producer),
                     batch_records: produce.batch_records,
                     value_bytes: produce.value_bytes,
                     acks: produce.acks,
@@ -266,6 +264,12 @@ impl Session<'_> {
         Ok(lanes)
     }
 
+    fn keys_of(&self, produce: &ProducePlan, producer: u32) -> Option<Keys> {
+        let seed = self.run_id.wrapping_add(u64::from(producer));
+        let partitions = self.topic.partitions.len() as u32;
+        produce.keys.map(|keys| Keys::new(keys, produce.key_skew, partitions, seed))
+    }
+
     #[cfg(not(feature = "librdkafka"))]
     fn through_librdkafka(&self, _: &[i64], _: &[i64]) -> Result<Vec<LaneSpec>, Error> {
         Err(Error::Usage(NO_LIBRDKAFKA.to_owned()))
@@ -275,7 +279,7 @@ impl Session<'_> {
     #[cfg(feature = "librdkafka")]
     fn through_librdkafka(&self, starts: &[i64], ends: &[i64]) -> Result<Vec<LaneSpec>, Error> {
         use super::librdkafka::{Receiver, Sender};
-        let partitions = self.topic.partitions.len() as i32;
+        let partitions = self.topic.partitions.len() as u32;
         let mut lanes = Vec::new();
         if let Some(plan) = &self.plan.produce {
             lanes.extend((0..plan.producers).map(|producer| {
@@ -285,6 +289,7 @@ impl Session<'_> {
                     partitions,
                     producer,
                     run: self.run_id,
+                    keys: self.keys_of(plan, producer),
                     plan: plan.clone(),
                     timeout: self.plan.timeout,
                     retry_for: self.plan.retry_for,
@@ -294,14 +299,15 @@ impl Session<'_> {
         }
         for lane in self.consumers(starts, ends)? {
             let (LaneSpec::Consume(spec), Some(plan)) = (lane, &self.plan.consume) else { continue };
-            let ends = spec.ends.unwrap_or_default();
             lanes.push(LaneSpec::Receive(Box::new(Receiver {
                 bootstrap: self.admin.addresses.clone(),
                 topic: spec.topic,
-                partitions: spec.partitions.into_iter().zip(ends).map(|((index, start), end)| (index, start, end)).collect(),
+                partitions: spec.partitions,
+                ends: spec.ends,
                 again: spec.again,
                 plan: plan.clone(),
                 timeout: self.plan.timeout,
+                retry_for: self.plan.retry_for,
             })));
         }
         Ok(lanes)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Groups, Load, Verified};
+use crate::results::{Groups, Latency, Load, Verified};
 
 /// What `compare` measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -94,13 +94,16 @@ pub struct StepRun {
     pub bare: Option<BareLoop>,
 }
 
-/// The same kind of bytes sent to a socket of this machine without a broker, right after the step.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The same kind of bytes sent to a socket of this machine, or written to its disk, without a broker, right after the step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BareLoop {
-    /// `send` or `sendfile`.
+    /// `send`, `sendfile`, `write` or `sync`.
     pub way: String,
     /// 10^6 bytes per second.
     pub mb_per_s: f64,
+    /// Of the loops that write at a rate: from when a record was due.
+    #[serde(default)]
+    pub latency: Option<Latency>,
 }
 
 /// The first broker in one workload over others in another.

@@ -78,6 +78,8 @@ pub(crate) enum Fault {
     LeaderAt(&'static str),
     /// Acknowledges nothing, and reads on.
     Silent,
+    /// The API is answered with bytes that are no answer to it.
+    Garbage(ApiKey),
     /// The API is not there.
     Lacks(ApiKey),
     /// A request about groups is answered by an error.
@@ -255,7 +257,14 @@ impl Broker {
                     !self.lock().faults.contains(&Fault::GroupSilent(other))
                 }
             };
-            finish_frame(&mut encoder, start);
+            if self.lock().faults.contains(&Fault::Garbage(api)) {
+                encoder = Encoder::new();
+                let start = begin_response(&mut encoder, api, version, header.correlation_id);
+                encoder.raw(&[0xfe; 64]);
+                finish_frame(&mut encoder, start);
+            } else {
+                finish_frame(&mut encoder, start);
+            }
             let mut bytes = encoder.into_buffer();
             let huge =
                 self.lock().faults.iter().find_map(|fault| if let Fault::HugeFrame(bytes) = fault { Some(*bytes) } else { None });

@@ -8,6 +8,7 @@ mod ran;
 mod real;
 #[path = "../real_broker/mod.rs"]
 mod real_broker;
+mod results;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use fake::{Broker, Fault};
 use ran::Ran;
 use ringlog_bench::results::{Load, Outcome, Verified};
-use ringlog_protocol::ErrorCode;
+use ringlog_protocol::{ApiKey, ErrorCode};
 use tempfile::TempDir;
 
 struct Bench {
@@ -279,6 +280,20 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
 #[test]
 fn who_is_no_kafka_broker_is_told_so() {
     let bench = Bench::new();
+    // Each answer that makes no sense, and each request that a broker does not have.
+    use ApiKey::{CreateTopics, Fetch, InitProducerId, ListOffsets, Metadata, Produce};
+    for api in [Metadata, CreateTopics, ListOffsets, InitProducerId, Produce, Fetch] {
+        for (fault, words) in [
+            (Fault::Garbage(api), format!("answers {api} with what is no answer to it")),
+            (Fault::Lacks(api), format!("has no {api}")),
+        ] {
+            let broker = Broker::start(&[fault]);
+            let line = format!("mixed {SMALL} --idempotent --timeout 2s --retry-for 0s --fetch-wait 20ms");
+            bench.run(broker.address, &line).failed(1, &words);
+            assert!(broker.topics().is_empty(), "{fault:?}: {:?}", broker.topics());
+            assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
+        }
+    }
     // Nobody listens on a port that was just given back.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     bench.run(address, "produce").failed(1, "no broker at");
@@ -506,20 +521,4 @@ fn ctrl_c_ends_a_run_against_a_silent_broker() {
     assert_eq!(ran.status, 130, "{}", ran.stderr);
     assert_eq!(ran.measured.unwrap().produce.unwrap().records, 0);
     assert!(broker.topics().is_empty());
-}
-
-#[test]
-fn a_directory_that_cannot_be_written_is_told() {
-    let broker = Broker::start(&[]);
-    let bench = Bench::new();
-    let file = bench.out.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_ringlog-bench"))
-        .args(["load", "produce", "--records", "10", "--bootstrap", &broker.address.to_string(), "--out"])
-        .arg(file.join("below"))
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("below"), "{stderr}");
 }

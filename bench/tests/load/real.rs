@@ -80,6 +80,58 @@ fn librdkafka_drives(address: &str) {
     assert_eq!(bench.run(address, line).ok().consume.unwrap().records, 1000);
     assert!(bench.run(address, &format!("{line} --records 2500")).ok().consume.unwrap().records >= 2500);
     bench.run(address, "produce --client librdkafka --verify").failed(2, "--client lean");
+    let consumed = bench.run(address, line).ok().consume.unwrap().latency.unwrap();
+    assert!(consumed.count == 1000 && consumed.hlog.is_some(), "{consumed:?}");
+
+    for client in ["librdkafka", "lean"] {
+        let line = format!("produce --client {client} --partitions 5 --records 5000 --record-bytes 20 --keys 100 --key-skew 1.2");
+        bench.run(address, &format!("{line} --keep-topic --topic keyed-{client}")).ok();
+        let keys = keys_of(address, &format!("keyed-{client}"), 5000);
+        // By Zipf's law the first of 100 keys has 28 % of the records, and a key has one partition.
+        let most = keys.values().map(|partitions| partitions.iter().sum::<usize>()).max().unwrap();
+        assert!((1100..1700).contains(&most), "{client}: {most} of 5000");
+        let strays = keys.values().filter(|partitions| partitions.iter().filter(|count| **count > 0).count() > 1).count();
+        assert!((60..=100).contains(&keys.len()) && strays == 0, "{client}: {keys:?}");
+    }
+    for (line, readers) in [
+        ("mixed --producers 2 --consumers 2", 1),
+        ("mixed --consumers 2 --fan-out --keys 10", 2),
+        ("end-to-end --rate 2000 --linger 1ms", 1),
+        ("end-to-end --compression lz4 --keys 5 --key-skew 1", 1),
+    ] {
+        let line = format!("{line} --client librdkafka --partitions 4 --records 2000 --record-bytes 100 --fetch-wait 20ms");
+        let load = bench.run(address, &line).ok();
+        let (produce, consume) = (load.produce.unwrap(), load.consume.unwrap());
+        assert_eq!((produce.records, consume.records), (2000, 2000 * readers), "{line}");
+        let latency = consume.latency.unwrap();
+        assert_eq!(latency.count, 2000 * readers, "{line}");
+        // A record cannot have arrived before it was sent, nor be older than the run.
+        assert!((latency.max_us as f64) < 60e6 && latency.p50_us > 0, "{latency:?}");
+    }
+    // A warm-up that is not counted, on both sides.
+    let line = "end-to-end --client librdkafka --rate 1000 --warm-up 300ms --duration 500ms --record-bytes 100";
+    let load = bench.run(address, line).ok();
+    let counted = load.produce.unwrap().records;
+    assert!((400..=500).contains(&counted), "{counted}");
+}
+
+/// How many records each key has in each of five partitions, as librdkafka reads them.
+#[cfg(feature = "librdkafka")]
+fn keys_of(address: &str, topic: &str, records: usize) -> std::collections::BTreeMap<Vec<u8>, [usize; 5]> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", address).set("group.id", "keys").create().unwrap();
+    let mut wanted = TopicPartitionList::new();
+    (0..5).for_each(|partition| wanted.add_partition_offset(topic, partition, Offset::Beginning).unwrap());
+    consumer.assign(&wanted).unwrap();
+    let mut keys = std::collections::BTreeMap::new();
+    for _ in 0..records {
+        let message = consumer.poll(Duration::from_secs(30)).unwrap().unwrap();
+        assert_eq!(message.key().map(<[u8]>::len), Some(8));
+        let of_key: &mut [usize; 5] = keys.entry(message.key().unwrap().to_vec()).or_default();
+        of_key[message.partition() as usize] += 1;
+    }
+    keys
 }
 
 #[test]

@@ -44,6 +44,14 @@ pub struct Output {
     pub work: usize,
 }
 
+impl Output {
+    /// Whether nothing is to be appended or answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.replies.is_empty()
+    }
+}
+
 /// A group: its members, by one protocol or the other, and its offsets, either of which may be missing.
 pub(super) struct Group {
     pub(super) classic: Classic,

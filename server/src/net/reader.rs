@@ -207,8 +207,7 @@ impl<'a> Reader<'a> {
     /// Whether another core should go on, and nothing of the connection is here but its socket: asked where all that was read is used.
     fn may_move(&self) -> bool {
         let shared = self.shared;
-        let is_elsewhere = shared.info.home.core() != shared.core.index;
-        is_elsewhere && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. })
+        shared.is_elsewhere() && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. })
     }
 
     /// Until when the peer may be silent, or what is made of its silence.
@@ -311,7 +310,7 @@ impl<'a> Reader<'a> {
             if self.stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(End::Stopped));
             }
-            if self.shared.has_room() { Poll::Ready(Ok(())) } else { Poll::Pending }
+            self.shared.poll_room().map(Ok)
         })
         .await
     }

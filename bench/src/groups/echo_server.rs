@@ -104,8 +104,9 @@ fn echo(listener: &TcpListener, command: &EchoCommand) -> io::Result<()> {
                 continue;
             }
             let Some(place) = usize::try_from(at).ok().and_then(|at| peers.get_mut(at)) else { continue };
+            let ends = { event.flags }.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             if let Some(peer) = place
-                && !peer.serve(&mut read, &answer, command.request_bytes)
+                && !peer.serve(&mut read, &answer, command.request_bytes, ends)
             {
                 *place = None;
             }
@@ -125,15 +126,15 @@ fn take_all(listener: &TcpListener, epoll: &OwnedFd, peers: &mut Vec<Option<Peer
         };
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        epoll::add(epoll, &stream, EventData::new_u64(peers.len() as u64), EventFlags::IN | EventFlags::ET)?;
+        epoll::add(epoll, &stream, EventData::new_u64(peers.len() as u64), EventFlags::IN | EventFlags::RDHUP | EventFlags::ET)?;
         peers.push(Some(Peer { stream, begun_bytes: 0 }));
     }
 }
 
 impl Peer {
-    /// Reads once and answers what came whole; whether the connection goes on. A peer that takes no answers is cut off: ours waits
-    /// for each.
-    fn serve(&mut self, read: &mut [u8], answer: &[u8], request_bytes: usize) -> bool {
+    /// Reads once, to the end where the peer has ended, and answers what came whole; whether the connection goes on. A peer that
+    /// takes no answers is cut off: ours waits for each.
+    fn serve(&mut self, read: &mut [u8], answer: &[u8], request_bytes: usize, ends: bool) -> bool {
         loop {
             let count = match rustix::net::recv(&self.stream, &mut *read, RecvFlags::empty()) {
                 Ok((0, _)) => return false,
@@ -149,8 +150,9 @@ impl Peer {
                     return false;
                 }
             }
-            // A read that is cut short has emptied the socket; what comes later is another event (epoll(7)).
-            if count < read.len() {
+            // A read that is cut short has emptied the socket; what comes later is another event (epoll(7)), but for an end that
+            // this one told of.
+            if count < read.len() && !ends {
                 return true;
             }
         }
@@ -180,6 +182,7 @@ mod tests {
         // It ends with the tests' process.
         std::thread::spawn(move || echo(&listener, &command));
         let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
         let mut gone = TcpStream::connect(address)?;
         gone.write_all(&[0; 30])?;
         drop(gone);

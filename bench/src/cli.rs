@@ -52,4 +52,7 @@ pub enum Command {
     /// Cleans up after a `compare` that is killed; nobody calls it.
     #[command(name = crate::guard::COMMAND, hide = true)]
     Guard,
+    /// What `groups --only echo` measures; nobody calls it.
+    #[command(name = crate::groups::echo_server::COMMAND, hide = true)]
+    Echo(crate::groups::echo_server::EchoCommand),
 }

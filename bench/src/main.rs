@@ -41,6 +41,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
             guard::serve(std::io::stdin().lock());
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Echo(command) => {
+            groups::echo_server::serve(command)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Command::Compare(command) if command.show => {
             print!("{}", command.shown()?);
             return Ok(ExitCode::SUCCESS);
@@ -61,14 +65,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Command::Load(args) => load::check(args)?,
         Command::Groups(command) => groups::check(command)?,
         Command::Compare(command) => compare::check(command)?,
-        Command::Machine | Command::Report(_) | Command::Guard => {}
+        Command::Machine | Command::Report(_) | Command::Guard | Command::Echo(_) => {}
     }
     store::check(&cli.shared.out)?;
     let mut machine = Machine::probe(&cli.shared.out);
     let brakes = Machine::brakes();
     let mut beside = Vec::new();
     let outcome = match &cli.command {
-        Command::Machine | Command::Report(_) | Command::Guard => Outcome::Machine,
+        Command::Machine | Command::Report(_) | Command::Guard | Command::Echo(_) => Outcome::Machine,
         Command::Disk(settings) => disk::run(settings, &cli.shared)?,
         Command::Engine(settings) => engine::run(settings, &cli.shared)?,
         Command::Load(args) => {

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use hdrhistogram::Histogram;
 
 use super::board::Board;
 use super::member::{Member, settle_all};
-use super::options::GROUP_MEMBERS;
+use super::options::{GROUP_MEMBERS, Plan};
 use super::scene::Scene;
 use super::stopped;
 use crate::error::Error;
@@ -32,12 +33,7 @@ const FILES_SPARE: u64 = 64;
 pub(super) fn measure(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Result<Heartbeats, Error> {
     let plan = scene.plan;
     let count = plan.heartbeat_members;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    if let Some(limit) = limit.filter(|limit| count as u64 + FILES_SPARE > *limit) {
-        return Err(Error::Usage(format!(
-            "{count} members take as many connections, and this process may have {limit} files open (ulimit -n): fewer with --heartbeat-members"
-        )));
-    }
+    check_file_limit(count)?;
     let sizes: Vec<usize> = (0..count).step_by(GROUP_MEMBERS).map(|first| GROUP_MEMBERS.min(count - first)).collect();
     let groups: Vec<String> = (0..sizes.len()).map(|at| scene.group(protocol, &format!("heartbeats-{at}"))).collect();
     let heartbeats = scene.runtime.block_on(async {
@@ -48,14 +44,38 @@ pub(super) fn measure(scene: &mut Scene<'_>, protocol: GroupProtocol) -> Result<
         let boards: Vec<_> = sizes.iter().map(|size| Board::new(*size, plan.partitions, PATIENCE)).collect();
         settle(&mut members, &boards).await?;
         let mut members: Vec<Member> = members.into_iter().flatten().collect();
-        let measured = watch(scene, protocol, &mut members, groups.len()).await?;
+        let interval = members.first().map_or(Duration::from_secs(1), Member::interval);
+        let watched = watch(plan, interval, plan.pid, &mut members, Member::stay).await?;
         for at_once in members.chunks_mut(GROUP_MEMBERS) {
             // What does not go now is made to at the end.
             join_all(at_once.iter_mut().map(Member::leave)).await;
         }
-        Ok::<_, ClientError>(measured)
+        Ok::<_, ClientError>((interval, watched))
     });
-    Ok(heartbeats?)
+    let (interval, watched) = heartbeats?;
+    Ok(Heartbeats {
+        protocol,
+        members: count as u64,
+        groups: groups.len() as u64,
+        interval_ms: interval.as_millis() as u64,
+        elapsed_s: watched.elapsed_s,
+        count: watched.latency.len(),
+        per_s: watched.latency.len() as f64 / watched.elapsed_s,
+        latency: summary(&watched.latency),
+        broker_cpu_percent: watched.served_percent,
+        generator_cpu_percent: watched.own_percent,
+    })
+}
+
+/// Refuses more connections than this process may have.
+pub(super) fn check_file_limit(count: usize) -> Result<(), Error> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match limit.filter(|limit| count as u64 + FILES_SPARE > *limit) {
+        Some(limit) => Err(Error::Usage(format!(
+            "{count} members take as many connections, and this process may have {limit} files open (ulimit -n): fewer with --heartbeat-members"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Lets every group come to rest. Those that have may have to wait for others, and say meanwhile that they are there.
@@ -77,20 +97,30 @@ async fn settle(groups: &mut [Vec<Member>], boards: &[Board]) -> Result<(), Clie
     try_join_all(groups.iter_mut().zip(boards).map(|(members, board)| one(members, board))).await.map(drop)
 }
 
-/// Sends every member's heartbeats at its interval, evenly apart from the others'.
-async fn watch(
-    scene: &Scene<'_>,
-    protocol: GroupProtocol,
-    members: &mut [Member],
-    groups: usize,
-) -> Result<Heartbeats, ClientError> {
-    let plan = scene.plan;
-    let interval = members.first().map_or(Duration::from_secs(1), Member::interval);
+/// What was seen of heartbeats, or of what is like them.
+pub(super) struct Watched {
+    pub(super) elapsed_s: f64,
+    /// From sending to answer.
+    pub(super) latency: Histogram<u64>,
+    /// The CPU time of whoever answers, per cent of one core, where its process is known.
+    pub(super) served_percent: Option<f64>,
+    /// Our own.
+    pub(super) own_percent: f64,
+}
+
+/// Sends every member's heartbeats at its interval, evenly apart from the others'. `pid` answers them.
+pub(super) async fn watch<M>(
+    plan: &Plan,
+    interval: Duration,
+    pid: Option<u32>,
+    members: &mut [M],
+    beat: impl AsyncFn(&mut M) -> Result<(), ClientError>,
+) -> Result<Watched, ClientError> {
     let count = members.len();
     let began = tokio::time::Instant::now();
     let (from, end) = (began + plan.warm_up, began + plan.warm_up + plan.duration);
     let latency = std::cell::RefCell::new(histogram());
-    let one = async |at: usize, member: &mut Member| {
+    let one = async |at: usize, member: &mut M| {
         let mut due = began + interval.mul_f64(at as f64 / count as f64);
         while due < end {
             tokio::time::sleep_until(due).await;
@@ -98,7 +128,7 @@ async fn watch(
                 return Err(stopped());
             }
             let sent = Instant::now();
-            member.stay().await?;
+            beat(member).await?;
             if due >= from {
                 record_us(&mut latency.borrow_mut(), sent.elapsed().as_micros() as u64, 1);
             }
@@ -109,25 +139,13 @@ async fn watch(
     let all = try_join_all(members.iter_mut().enumerate().map(|(at, member)| one(at, member)));
     let readings = async {
         tokio::time::sleep_until(from).await;
-        let readings = (plan.pid.and_then(|pid| Reading::take(pid).ok()), Reading::take(std::process::id()).ok(), Instant::now());
+        let readings = (pid.and_then(|pid| Reading::take(pid).ok()), Reading::take(std::process::id()).ok(), Instant::now());
         tokio::time::sleep_until(end).await;
         let elapsed_s = readings.2.elapsed().as_secs_f64();
         let percent = |pid: u32, reading: Reading| Some(100.0 * reading.used_since(pid, 0).ok()?.cpu_s / elapsed_s);
-        let broker = plan.pid.zip(readings.0).and_then(|(pid, reading)| percent(pid, reading));
-        Ok((elapsed_s, broker, readings.1.and_then(|reading| percent(std::process::id(), reading))))
+        let served = pid.zip(readings.0).and_then(|(pid, reading)| percent(pid, reading));
+        Ok((elapsed_s, served, readings.1.and_then(|reading| percent(std::process::id(), reading))))
     };
-    let (_, (elapsed_s, broker_cpu_percent, own)) = tokio::try_join!(all, readings)?;
-    let latency = latency.into_inner();
-    Ok(Heartbeats {
-        protocol,
-        members: count as u64,
-        groups: groups as u64,
-        interval_ms: interval.as_millis() as u64,
-        elapsed_s,
-        count: latency.len(),
-        per_s: latency.len() as f64 / elapsed_s,
-        latency: summary(&latency),
-        broker_cpu_percent,
-        generator_cpu_percent: own.unwrap_or(0.0),
-    })
+    let (_, (elapsed_s, served_percent, own)) = tokio::try_join!(all, readings)?;
+    Ok(Watched { elapsed_s, latency: latency.into_inner(), served_percent, own_percent: own.unwrap_or(0.0) })
 }

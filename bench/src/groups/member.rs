@@ -13,7 +13,7 @@ use crate::load::client::{ClientError, Connection};
 use crate::stop;
 
 /// What a client of the classic protocol waits between two heartbeats (`heartbeat.interval.ms`).
-const CLASSIC_INTERVAL: Duration = Duration::from_secs(3);
+pub(super) const CLASSIC_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What a member is, and what it knows of its group; it asks over whatever connection it is given.
 #[derive(Debug)]

@@ -2,11 +2,14 @@
 //! Groups of the classic protocol and of KIP-848's; brokers are driven from outside alone, over the load generator's client.
 //!
 //! [`classic`] and [`consumer`] are members; [`member`] has what both do until a [`board`] says that all is dealt out. [`rebalance`],
-//! [`heartbeats`], [`memory`] and [`offsets`] measure; [`scene`] makes what they need on the broker, and removes it, whatever happens.
+//! [`heartbeats`], [`memory`] and [`offsets`] measure; [`echo`] measures what heartbeats are held against; [`scene`] makes what they
+//! need on the broker, and removes it, whatever happens.
 
 mod board;
 mod classic;
 mod consumer;
+mod echo;
+pub mod echo_server;
 mod heartbeats;
 mod member;
 mod memory;
@@ -141,6 +144,7 @@ fn one(scene: &mut Scene<'_>, part: Part, protocols: &[GroupProtocol], groups: &
         Part::Leave => groups.takeovers.push(rebalance::takeover(scene, protocol, Cause::Leave)?),
         Part::Vanish => groups.takeovers.push(rebalance::takeover(scene, protocol, Cause::Vanish)?),
         Part::Heartbeats => groups.heartbeats.push(heartbeats::measure(scene, protocol)?),
+        Part::Echo => groups.echo = Some(echo::measure(scene)?),
         Part::Commits | Part::Fetches => {
             let call = if part == Part::Commits { OffsetCall::Commit } else { OffsetCall::Fetch };
             for (connections, in_flight) in offsets::SHAPES {

@@ -95,6 +95,8 @@ pub(crate) enum Part {
     Vanish,
     /// What many idle members' heartbeats cost.
     Heartbeats,
+    /// What the same bytes over as many connections cost a server that only echoes them: the machine's share of that.
+    Echo,
     /// Commits of an offset, as fast as they go.
     Commits,
     /// Fetches of an offset, as fast as they go.
@@ -108,7 +110,8 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 6] = [Self::Rebalance, Self::Leave, Self::Vanish, Self::Heartbeats, Self::Commits, Self::Fetches];
+    const ALL: [Self; 7] =
+        [Self::Rebalance, Self::Leave, Self::Vanish, Self::Heartbeats, Self::Echo, Self::Commits, Self::Fetches];
 
     /// For progress and settings.
     pub(super) fn name(self) -> &'static str {
@@ -117,6 +120,7 @@ impl Part {
             Self::Leave => "leave",
             Self::Vanish => "vanish",
             Self::Heartbeats => "heartbeats",
+            Self::Echo => "echo",
             Self::Commits => "commits",
             Self::Fetches => "fetches",
             Self::Memory => "memory",
@@ -276,7 +280,7 @@ mod tests {
         assert_eq!((plan.members, plan.partitions, plan.heartbeat_members, plan.offsets), (100, 1000, 10_000, 100_000));
         assert_eq!(plan.protocols, [GroupProtocol::Classic, GroupProtocol::Consumer]);
         let others = [Part::Memory, Part::Store, Part::Load];
-        assert!(!others.iter().any(|part| plan.parts.contains(part)) && plan.parts.len() == 6);
+        assert!(!others.iter().any(|part| plan.parts.contains(part)) && plan.parts.len() == 7);
     }
 
     #[test]

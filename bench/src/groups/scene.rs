@@ -32,7 +32,7 @@ const REMOVED_MIN: usize = 100;
 /// How many groups one request deletes.
 const DELETED_AT_ONCE: usize = 500;
 /// Connections that are opened at once: Kafka's `socket.listen.backlog.size` is 50.
-const OPENED_AT_ONCE: usize = 32;
+pub(super) const OPENED_AT_ONCE: usize = 32;
 /// The broker's session timeout of KIP-848's members, and Kafka's default of it.
 const CONSUMER_SESSION: &str = "group.consumer.session.timeout.ms";
 const CONSUMER_SESSION_MS: u64 = 45_000;
@@ -90,7 +90,7 @@ impl<'a> Scene<'a> {
             run: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
             groups: Vec::new(),
         };
-        if plan.parts.iter().any(|part| *part != super::Part::Load) {
+        if plan.parts.iter().any(|part| !matches!(part, super::Part::Load | super::Part::Echo)) {
             let made = scene.make_topic();
             if made.is_err() {
                 scene.clean_up(true);

@@ -45,7 +45,7 @@ pub fn tables(groups: &Groups) -> Vec<(String, Table)> {
             rows,
         ));
     }
-    if !groups.heartbeats.is_empty() {
+    if !groups.heartbeats.is_empty() || groups.echo.is_some() {
         let mut rows = table::table(
             &["protocol", "members", "each every", "per s", "broker, % of a core", "p50", "p99", "max", "we, % of a core"],
             1..9,
@@ -60,6 +60,18 @@ pub fn tables(groups: &Groups) -> Vec<(String, Table)> {
             ];
             row.extend(latency(heartbeats.latency.as_ref()));
             row.push(format!("{:.1}", heartbeats.generator_cpu_percent));
+            rows.add_row(row);
+        }
+        if let Some(echo) = &groups.echo {
+            let mut row = vec![
+                "bare echo".to_owned(),
+                show_count(echo.connections),
+                ms(echo.interval_ms as f64),
+                show_count(echo.per_s.round() as u64),
+                echo.server_cpu_percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}")),
+            ];
+            row.extend(latency(echo.latency.as_ref()));
+            row.push(format!("{:.1}", echo.generator_cpu_percent));
             rows.add_row(row);
         }
         tables.push(("Heartbeats of idle members".to_owned(), rows));
@@ -118,6 +130,12 @@ pub fn tables(groups: &Groups) -> Vec<(String, Table)> {
 
 fn notes(groups: &Groups) -> Vec<String> {
     let mut notes = groups.notes.clone();
+    if let Some(echo) = &groups.echo {
+        notes.push(format!(
+            "bare echo: a server of {} threads that answers {} bytes with {}, as a classic heartbeat is, and does nothing else",
+            echo.threads, echo.request_bytes, echo.answer_bytes
+        ));
+    }
     if let Some(used) = &groups.broker {
         let (resident, peak) = (show_bytes(used.rss_bytes), show_bytes(used.rss_peak_bytes));
         notes.push(format!("the broker used {:.2} s of CPU, {resident} of memory ({peak} at most)", used.cpu_s));
@@ -144,7 +162,7 @@ fn ms(ms: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{GroupMemory, OffsetsLoaded, Rebalance, Takeover};
+    use crate::results::{Echo, GroupMemory, OffsetsLoaded, Rebalance, Takeover};
 
     #[test]
     fn every_figure_has_its_row() {
@@ -166,6 +184,10 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
+        let echo = Echo { connections: 10_000, server_cpu_percent: Some(2.7), ..Echo::default() };
+        let held_against = tables(&Groups { echo: Some(echo), ..Groups::default() });
+        let shown = held_against[0].1.to_string();
+        assert!(held_against[0].0.contains("Heartbeats") && shown.contains("bare echo") && shown.contains("2.7"), "{shown}");
         assert!(!text.contains("Heartbeats") && tables(&Groups::default()).is_empty());
     }
 }

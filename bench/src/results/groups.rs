@@ -15,6 +15,9 @@ pub struct Groups {
     pub takeovers: Vec<Takeover>,
     /// Many members that only say that they are there.
     pub heartbeats: Vec<Heartbeats>,
+    /// What a server takes of that which only echoes.
+    #[serde(default)]
+    pub echo: Option<Echo>,
     /// Commits and fetches of offsets, as fast as they go.
     pub rates: Vec<OffsetRate>,
     /// What groups take that do nothing.
@@ -39,6 +42,7 @@ impl Groups {
         self.rebalances.is_empty()
             && self.takeovers.is_empty()
             && self.heartbeats.is_empty()
+            && self.echo.is_none()
             && self.rates.is_empty()
             && self.memory.is_empty()
             && self.stored.is_none()
@@ -132,6 +136,33 @@ pub struct Heartbeats {
     pub latency: Option<Latency>,
     /// The broker's CPU time, per cent of one core, where its pid was given.
     pub broker_cpu_percent: Option<f64>,
+    /// Our own.
+    pub generator_cpu_percent: f64,
+}
+
+/// The bytes of heartbeats, exchanged with a server that does nothing but that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Echo {
+    /// Over how many connections,
+    pub connections: u64,
+    /// served by how many threads.
+    pub threads: u64,
+    /// The size of a request,
+    pub request_bytes: u64,
+    /// and of its answer.
+    pub answer_bytes: u64,
+    /// How often each connection has one.
+    pub interval_ms: u64,
+    /// How long that was watched.
+    pub elapsed_s: f64,
+    /// Requests answered.
+    pub count: u64,
+    /// Each second.
+    pub per_s: f64,
+    /// From sending to answer.
+    pub latency: Option<Latency>,
+    /// The server's CPU time, per cent of one core.
+    pub server_cpu_percent: Option<f64>,
     /// Our own.
     pub generator_cpu_percent: f64,
 }

@@ -17,7 +17,7 @@ pub use compare::{
 pub use disk::{Claim, Direction, Grid, GridCell, Medium, Pattern, Verdict, Way};
 pub use engine::{AppendPath, AppendWay, Appends, Engine, EngineRead, Recovery};
 pub use groups::{
-    Cause, GroupMemory, GroupProtocol, Groups, Heartbeats, OffsetCall, OffsetRate, OffsetsLoaded, OffsetsStored, Rebalance,
+    Cause, Echo, GroupMemory, GroupProtocol, Groups, Heartbeats, OffsetCall, OffsetRate, OffsetsLoaded, OffsetsStored, Rebalance,
     Takeover,
 };
 pub use load::{Latency, Load, ProcessUse, Second, Side, Verified};

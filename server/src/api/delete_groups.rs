@@ -17,7 +17,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Ok(request) => request,
         Err(malformed) => return malformed.into(),
     };
-    let ask = |group: &Cow<'_, str>| api.core.broker.groups.ask(&api.topics(), group, Request::Delete);
+    let ask = |group: &Cow<'_, str>| api.core.groups.ask(&api.topics(), group, Request::Delete);
     let asked: Vec<_> = request.groups_names.iter().map(ask).collect();
     let answers = join_all(asked).await;
     let results = request.groups_names.iter().zip(answers).map(|(group, answer)| DeletableGroupResult {

@@ -24,7 +24,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         Ok(request) => request,
         Err(malformed) => return malformed.into(),
     };
-    let ask = |group: &Cow<'_, str>| api.core.broker.groups.ask(&api.topics(), group, Request::Describe);
+    let ask = |group: &Cow<'_, str>| api.core.groups.ask(&api.topics(), group, Request::Describe);
     let groups = each_once(request.groups);
     let asked: Vec<_> = groups.iter().map(ask).collect();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };

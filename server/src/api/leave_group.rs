@@ -26,7 +26,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     } else {
         vec![Leaver { member: (*request.member_id).into(), instance: None }]
     };
-    let answer = api.core.broker.groups.ask(&api.topics(), &request.group_id, Request::Leave(leavers)).await;
+    let answer = api.core.groups.ask(&api.topics(), &request.group_id, Request::Leave(leavers)).await;
     let mut response = LeaveGroupResponse::default();
     match answer {
         Ok(Reply::Left(codes)) if is_batched => {

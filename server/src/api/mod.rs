@@ -95,7 +95,7 @@ impl Api {
         if let Ok(place) = place {
             context.connection.home.is_of_group_on(place.core);
         }
-        self.core.broker.groups.ask_at(place, group, request)
+        self.core.groups.ask_at(place, group, request)
     }
 
     /// Looks at a partition's log on the core that owns it. `None`: the partition is gone, or its core is.

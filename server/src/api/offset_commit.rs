@@ -43,7 +43,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
             offsets,
         };
-        let answer = api.core.broker.groups.ask(&api.topics(), &request.group_id, Request::Commit(commit)).await;
+        let answer = api.core.groups.ask(&api.topics(), &request.group_id, Request::Commit(commit)).await;
         // In the order in which they were asked, without those that were refused here.
         let mut codes = match answer {
             Ok(Reply::Committed(codes)) => Ok(codes.into_iter()),

@@ -38,7 +38,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
         });
         topics.collect()
     };
-    let answer = api.core.broker.groups.ask(&api.topics(), &request.group_id, Request::DeleteOffsets(wanted)).await;
+    let answer = api.core.groups.ask(&api.topics(), &request.group_id, Request::DeleteOffsets(wanted)).await;
     let mut response = OffsetDeleteResponse::default();
     match answer {
         Ok(Reply::OffsetsDeleted(codes)) => {

@@ -48,7 +48,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
                 }
                 None => Request::Fetch(wanted),
             };
-            api.core.broker.groups.ask(&topics, &group.group_id, request)
+            api.core.groups.ask(&topics, &group.group_id, request)
         })
         .collect();
     let answers = join_all(asked).await;
@@ -138,7 +138,7 @@ async fn fetch_one(api: &Api, context: &RequestContext, request: &OffsetFetchReq
         .as_ref()
         .map(|topics| topics.iter().map(|topic| (Name::from(&*topic.name), topic.partition_indexes.clone())).collect::<Vec<_>>());
     let answer = {
-        let asked = api.core.broker.groups.ask(&api.topics(), &request.group_id, Request::Fetch(wanted));
+        let asked = api.core.groups.ask(&api.topics(), &request.group_id, Request::Fetch(wanted));
         asked.await
     };
     let mut response = OffsetFetchResponse::default();

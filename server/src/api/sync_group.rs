@@ -26,7 +26,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             return reply(&context, &SyncGroupResponse { error_code, ..SyncGroupResponse::default() });
         }
         let sync = Request::Sync(sync(&request));
-        api.core.broker.groups.ask(&api.topics(), &request.group_id, sync)
+        api.core.groups.ask(&api.topics(), &request.group_id, sync)
     };
     drop(body);
     let mut response = SyncGroupResponse::default();

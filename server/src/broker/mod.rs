@@ -64,6 +64,8 @@ pub struct BrokerCore {
     pub core: Rc<Core>,
     /// Ids for idempotent producers.
     pub producer_ids: producer_ids::ProducerIds,
+    /// The way to the groups from this core.
+    pub groups: groups::CoreGroups,
 }
 
 impl BrokerCore {
@@ -71,8 +73,8 @@ impl BrokerCore {
     #[must_use]
     pub fn new(broker: Arc<Broker>, core: Rc<Core>) -> Rc<Self> {
         let producer_ids = producer_ids::ProducerIds::new(broker.controller.clone());
-        groups::start(&broker, &core);
-        Rc::new(Self { broker, core, producer_ids })
+        let groups = groups::start(&broker, &core);
+        Rc::new(Self { broker, core, producer_ids, groups })
     }
 }
 

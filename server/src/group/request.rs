@@ -40,6 +40,18 @@ pub enum Request {
     Delete,
 }
 
+impl Request {
+    /// Whether it seldom comes to a record: a member that says that it is there, or somebody who looks.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::Heartbeat(_) | Self::ConsumerHeartbeat(_) | Self::Fetch(_) | Self::FetchAs(..) => true,
+            Self::Describe | Self::DescribeConsumers => true,
+            Self::Join(_) | Self::Sync(_) | Self::Leave(_) | Self::Commit(_) | Self::DeleteOffsets(_) | Self::Delete => false,
+        }
+    }
+}
+
 /// An answer: the error is the whole answer's.
 pub type Answer = Result<Reply, ErrorCode>;
 

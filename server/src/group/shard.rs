@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,14 @@ pub struct Output {
     pub replies: Vec<(CallId, Answer)>,
     /// How much was to do that is not the same for every request: about how many members, topics and partitions were looked at.
     pub work: usize,
+}
+
+impl Output {
+    /// Whether nothing is to be appended or answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.replies.is_empty()
+    }
 }
 
 /// A group: its members, by one protocol or the other, and its offsets, either of which may be missing.
@@ -177,13 +186,12 @@ impl Shard {
         out: &mut Output,
         act: impl FnOnce(&mut Group, &mut Scope<'_>) -> T,
     ) -> Option<T> {
-        let (id, _) = self.groups.get_key_value(group)?;
-        let id = id.clone();
-        let found = self.groups.get_mut(group)?;
+        // It alone, by its name as it is kept.
+        let (id, found) = self.groups.range_mut::<str, _>((Bound::Included(group), Bound::Included(group))).next()?;
         let mut scope = Scope {
-            group: &id,
+            group: id,
             settings: &self.settings,
-            config: *self.configs.of(&id).unwrap_or(&self.settings.group_defaults),
+            config: *self.configs.of(id).unwrap_or(&self.settings.group_defaults),
             usage: &self.usage,
             topics: &*self.topics,
             topics_version: self.topics_version,
@@ -196,7 +204,7 @@ impl Shard {
         };
         let result = act(found, &mut scope);
         if found.is_void() {
-            self.groups.remove(&id);
+            self.groups.remove(group);
         }
         Some(result)
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -63,18 +62,16 @@ pub(super) struct Shared {
     /// Bytes of the requests whose handlers run.
     bytes: Cell<usize>,
     reading: Cell<bool>,
-    /// Counts what one part did that another may wait for.
-    signals: Cell<u64>,
+    /// Whether the reader waits for room for one more request.
+    waits_for_room: Cell<bool>,
+    /// Whether a request was done with since the reader had its turn.
+    freed: Cell<bool>,
     yielding: Cell<bool>,
     /// When bytes last moved or a handler last finished.
     active: Cell<Instant>,
 }
 
 impl Shared {
-    fn signal(&self) {
-        self.signals.set(self.signals.get().wrapping_add(1));
-    }
-
     pub(super) fn is_active(&self) {
         self.active.set(Instant::now());
     }
@@ -88,6 +85,23 @@ impl Shared {
         self.requests.get() == 0
     }
 
+    /// Whether the connection should be on another core.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.info.home.core() != self.core.index
+    }
+
+    /// Whether the reader has a turn although its socket has nothing new.
+    fn reader_goes_on(&self) -> bool {
+        self.freed.replace(false) && (self.waits_for_room.get() || self.is_elsewhere())
+    }
+
+    /// Waits until one more request may be read.
+    pub(super) fn poll_room(&self) -> Poll<()> {
+        let has_room = self.has_room();
+        self.waits_for_room.set(!has_room);
+        if has_room { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Whether one more request may be read.
     pub(super) fn has_room(&self) -> bool {
         let limits = &self.core.limits;
@@ -97,36 +111,58 @@ impl Shared {
     /// Takes in a request's handler, after its first poll here: that makes requests start in order.
     pub(super) fn start(&self, mut handler: LocalBoxFuture<Outcome>, bytes: usize) {
         // Whoever waits is polled again with the task's own waker in `drive`.
-        let state = match handler.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        let polled = handler.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        self.requests.set(self.requests.get() + 1);
+        let mut running = self.running.borrow_mut();
+        let state = match polled {
+            // Nothing is before it.
+            Poll::Ready(outcome) if running.is_empty() => return self.push_ready(outcome),
             Poll::Ready(outcome) => State::Done(Some(outcome)),
             Poll::Pending => State::Handler(handler),
         };
-        self.requests.set(self.requests.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
-        self.running.borrow_mut().push_back(Running { state, bytes });
-        self.signal();
+        running.push_back(Running { state, bytes });
+    }
+
+    fn push_ready(&self, outcome: Outcome) {
+        let mut ready = self.ready.borrow_mut();
+        if ready.is_empty() {
+            // Most often it is one alone.
+            ready.reserve_exact(1);
+        }
+        ready.push_back(outcome);
     }
 
     /// Polls the handlers; what they answer is moved on in the order of the requests.
     fn drive(&self, cx: &mut Context<'_>) {
         let mut running = self.running.borrow_mut();
+        // Where there is none, nothing of the queue is looked at: on thousands of quiet connections that is memory from afar.
+        if running.is_empty() {
+            return;
+        }
         while let Poll::Ready(Some((outcome, bytes))) = running.poll_next_unpin(cx) {
             self.bytes.set(self.bytes.get() - bytes);
-            self.ready.borrow_mut().push_back(outcome);
+            self.push_ready(outcome);
             self.is_active();
-            self.signal();
+            self.freed.set(true);
         }
     }
 
-    /// The next answer that is ready to be sent.
-    pub(super) fn take_ready(&self) -> Option<Outcome> {
-        self.ready.borrow_mut().pop_front()
+    /// The next answer that is ready to be sent, and whether it is the only one.
+    pub(super) fn take_ready(&self) -> Option<(Outcome, bool)> {
+        let mut ready = self.ready.borrow_mut();
+        let outcome = ready.pop_front()?;
+        if ready.is_empty() {
+            // A connection without traffic holds no memory; and what was just used is quick to be had again.
+            *ready = VecDeque::new();
+        }
+        Some((outcome, ready.is_empty()))
     }
 
     /// Told when a request is answered and its bytes are with the kernel, or nothing was to be sent.
     pub(super) fn answered(&self) {
         self.requests.set(self.requests.get() - 1);
-        self.signal();
+        self.freed.set(true);
     }
 
     /// Waits for the next answer; false when there will be none.
@@ -168,7 +204,8 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         requests: Cell::new(0),
         bytes: Cell::new(0),
         reading: Cell::new(true),
-        signals: Cell::new(0),
+        waits_for_room: Cell::new(false),
+        freed: Cell::new(false),
         yielding: Cell::new(false),
         active: Cell::new(Instant::now()),
     };
@@ -188,7 +225,7 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         shared.ready.borrow_mut().clear();
         if shared.running.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    tokio::join!(close(stream, linger), drain);
+    tokio::join!(close(&shared.core, stream, linger), drain);
     None
 }
 
@@ -199,14 +236,13 @@ async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<En
         let mut reader = pin!(Reader::run(shared, read_half, stop));
         let mut writer = pin!(writer::run(shared, write_half.as_ref()));
         poll_fn(|cx| {
+            // Each part sees what those before it did; what comes back to the reader is room, and that all is answered.
             loop {
-                let before = shared.signals.get();
                 if end.is_none()
                     && let Poll::Ready(why) = reader.as_mut().poll(cx)
                 {
                     end = Some(why);
                     shared.reading.set(false);
-                    shared.signal();
                 }
                 shared.drive(cx);
                 if let Poll::Ready(result) = writer.as_mut().poll(cx) {
@@ -216,7 +252,7 @@ async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<En
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                if shared.signals.get() == before {
+                if !shared.reader_goes_on() {
                     return Poll::Pending;
                 }
             }
@@ -227,12 +263,22 @@ async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<En
 }
 
 /// Closes a connection so that the peer can still read what was sent.
-async fn close(mut stream: TcpStream, linger: bool) {
+async fn close(core: &Core, stream: TcpStream, linger: bool) {
     if !linger || rustix::net::shutdown(&stream, rustix::net::Shutdown::Write).is_err() {
         return;
     }
-    let mut unread = [0_u8; 4096];
-    let _ = timeout(LINGER_MAX, async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} }).await;
+    // What comes is thrown away. Room for it in the task itself would be in every connection's memory all its life.
+    let drain = async {
+        // It takes from the task's budget, so that a peer that goes on sending holds up nobody.
+        while poll_fn(|cx| stream.poll_read_ready(cx)).await.is_ok() {
+            match stream.try_read(&mut core.scratch.borrow_mut()) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+    };
+    let _ = timeout(LINGER_MAX, drain).await;
 }
 
 fn log(info: &ConnectionInfo, end: Option<End>, result: Result<(), WriteEnd>) {

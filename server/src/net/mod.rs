@@ -86,7 +86,10 @@ impl Default for Limits {
 
 /// What is known of a connection.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct ConnectionInfo {
+    /// The core that serves it best. In front, beside the counts of an `Rc`: every request looks at both.
+    pub home: Home,
     /// A number of its own in this process, for log lines.
     pub id: u64,
     /// The other end.
@@ -97,8 +100,6 @@ pub struct ConnectionInfo {
     pub listener: Arc<str>,
     /// Who it is: `User:ANONYMOUS` until it says otherwise.
     pub principal: Rc<str>,
-    /// The core that serves it best.
-    pub home: Home,
 }
 
 /// What is known of a request beside its body.

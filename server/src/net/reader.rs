@@ -8,8 +8,9 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,8 +86,13 @@ enum Next {
 pub(super) struct Reader<'a> {
     shared: &'a Shared,
     socket: ReadHalf<'a>,
+    is_stop_said: Arc<AtomicBool>,
     stopped: Pin<&'a mut dyn Future<Output = ()>>,
+    /// Whether `stopped` wakes this task.
+    hears_stop: bool,
     idle: Pin<&'a mut Sleep>,
+    /// When `idle` ends, where it wakes this task.
+    idle_until: Option<Instant>,
     partial: Partial,
     /// Bytes that were read and could not be used yet.
     leftover: Vec<u8>,
@@ -94,25 +100,27 @@ pub(super) struct Reader<'a> {
     proven_bytes: usize,
     last_was_large: bool,
     turn_bytes: usize,
-    client_id: Option<Rc<str>>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads and starts requests until the connection ends for input.
     pub(super) async fn run(shared: &'a Shared, socket: ReadHalf<'a>, stop: Stop) -> End {
+        let is_stop_said = stop.flag();
         let mut stopped = pin!(stop.wait());
         let mut idle = pin!(sleep_until(Instant::now() + shared.core.limits.idle_max));
         let reader = Reader {
             shared,
             socket,
+            is_stop_said,
             stopped: stopped.as_mut(),
+            hears_stop: false,
             idle: idle.as_mut(),
+            idle_until: None,
             partial: Partial::Size { bytes: [0; 4], filled: 0 },
             leftover: Vec::new(),
             proven_bytes: 0,
             last_was_large: false,
             turn_bytes: 0,
-            client_id: None,
         };
         match reader.read_all().await {
             Ok(never) => match never {},
@@ -165,18 +173,18 @@ impl<'a> Reader<'a> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                     Poll::Pending => {
                         drop(scratch);
-                        if self.stopped.as_mut().poll(cx).is_ready() {
+                        if self.poll_stopped(cx).is_ready() {
                             return Poll::Ready(Err(End::Stopped));
                         }
                         if self.may_move() {
                             return Poll::Ready(Err(End::Moves));
                         }
-                        if self.idle.as_mut().poll(cx).is_pending() {
+                        if self.poll_idle(cx).is_pending() {
                             return Poll::Pending;
                         }
                         // The timer is set again when it fires, not at every read.
                         match self.patience_left() {
-                            Ok(until) => self.idle.as_mut().reset(until),
+                            Ok(until) => self.set_idle(until),
                             Err(end) => return Poll::Ready(Err(end)),
                         }
                         continue;
@@ -204,11 +212,35 @@ impl<'a> Reader<'a> {
         .await
     }
 
+    /// Waits for the stop. Once this task is woken by it, it is asked again only when it was said: that is a look at one flag, where
+    /// the future takes a lock that all connections share.
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.hears_stop && !self.is_stop_said.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.hears_stop = true;
+        self.stopped.as_mut().poll(cx)
+    }
+
+    /// Waits for the end of patience. Once this task is woken by it, it is asked again only when its time has come.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.idle_until.is_some_and(|until| Instant::now() < until) {
+            return Poll::Pending;
+        }
+        self.idle_until = Some(self.idle.deadline());
+        self.idle.as_mut().poll(cx)
+    }
+
+    fn set_idle(&mut self, until: Instant) {
+        self.idle.as_mut().reset(until);
+        // Who was woken by it is not any more.
+        self.idle_until = None;
+    }
+
     /// Whether another core should go on, and nothing of the connection is here but its socket: asked where all that was read is used.
     fn may_move(&self) -> bool {
         let shared = self.shared;
-        let is_elsewhere = shared.info.home.core() != shared.core.index;
-        is_elsewhere && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. })
+        shared.is_elsewhere() && shared.is_quiet() && matches!(self.partial, Partial::Size { filled: 0, .. })
     }
 
     /// Until when the peer may be silent, or what is made of its silence.
@@ -300,18 +332,19 @@ impl<'a> Reader<'a> {
     /// Starts the request in a frame.
     fn start(&mut self, frame: Bytes) -> Result<(), End> {
         let len = frame.len();
-        let handler = &self.shared.core.handler;
-        let (context, body) = request::read(&**handler, &self.shared.info, &mut self.client_id, frame).map_err(End::Malformed)?;
+        let (handler, client_id) = (&self.shared.core.handler, &self.shared.core.client_id);
+        let read = request::read(&**handler, &self.shared.info, &mut client_id.borrow_mut(), frame);
+        let (context, body) = read.map_err(End::Malformed)?;
         self.shared.start(handler.clone().handle(context, body), len);
         Ok(())
     }
 
     async fn wait_room(&mut self) -> Result<(), End> {
         poll_fn(|cx| {
-            if self.stopped.as_mut().poll(cx).is_ready() {
+            if self.poll_stopped(cx).is_ready() {
                 return Poll::Ready(Err(End::Stopped));
             }
-            if self.shared.has_room() { Poll::Ready(Ok(())) } else { Poll::Pending }
+            self.shared.poll_room().map(Ok)
         })
         .await
     }
@@ -336,7 +369,7 @@ impl<'a> Reader<'a> {
         // What was waited for here is not the peer's silence.
         self.shared.is_active();
         let patience = self.shared.core.limits.idle_max.min(STALL_MAX);
-        self.idle.as_mut().reset(Instant::now() + patience);
+        self.set_idle(Instant::now() + patience);
         Ok(())
     }
 

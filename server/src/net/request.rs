@@ -9,8 +9,8 @@ use ringlog_protocol::{ApiKey, Decoder, RequestHeader};
 
 use super::{Admission, ConnectionInfo, Handler, RequestContext};
 
-/// Reads the frame (without its size) of a request, and returns its context and body. `client_id` is what the connection's last
-/// request said: most clients say the same in every one.
+/// Reads the frame (without its size) of a request, and returns its context and body. `client_id` is what the last request said:
+/// most say the same.
 ///
 /// # Errors
 /// Why the connection has to be closed.

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringlog_engine::memory::Pool;
 use tokio::net::TcpStream;
@@ -25,6 +27,9 @@ pub struct Core {
     pub(super) pool: Pool,
     pub(super) budget: Budget,
     pub(super) scratch: Rc<RefCell<Vec<u8>>>,
+    /// What the client of the last request calls itself. Of the core and not of each connection: clients of one kind mostly say the
+    /// same, and what thousands of quiet connections remember is memory from afar.
+    pub(super) client_id: RefCell<Option<Rc<str>>>,
 }
 
 impl Core {
@@ -34,28 +39,44 @@ impl Core {
     pub fn new(index: usize, dealer: Dealer, handler: Rc<dyn Handler>, limits: Limits, pool: Pool) -> Rc<Self> {
         let budget = Budget::new(limits.core_bytes_max);
         let scratch = Rc::new(RefCell::new(vec![0; SCRATCH_BYTES]));
-        Rc::new(Self { index, dealer, handler, limits, pool, budget, scratch })
+        let client_id = RefCell::new(None);
+        Rc::new(Self { index, dealer, handler, limits, pool, budget, scratch, client_id })
     }
 }
 
 /// The end that says stop.
-pub struct StopSender(watch::Sender<bool>);
+pub struct StopSender {
+    sender: watch::Sender<bool>,
+    is_said: Arc<AtomicBool>,
+}
 
 /// The end that hears it. Clones hear it too.
 #[derive(Clone)]
-pub struct Stop(watch::Receiver<bool>);
+pub struct Stop {
+    receiver: watch::Receiver<bool>,
+    /// The same for whoever looks often: no lock. True before anybody who waits is woken.
+    is_said: Arc<AtomicBool>,
+}
 
 /// A way to tell listeners and connections, on every core, to stop.
 #[must_use]
 pub fn stop_channel() -> (StopSender, Stop) {
     let (sender, receiver) = watch::channel(false);
-    (StopSender(sender), Stop(receiver))
+    let is_said = Arc::new(AtomicBool::new(false));
+    (StopSender { sender, is_said: is_said.clone() }, Stop { receiver, is_said })
 }
 
 impl StopSender {
     /// Says it. Dropping the sender says it too.
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.is_said.store(true, Ordering::Release);
+        self.sender.send_replace(true);
+    }
+}
+
+impl Drop for StopSender {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -63,12 +84,17 @@ impl Stop {
     /// Whether it was said.
     #[must_use]
     pub fn is_said(&self) -> bool {
-        *self.0.borrow()
+        self.is_said.load(Ordering::Acquire)
+    }
+
+    /// What [`Stop::is_said`] looks at.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        self.is_said.clone()
     }
 
     /// Resolves when it was said.
     pub async fn wait(mut self) {
-        let _ = self.0.wait_for(|&stop| stop).await;
+        let _ = self.receiver.wait_for(|&stop| stop).await;
     }
 }
 

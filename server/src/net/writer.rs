@@ -2,7 +2,7 @@
 //!
 //! Memory goes out by one vectored send for as much as is ready; files by sendfile, a piece at a time, each piece only once
 //! the page cache has it, so that no call waits for a disk. A peer that does not read keeps no tail memory for long: its
-//! pieces are exchanged for the same bytes in the segment file.
+//! pieces are exchanged for the same bytes in the segment file. A small answer that is alone is sent without being queued.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ use super::{Outcome, sendfile};
 /// The most that one send call is given: pieces and bytes.
 const CALL_PIECES_MAX: usize = 64;
 const CALL_BYTES_MAX: usize = 1 << 20;
+/// What is sent without being queued: it is no turn's work.
+const ALONE_BYTES_MAX: usize = 16 << 10;
 /// After so many bytes the core's other tasks get their turn.
 const TURN_BYTES: usize = 1 << 20;
 /// How long a socket has to be full before memory is exchanged for files: fast readers fill theirs all the time, and
@@ -118,9 +120,10 @@ pub(super) async fn run(shared: &Shared, socket: &TcpStream) -> Result<(), Write
     let mut close = None;
     loop {
         while close.is_none()
-            && let Some(outcome) = shared.take_ready()
+            && let Some((outcome, is_alone)) = shared.take_ready()
         {
             match outcome {
+                Outcome::Reply(response) if is_alone && writer.pieces.is_empty() => writer.send_alone(response),
                 Outcome::Reply(response) => writer.queue(response),
                 Outcome::Nothing => shared.answered(),
                 Outcome::Close(reason) => close = Some(reason),
@@ -146,6 +149,27 @@ impl Writer<'_> {
             Source::Tail { slice, range } => Piece::Tail { slice, sent: 0, range },
             Source::File(range) => Piece::File(range),
         }));
+    }
+
+    /// Sends what there is of a response that has no other before or behind it, and queues the rest.
+    fn send_alone(&mut self, response: super::Response) {
+        let sent = match &response.parts[..] {
+            [Source::Bytes(bytes)] if bytes.len() <= ALONE_BYTES_MAX => {
+                let send = || Ok(rustix::net::send(self.socket, bytes, SendFlags::NOSIGNAL)?);
+                // What is wrong comes again when it is sent as any other.
+                self.socket.try_io(Interest::WRITABLE, send).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        if sent as u64 == response.len {
+            self.shared.is_active();
+            self.shared.answered();
+            return;
+        }
+        self.queue(response);
+        if sent > 0 {
+            self.advance(sent);
+        }
     }
 
     /// Sends something of what is in front, or waits until that is possible.

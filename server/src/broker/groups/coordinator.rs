@@ -1,12 +1,19 @@
 //! The coordinator of one core: takes requests, lets the time pass, appends what shards say, and lets answers go when it is durable.
 //! What is asked while an append is in flight goes into the next one together. An append that fails leaves nobody in doubt: the shard
 //! is thrown away, everybody who waits for it is told to ask again, and it is replayed from what is committed.
+//!
+//! It is a task, [`run`], that is told by a channel. A handler of its own core need not wait for the task's turn:
+//! [`Coordinator::ask_now`] answers at once what changes nothing in the log.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::Guard;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -17,7 +24,6 @@ use ringlog_engine::env::LocalFuture;
 use ringlog_engine::log::append::{Acks, AppendError, Appended};
 use ringlog_engine::types::{Offset, TopicId};
 use ringlog_protocol::{ErrorCode, Uuid};
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Message;
@@ -43,6 +49,20 @@ const RETRY: Duration = Duration::from_secs(5);
 const FAILED_WAIT: Duration = Duration::from_millis(500);
 /// The longest that it becomes.
 const FAILED_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What became of a request that was asked at once.
+pub(super) struct Asked {
+    pub(super) answer: Asking,
+    /// Whether the coordinator's task has something to do now.
+    pub(super) needs_turn: bool,
+}
+
+/// The answer to a request.
+pub(super) enum Asking {
+    Done(Answer),
+    /// It comes when it may go.
+    Waits(oneshot::Receiver<Answer>),
+}
 
 type AppendDone = (i32, u64, Result<Appended, AppendError>);
 type LoadDone = (i32, Result<(Shard, Output), LoadError>);
@@ -98,9 +118,14 @@ struct Slot {
     unanswered: usize,
 }
 
-struct Coordinator {
+/// See the module.
+pub(super) struct Coordinator {
     broker: Arc<Broker>,
     core: Rc<Core>,
+    /// What it was told and has not looked at.
+    receiver: mpsc::UnboundedReceiver<Message>,
+    /// Nothing is served any more.
+    is_stopped: bool,
     settings: Rc<Settings>,
     usage: Usage,
     topic: Option<TopicId>,
@@ -126,74 +151,37 @@ struct Coordinator {
     sleep: Option<(Duration, LocalFuture<()>)>,
 }
 
-/// Serves until the broker stops.
-pub(super) async fn run(broker: Arc<Broker>, core: Rc<Core>, mut receiver: mpsc::UnboundedReceiver<Message>) {
-    let settings = Rc::new(Settings::new(&broker.config, broker.cores.len()));
-    let options = &broker.config.options;
-    let codec = u8::try_from(options.offsets_topic_compression_codec).ok().and_then(Codec::from_id).unwrap_or_default();
-    let commit_timeout = Duration::from_millis(u64::try_from(options.offsets_commit_timeout_ms).unwrap_or(u64::MAX));
-    let mut coordinator = Coordinator {
-        expiry_at: core.env.monotonic() + expiry_interval(&broker),
-        broker,
-        core,
-        settings,
-        usage: Usage::default(),
-        topic: None,
-        topics: Arc::default(),
-        configs: Arc::default(),
-        segment_bytes: 0,
-        codec,
-        commit_timeout,
-        slots: BTreeMap::new(),
-        appends: FuturesUnordered::new(),
-        loads: FuturesUnordered::new(),
-        sequence: 0,
-        next_call: 0,
-        work: 0,
-        sleep: None,
-    };
+/// What a coordinator waits for.
+enum Event {
+    Appended(AppendDone),
+    Loaded(LoadDone),
+    Told(Message),
+    Alarm,
+}
+
+/// What comes after a turn.
+enum Then {
+    Wait,
+    /// The other tasks of the core have their turn.
+    Yield,
+    Stop,
+}
+
+/// Serves until the broker stops. Nobody else keeps the coordinator: what waits for it is dropped with this task.
+pub(super) async fn run(coordinator: Rc<RefCell<Coordinator>>) {
     loop {
-        coordinator.follow_configs();
-        coordinator.follow_topic();
-        coordinator.begin_loads();
-        coordinator.set_alarm();
-        let alarm = coordinator.sleep.as_mut().map(|(_, sleep)| sleep);
-        let mut count = 0;
-        tokio::select! {
-            biased;
-            Some(done) = coordinator.appends.next() => coordinator.appended(done),
-            Some(done) = coordinator.loads.next() => coordinator.loaded(done),
-            first = receiver.recv() => {
-                // A partition may be new since the last message, and so may an option.
-                coordinator.follow_configs();
-                coordinator.follow_topic();
-                let mut message = first.unwrap_or(Message::Stop);
-                loop {
-                    if matches!(message, Message::Stop) {
-                        // What comes behind is answered by its going.
-                        coordinator.append_all();
-                        return coordinator.stop().await;
-                    }
-                    coordinator.take(message);
-                    count += 1;
-                    if count >= MESSAGES_MAX || coordinator.work >= WORK_MAX {
-                        break;
-                    }
-                    match receiver.try_recv() {
-                        Ok(next) => message = next,
-                        Err(TryRecvError::Empty) => break,
-                        Err(TryRecvError::Disconnected) => message = Message::Stop,
-                    }
-                }
-            }
-            () = async { if let Some(alarm) = alarm { alarm.await } }, if alarm.is_some() => coordinator.sleep = None,
+        coordinator.borrow_mut().prepare();
+        let event = poll_fn(|cx| coordinator.borrow_mut().poll_event(cx)).await;
+        let then = coordinator.borrow_mut().turn(event);
+        match then {
+            Then::Wait => {}
+            Then::Yield => tokio::task::yield_now().await,
+            Then::Stop => break,
         }
-        coordinator.tick();
-        coordinator.append_all();
-        if count >= MESSAGES_MAX || coordinator.work >= WORK_MAX {
-            coordinator.work = 0;
-            tokio::task::yield_now().await;
-        }
+    }
+    // What waits for other members is answered; then what is on its way to the log.
+    while let Some(done) = poll_fn(|cx| coordinator.borrow_mut().appends.poll_next_unpin(cx)).await {
+        coordinator.borrow_mut().appended(done);
     }
 }
 
@@ -202,8 +190,138 @@ fn expiry_interval(broker: &Broker) -> Duration {
 }
 
 impl Coordinator {
+    /// That of a core, which begins with [`run`]. `receiver` is where it is told.
+    pub(super) fn new(broker: &Arc<Broker>, core: &Rc<Core>, receiver: mpsc::UnboundedReceiver<Message>) -> Self {
+        let settings = Rc::new(Settings::new(&broker.config, broker.cores.len()));
+        let options = &broker.config.options;
+        let codec = u8::try_from(options.offsets_topic_compression_codec).ok().and_then(Codec::from_id).unwrap_or_default();
+        let commit_timeout = Duration::from_millis(u64::try_from(options.offsets_commit_timeout_ms).unwrap_or(u64::MAX));
+        Self {
+            expiry_at: core.env.monotonic() + expiry_interval(broker),
+            broker: broker.clone(),
+            core: core.clone(),
+            receiver,
+            is_stopped: false,
+            settings,
+            usage: Usage::default(),
+            topic: None,
+            topics: Arc::default(),
+            configs: Arc::default(),
+            segment_bytes: 0,
+            codec,
+            commit_timeout,
+            slots: BTreeMap::new(),
+            appends: FuturesUnordered::new(),
+            loads: FuturesUnordered::new(),
+            sequence: 0,
+            next_call: 0,
+            work: 0,
+            sleep: None,
+        }
+    }
+
+    /// Makes ready for waiting.
+    fn prepare(&mut self) {
+        self.follow();
+        self.begin_loads();
+        self.set_alarm();
+    }
+
+    /// The next event. Appends and loads come first: somebody may wait for them.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(Some(done)) = self.appends.poll_next_unpin(cx) {
+            return Poll::Ready(Event::Appended(done));
+        }
+        if let Poll::Ready(Some(done)) = self.loads.poll_next_unpin(cx) {
+            return Poll::Ready(Event::Loaded(done));
+        }
+        if let Poll::Ready(told) = self.receiver.poll_recv(cx) {
+            return Poll::Ready(Event::Told(told.unwrap_or(Message::Stop)));
+        }
+        match &mut self.sleep {
+            Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| Event::Alarm),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes an event, and what else it was told; then what is due, and what is to be appended.
+    fn turn(&mut self, event: Event) -> Then {
+        let mut count = 0;
+        match event {
+            Event::Appended(done) => self.appended(done),
+            Event::Loaded(done) => self.loaded(done),
+            Event::Alarm => self.sleep = None,
+            Event::Told(first) => {
+                // A partition may be new since the last message, and so may an option.
+                self.follow();
+                let mut next = Some(first);
+                while let Some(message) = next {
+                    if matches!(message, Message::Stop) {
+                        // What comes behind is answered by its going.
+                        self.append_all();
+                        self.close();
+                        self.is_stopped = true;
+                        return Then::Stop;
+                    }
+                    self.take(message);
+                    count += 1;
+                    let goes_on = count < MESSAGES_MAX && self.work < WORK_MAX;
+                    // Where all senders are gone, the next turn hears of it.
+                    next = if goes_on { self.receiver.try_recv().ok() } else { None };
+                }
+            }
+        }
+        self.tick();
+        self.append_all();
+        if count >= MESSAGES_MAX || self.work >= WORK_MAX {
+            self.work = 0;
+            return Then::Yield;
+        }
+        Then::Wait
+    }
+
+    /// Answers a request at once, where nothing came before it that the answer may speak of and that is not durable, and nobody who
+    /// asked before waits to be heard.
+    ///
+    /// # Errors
+    /// The request, where it has to go the way of all others: it is as if it had not been asked.
+    pub(super) fn ask_now(&mut self, partition: i32, group: &str, request: Request) -> Result<Asked, Request> {
+        if self.is_stopped || !self.receiver.is_empty() || self.work >= WORK_MAX {
+            return Err(request);
+        }
+        self.follow();
+        let now = self.now();
+        let Some(slot) = self.slots.get_mut(&partition) else { return Err(request) };
+        let State::Active(shard) = &mut slot.state else { return Err(request) };
+        if !slot.in_flight.is_empty() || !slot.out.is_empty() {
+            return Err(request);
+        }
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        shard.handle(call, group, request, now, &mut slot.out);
+        self.work += slot.out.records.len() + std::mem::take(&mut slot.out.work);
+        let is_earlier = |next| self.sleep.as_ref().is_none_or(|(at, _)| *at > next);
+        let needs_turn = shard.next_deadline().is_some_and(is_earlier);
+        if slot.out.records.is_empty()
+            && slot.out.replies.len() == 1
+            && let Some((_, answer)) = slot.out.replies.pop_if(|(answered, _)| *answered == call)
+        {
+            return Ok(Asked { answer: Asking::Done(answer), needs_turn });
+        }
+        // It is as any other from here on: something is to be appended, or somebody else is to be answered.
+        let (reply, answer) = oneshot::channel();
+        slot.calls.insert(call, reply);
+        Ok(Asked { answer: Asking::Waits(answer), needs_turn: true })
+    }
+
     fn now(&self) -> Now {
         Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
+    }
+
+    /// Follows the catalogue.
+    fn follow(&mut self) {
+        self.follow_configs();
+        self.follow_topic();
     }
 
     /// Lets the shards know what groups have set.
@@ -222,17 +340,19 @@ impl Coordinator {
 
     /// Has a slot for each partition of this core, of the topic as it is now, and lets the shards know what topics there are.
     fn follow_topic(&mut self) {
-        let topics = self.broker.topics.load_full();
-        if !Arc::ptr_eq(&topics, &self.topics) {
-            self.topics = topics.clone();
-            let bytes = topics.by_name(CONSUMER_OFFSETS).map_or(0, |topic| topic.config.segment_bytes);
-            self.segment_bytes = usize::try_from(bytes).unwrap_or(0);
-            let record_bytes_max = self.record_bytes_max();
-            for slot in self.slots.values_mut() {
-                if let State::Active(shard) = &mut slot.state {
-                    shard.set_topics(topics.clone());
-                    shard.set_record_bytes_max(record_bytes_max);
-                }
+        // What is here follows from the snapshot: as long as that is the same, there is nothing to do.
+        let topics = match self.broker.topics.load() {
+            same if Arc::ptr_eq(&same, &self.topics) => return,
+            other => Guard::into_inner(other),
+        };
+        self.topics = topics.clone();
+        let bytes = topics.by_name(CONSUMER_OFFSETS).map_or(0, |topic| topic.config.segment_bytes);
+        self.segment_bytes = usize::try_from(bytes).unwrap_or(0);
+        let record_bytes_max = self.record_bytes_max();
+        for slot in self.slots.values_mut() {
+            if let State::Active(shard) = &mut slot.state {
+                shard.set_topics(topics.clone());
+                shard.set_record_bytes_max(record_bytes_max);
             }
         }
         let topic = topics.by_name(CONSUMER_OFFSETS);
@@ -242,11 +362,10 @@ impl Coordinator {
             self.close();
             self.slots.clear();
         }
-        let Some(topic) = topic.cloned() else { return };
-        drop(topics);
+        let Some(topic) = topic else { return };
         for partition in &topic.partitions {
             if partition.core == self.core.index && !self.slots.contains_key(&partition.id.index) {
-                self.add(&topic, partition);
+                self.add(topic, partition);
             }
         }
     }
@@ -353,7 +472,8 @@ impl Coordinator {
                     }
                 }
             }
-            Message::Stop => {}
+            // The turn itself is what is wanted.
+            Message::Turn | Message::Stop => {}
         }
     }
 
@@ -490,14 +610,6 @@ impl Coordinator {
         slot.state = State::Queued(Some(now + slot.failed_wait));
         slot.failed_wait = FAILED_WAIT_MAX.min(slot.failed_wait * 2);
         slot.refuse_all(ErrorCode::COORDINATOR_NOT_AVAILABLE);
-    }
-
-    /// Answers what waits for other members, then what is on its way to the log.
-    async fn stop(mut self) {
-        self.close();
-        while let Some(done) = self.appends.next().await {
-            self.appended(done);
-        }
     }
 
     /// Answers everything that waits for other members, and lets go of the shards.

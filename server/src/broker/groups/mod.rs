@@ -1,19 +1,22 @@
 //! Runs the group coordinator: a group lives on the core that owns its partition of `__consumer_offsets`. Handlers on any core ask
-//! through [`Groups`]; one [`coordinator`] per core serves. What it decides is [`crate::group`]'s business; here are the log,
-//! the timers and the way from core to core.
+//! through their core's [`CoreGroups`]; one [`coordinator`] per core serves. What it decides is [`crate::group`]'s business; here are
+//! the log, the timers and the way from core to core.
 
 mod coordinator;
 mod load;
 mod topics;
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringlog_engine::core::Core;
 use ringlog_engine::types::TopicId;
 use ringlog_protocol::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
+
+use coordinator::{Asking, Coordinator};
 
 use crate::broker::{Broker, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
@@ -28,6 +31,8 @@ enum Message {
     List { reply: oneshot::Sender<Result<Vec<Listed>, ErrorCode>> },
     /// These topics are gone.
     TopicsDeleted(Arc<[(TopicId, Arc<str>)]>),
+    /// Something is to be done that it was not told of.
+    Turn,
     /// The broker stops.
     Stop,
 }
@@ -60,23 +65,6 @@ impl Groups {
             Lane { sender, receiver: Mutex::new(Some(receiver)) }
         };
         Self { lanes: (0..cores).map(lane).collect() }
-    }
-
-    /// Hands a request over at once and returns what becomes of it: requests for a group are taken in the order of the calls.
-    pub fn ask(&self, topics: &Topics, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
-        self.ask_at(Self::place_of(topics, group), group, request)
-    }
-
-    /// The same, where the place is known.
-    pub fn ask_at(&self, place: Result<Place, ErrorCode>, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
-        let asked = place.and_then(|place| self.hand_over(place, group, request));
-        async move {
-            match asked {
-                // A coordinator that is gone has stopped with its broker.
-                Ok(answer) => answer.await.unwrap_or(Err(ErrorCode::NOT_COORDINATOR)),
-                Err(error) => Err(error),
-            }
-        }
     }
 
     /// Where a group is served.
@@ -136,13 +124,71 @@ impl Groups {
     }
 }
 
+#[cfg(test)]
+impl Groups {
+    /// As a handler asks on a core that has none of the groups.
+    pub(crate) fn ask(&self, topics: &Topics, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        CoreGroups { groups: self.clone(), core: usize::MAX, here: Weak::new() }.ask(topics, group, request)
+    }
+}
+
+/// The way to all groups from one core. What is asked of groups that live there and changes nothing in the log is answered on the
+/// spot, which spares a heartbeat two turns of tasks.
+pub struct CoreGroups {
+    groups: Groups,
+    core: usize,
+    /// The coordinator of this core, while it serves.
+    here: Weak<RefCell<Coordinator>>,
+}
+
+impl CoreGroups {
+    /// Hands a request over at once and returns what becomes of it: requests for a group are taken in the order of the calls.
+    pub fn ask(&self, topics: &Topics, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        self.ask_at(Groups::place_of(topics, group), group, request)
+    }
+
+    /// The same, where the place is known.
+    pub fn ask_at(&self, place: Result<Place, ErrorCode>, group: &str, request: Request) -> impl Future<Output = Answer> + use<> {
+        let asked = place.and_then(|place| match self.ask_here(place, group, request) {
+            Ok(asking) => Ok(asking),
+            Err(request) => self.groups.hand_over(place, group, request).map(Asking::Waits),
+        });
+        async move {
+            match asked {
+                Ok(Asking::Done(answer)) => answer,
+                // A coordinator that is gone has stopped with its broker.
+                Ok(Asking::Waits(answer)) => answer.await.unwrap_or(Err(ErrorCode::NOT_COORDINATOR)),
+                Err(error) => Err(error),
+            }
+        }
+    }
+
+    /// Asks the coordinator of this core, where it is the one and can answer.
+    fn ask_here(&self, place: Place, group: &str, request: Request) -> Result<Asking, Request> {
+        if place.core != self.core || !request.only_looks() {
+            return Err(request);
+        }
+        let Some(here) = self.here.upgrade() else { return Err(request) };
+        let Ok(mut here) = here.try_borrow_mut() else { return Err(request) };
+        let asked = here.ask_now(place.partition, group, request)?;
+        if asked.needs_turn {
+            // One that has stopped has nothing more to do.
+            let _ = self.groups.send(self.core, Message::Turn);
+        }
+        Ok(asked.answer)
+    }
+}
+
 /// Begins to serve the groups of a core. Once per core.
 ///
 /// # Panics
 /// The second time.
-pub(super) fn start(broker: &Arc<Broker>, core: &Rc<Core>) {
+pub(super) fn start(broker: &Arc<Broker>, core: &Rc<Core>) -> CoreGroups {
     let lane = &broker.groups.lanes[core.index];
     let receiver = lane.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(receiver) = receiver else { panic!("core {} serves its groups already", core.index) };
-    core.env.spawn(Box::pin(coordinator::run(broker.clone(), core.clone(), receiver)));
+    let coordinator = Rc::new(RefCell::new(Coordinator::new(broker, core, receiver)));
+    let here = Rc::downgrade(&coordinator);
+    core.env.spawn(Box::pin(coordinator::run(coordinator)));
+    CoreGroups { groups: broker.groups.clone(), core: core.index, here }
 }

@@ -1,13 +1,16 @@
 //! Groups on a whole broker: what survives a crash, a disk that fails, and the end of a topic.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ringlog_engine::disk::sim::Faults;
 use ringlog_protocol::Uuid;
 
 use super::*;
+use crate::broker::groups::Groups;
 use crate::catalogue::names::CONSUMER_OFFSETS;
 use crate::catalogue::records::RESOURCE_GROUP;
 use crate::group::request::{Commit, CommitOffset, ConsumerHeartbeat, Identity, Join, Joined, Reply, Sync};
@@ -430,6 +433,54 @@ fn who_waits_for_a_slow_disk_is_told_to_ask_again() {
         let (fetched, has_waited) = running.ask_loaded("a", Request::Fetch(None)).await;
         let Ok(Reply::Fetched(fetched)) = fetched else { panic!("fetched: {fetched:?}") };
         assert_eq!((fetched[0].1[0].offset, has_waited), (8, false), "it was written after all");
+    });
+}
+
+#[test]
+fn what_a_core_answers_on_the_spot_comes_after_all_that_was_asked_before_and_lasts() {
+    let machine = Machine::new(51);
+    let (running, cores) = serve(&machine);
+    machine.run(async {
+        running.create(&["t"], 1).await;
+        running.broker.controller.offsets_topic().await.unwrap();
+        let member = running.stable("a").await;
+        let topics = running.broker.topics.load_full();
+        let core = Groups::place_of(&topics, "a").unwrap().core;
+        let ask = |request| cores[core].groups.ask(&topics, "a", request);
+        let alive = || Request::Heartbeat(identity(&member));
+        assert_eq!(ask(alive()).now_or_never(), Some(Ok(Reply::Alive)));
+        let stranger = Identity { generation: member.generation + 1, ..identity(&member) };
+        assert_eq!(ask(Request::Heartbeat(stranger)).now_or_never(), Some(Err(ErrorCode::ILLEGAL_GENERATION)));
+        assert_eq!(cores[1 - core].groups.ask(&topics, "a", alive()).now_or_never(), None, "it lives on the other core");
+        // What was handed over on the other core is before this, and is not looked at yet.
+        let mut behind = pin!(ask(alive()));
+        assert_eq!(behind.as_mut().now_or_never(), None);
+        assert_eq!(behind.await, Ok(Reply::Alive));
+
+        machine.disk.set_faults(Faults { slow: 1.0, slow_delay: Duration::from_millis(500), ..Faults::default() });
+        let env = &running.cores[0].env;
+        let committed = async { (running.commit_to("a", identity(&member), "t", 8).await, env.monotonic()) };
+        let meanwhile = async {
+            env.sleep(Duration::from_millis(100)).await;
+            let mut fetched = pin!(ask(Request::Fetch(None)));
+            assert_eq!(fetched.as_mut().now_or_never(), None, "the commit is on its way to the disk");
+            (fetched.await, env.monotonic())
+        };
+        let ((committed, at), (fetched, fetched_at)) = tokio::join!(committed, meanwhile);
+        assert_eq!(committed, Ok(Reply::Committed(vec![ErrorCode::NONE])));
+        let Ok(Reply::Fetched(fetched)) = fetched else { panic!("fetched: {fetched:?}") };
+        assert_eq!(fetched[0].1[0].offset, 8);
+        assert!(fetched_at >= at, "{fetched_at:?} {at:?}");
+        machine.disk.set_faults(Faults::default());
+
+        // A member that says nothing more goes, whoever else is answered meanwhile: its time comes without a message.
+        for _ in 0..12 {
+            env.sleep(Duration::from_secs(1)).await;
+            assert!(ask(Request::Describe).await.is_ok());
+        }
+        assert_eq!(ask(alive()).now_or_never(), Some(Err(ErrorCode::UNKNOWN_MEMBER_ID)));
+        running.broker.groups.stop(core);
+        assert_eq!(ask(alive()).await, Err(ErrorCode::NOT_COORDINATOR));
     });
 }
 

@@ -112,6 +112,12 @@ struct Member {
 }
 
 impl Member {
+    /// Begins its session anew.
+    fn touch(&mut self, id: &Name, scope: &mut Scope<'_>) {
+        let at = scope.now.monotonic + self.session_timeout;
+        self.session.set(at, scope.timers, scope.group, || Alarm::Session(id.clone()));
+    }
+
     fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.protocols.iter().find(|(name, _)| **name == *protocol);
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
@@ -208,15 +214,19 @@ impl Classic {
         self.state_since = Some(now.wall);
     }
 
+    /// Whether nobody else has its instance id by now.
+    fn check_instance(&self, identity: &Identity) -> Result<(), ErrorCode> {
+        let Some(instance) = &identity.instance else { return Ok(()) };
+        match self.statics.get(instance) {
+            None => Err(ErrorCode::UNKNOWN_MEMBER_ID),
+            Some(member) if *member != identity.member => Err(ErrorCode::FENCED_INSTANCE_ID),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Whether this is a member, and nobody else has its instance id by now.
     fn check(&self, identity: &Identity) -> Result<(), ErrorCode> {
-        if let Some(instance) = &identity.instance {
-            match self.statics.get(instance) {
-                None => return Err(ErrorCode::UNKNOWN_MEMBER_ID),
-                Some(member) if *member != identity.member => return Err(ErrorCode::FENCED_INSTANCE_ID),
-                Some(_) => {}
-            }
-        }
+        self.check_instance(identity)?;
         if self.members.contains_key(&identity.member) { Ok(()) } else { Err(ErrorCode::UNKNOWN_MEMBER_ID) }
     }
 
@@ -228,21 +238,28 @@ impl Classic {
     /// Begins a member's session anew.
     fn touch(&mut self, id: &Name, scope: &mut Scope<'_>) {
         if let Some(member) = self.members.get_mut(id) {
-            let at = scope.now.monotonic + member.session_timeout;
-            member.session.set(at, scope.timers, scope.group, || Alarm::Session(id.clone()));
+            member.touch(id, scope);
         }
     }
 
     pub(super) fn heartbeat(&mut self, call: CallId, identity: &Identity, scope: &mut Scope<'_>) {
-        let answer = self.check_generation(identity).and_then(|()| {
-            self.touch(&identity.member, scope);
-            match self.state {
-                State::Empty => Err(ErrorCode::UNKNOWN_MEMBER_ID),
-                State::PreparingRebalance => Err(ErrorCode::REBALANCE_IN_PROGRESS),
-                State::CompletingRebalance | State::Stable => Ok(Reply::Alive),
-            }
-        });
+        let answer = self.beat(identity, scope);
         scope.reply(call, answer);
+    }
+
+    /// The member is looked up once: among thousands, most of what a heartbeat costs is memory that nobody has looked at for seconds.
+    fn beat(&mut self, identity: &Identity, scope: &mut Scope<'_>) -> Answer {
+        self.check_instance(identity)?;
+        let member = self.members.get_mut(&identity.member).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        if identity.generation != self.generation {
+            return Err(ErrorCode::ILLEGAL_GENERATION);
+        }
+        member.touch(&identity.member, scope);
+        match self.state {
+            State::Empty => Err(ErrorCode::UNKNOWN_MEMBER_ID),
+            State::PreparingRebalance => Err(ErrorCode::REBALANCE_IN_PROGRESS),
+            State::CompletingRebalance | State::Stable => Ok(Reply::Alive),
+        }
     }
 
     pub(super) fn sync(&mut self, call: CallId, sync: Sync, scope: &mut Scope<'_>) {

@@ -200,3 +200,23 @@ fn a_core_with_a_ring_serves_as_well() {
         broker.serving.await.unwrap();
     });
 }
+
+#[test]
+fn a_connection_s_task_is_small() {
+    run(async {
+        let broker = Broker::start(Limits::default(), echo());
+        let stream = broker.connect().await;
+        let info = ConnectionInfo {
+            home: Home::dealt_to(0),
+            id: 1,
+            peer: stream.peer_addr().unwrap(),
+            local: stream.local_addr().unwrap(),
+            listener: "PLAINTEXT".into(),
+            principal: "User:ANONYMOUS".into(),
+        };
+        let (_stop, stopped) = stop_channel();
+        // Ten thousand quiet ones are read in turn, and none is in a cache when its turn comes.
+        let bytes = size_of_val(&connection::run(broker.core.clone(), stream, Rc::new(info), stopped));
+        assert!(bytes <= 3072, "{bytes}");
+    });
+}

@@ -300,6 +300,35 @@ fn a_slow_reader_delays_nobody_and_keeps_no_tail_memory() {
 }
 
 #[test]
+fn small_answers_to_one_who_does_not_read_arrive_whole_and_in_order() {
+    run(async {
+        // More than the sockets take, each sent alone: the next request comes when the one before is with its handler.
+        const LEN: usize = 9_000;
+        const RESPONSES: i32 = 2_000;
+        let content = pattern(LEN, 7);
+        let serve: Serve = {
+            let content = content.clone();
+            Box::new(move |context, _| {
+                let outcome = reply(&context, &content);
+                Box::pin(async { outcome })
+            })
+        };
+        let limits = Limits { connection_requests_max: usize::MAX, ..Limits::default() };
+        let broker = Broker::start(limits, serve);
+        let mut slow = broker.connect().await;
+        for id in 0..RESPONSES {
+            slow.write_all(&request(id, b"")).await.unwrap();
+            broker.until(|broker| broker.started().len() > id as usize).await;
+        }
+        for id in 0..RESPONSES {
+            let (got, body) = response(&mut slow).await;
+            assert_eq!(got, id);
+            assert!(body == content, "response {id}");
+        }
+    });
+}
+
+#[test]
 fn a_reader_that_never_reads_is_given_up() {
     run(async {
         let serve: Serve = Box::new(|context, _| Box::pin(async move { reply(&context, &[0; 8 << 20]) }));

@@ -238,8 +238,7 @@ pub async fn step(member: &RefCell<Member>, life: &Life, asker: &mut Asker) {
 
 /// It speaks the classic protocol no more: it leaves where it is in and `says_so`, or is gone without a word.
 pub async fn retire(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, says_so: bool) {
-    let group = member.borrow().presence.group;
-    if says_so && member.borrow().is_in && asker.find(life, random, group).await {
+    if says_so && member.borrow().is_in {
         return leave(member, life, asker, random).await;
     }
     let member = &mut *member.borrow_mut();

@@ -174,20 +174,18 @@ pub async fn step(member: &RefCell<Member>, life: &Life, asker: &mut Asker) {
 
 /// It speaks the new protocol no more: it leaves where it is in and `says_so`, or is gone without a word.
 pub async fn retire(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, says_so: bool) {
-    let (group, prefix) = {
+    {
+        // Its user comes back under the same instance id, and takes the place of whoever it was.
         let member = member.borrow();
-        (member.presence.group, format!("{} ", member.name()))
-    };
-    // Its user comes back under the same instance id, and takes the place of whoever it was.
-    let forget = || life.model.borrow_mut().groups.all[group].holders.retain(|id, _| !id.starts_with(&prefix));
-    if says_so && member.borrow().epoch > 0 && asker.find(life, random, group).await {
-        leave(member, life, asker, random).await;
-        return forget();
+        let prefix = format!("{} ", member.name());
+        life.model.borrow_mut().groups.all[member.presence.group].holders.retain(|id, _| !id.starts_with(&prefix));
+    }
+    if says_so && member.borrow().epoch > 0 {
+        return leave(member, life, asker, random).await;
     }
     let member = &mut *member.borrow_mut();
     member.be_out(&mut life.model.borrow_mut());
     member.new_id();
-    forget();
 }
 
 /// What a member does that is in.

@@ -15,10 +15,10 @@ pub enum Kind {
     Classic,
     /// ConsumerGroupHeartbeat (KIP-848).
     Consumer,
-    /// Now this, now that, and both at once.
-    Mixed,
     /// It has no members, only offsets.
     Simple,
+    /// Now this, now that, and both at once.
+    Mixed,
 }
 
 /// What a member holds: topic id and partition.

@@ -14,6 +14,8 @@ use crate::life::Life;
 
 /// How probable it is that it changes before a turn.
 const CHANGE: f64 = 0.05;
+/// How long it waits where it does not know the coordinator.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How many have an instance id: it is the same by both protocols.
 const STATIC: f64 = 0.4;
 
@@ -25,6 +27,7 @@ pub struct Migrant {
     pub consumer: Rc<RefCell<consumer::Member>>,
     /// Which of them it is.
     pub speaks_new: bool,
+    group: usize,
     is_draining: bool,
     random: Random,
 }
@@ -40,6 +43,7 @@ impl Migrant {
             classic: Rc::new(RefCell::new(classic.mixed(instance.clone()))),
             consumer: Rc::new(RefCell::new(consumer.with_instance(instance))),
             speaks_new: random.chance(0.5),
+            group,
             is_draining: false,
             random,
         }
@@ -56,25 +60,26 @@ impl Migrant {
 /// Its life in one life of the machine.
 pub async fn run(migrant: Rc<RefCell<Migrant>>, life: Rc<Life>) {
     let mut asker = Asker::default();
-    let (classic, consumer) = {
+    let (classic, consumer, group) = {
         let migrant = migrant.borrow();
-        (migrant.classic.clone(), migrant.consumer.clone())
+        (migrant.classic.clone(), migrant.consumer.clone(), migrant.group)
     };
     loop {
         let (speaks_new, changes, mut random) = {
             let migrant = &mut *migrant.borrow_mut();
             let changes = !migrant.is_draining && migrant.random.chance(CHANGE);
-            let speaks_new = migrant.speaks_new;
-            migrant.speaks_new ^= changes;
-            (speaks_new, changes, migrant.random.fork())
+            (migrant.speaks_new, changes, migrant.random.fork())
         };
         match (changes, speaks_new) {
             (false, false) => classic::step(&classic, &life, &mut asker).await,
             (false, true) => consumer::step(&consumer, &life, &mut asker).await,
+            (true, _) if !asker.find(&life, &mut random, group).await => life.env.sleep(PAUSE).await,
             (true, _) => {
                 let says_so = random.chance(0.6);
                 life.say(|| format!("{} changes its protocol", consumer.borrow().name()));
                 life.model.borrow_mut().groups.changed_count += 1;
+                // Whoever it was is gone by the first thing that is waited for, since the life may end there.
+                migrant.borrow_mut().speaks_new = !speaks_new;
                 if speaks_new {
                     consumer::retire(&consumer, &life, &mut asker, &mut random, says_so).await;
                 } else {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::{Parser, Subcommand};
-use ringlog_sim::groups::plan::Groups;
+use ringlog_sim::groups::plan::{Groups, Migration};
 use ringlog_sim::hazards::Hazards;
 use ringlog_sim::story::Choice;
 use ringlog_sim::{runner, story};
@@ -31,6 +31,9 @@ enum Command {
         /// Consumer groups: as the seed says, always or never.
         #[arg(long, value_enum, default_value_t)]
         groups: Groups,
+        /// Members that change their protocol, where there are groups: as the seed says, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        migration: Migration,
         /// What goes wrong beside the weather: as the seed says, always or never.
         #[arg(long, value_enum, default_value_t)]
         hazards: Hazards,
@@ -52,6 +55,9 @@ enum Command {
         /// Consumer groups: as the seeds say, always or never.
         #[arg(long, value_enum, default_value_t)]
         groups: Groups,
+        /// Members that change their protocol, where there are groups: as the seed says, always or never.
+        #[arg(long, value_enum, default_value_t)]
+        migration: Migration,
         /// What goes wrong beside the weather: as the seed says, always or never.
         #[arg(long, value_enum, default_value_t)]
         hazards: Hazards,
@@ -60,10 +66,12 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Seed { seed, log, quiet, groups, hazards } => one(seed, Choice { groups, hazards }, log, quiet),
-        Command::Run { from, seeds, jobs, keep_going, groups, hazards } => {
+        Command::Seed { seed, log, quiet, groups, migration, hazards } => {
+            one(seed, Choice { groups, migration, hazards }, log, quiet)
+        }
+        Command::Run { from, seeds, jobs, keep_going, groups, migration, hazards } => {
             let jobs = jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-            many(from, seeds, Choice { groups, hazards }, jobs, keep_going)
+            many(from, seeds, Choice { groups, migration, hazards }, jobs, keep_going)
         }
     }
 }

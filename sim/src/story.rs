@@ -19,7 +19,7 @@ use crate::client::admin::{self, Admin};
 use crate::client::consumer::{self, Consumer};
 use crate::client::producer::{self, Producer};
 use crate::groups;
-use crate::groups::plan::{Crowd, Groups, Options};
+use crate::groups::plan::{Crowd, Groups, Migration, Options};
 use crate::hazards::{self, Hazards};
 use crate::life::{Life, Trace};
 use crate::machine::{DATA, Machine, Running, Setup};
@@ -63,6 +63,8 @@ pub struct Outcome {
     pub committed: u64,
     /// Generations and epochs that members of groups came to.
     pub rebalanced: u64,
+    /// How often a member of a group changed its protocol.
+    pub changed_protocol: u64,
     /// A hash of all that the disk did: a seed always gives the same.
     pub fingerprint: u64,
 }
@@ -80,18 +82,20 @@ pub fn run(seed: u64, is_loud: bool) -> Result<Outcome, String> {
 pub struct Choice {
     /// Whether there are groups.
     pub groups: Groups,
+    /// Whether members of one change their protocol.
+    pub migration: Migration,
     /// Whether there are hazards.
     pub hazards: Hazards,
 }
 
 impl Choice {
     /// Neither groups nor hazards.
-    pub const PLAIN: Self = Self { groups: Groups::Never, hazards: Hazards::Never };
+    pub const PLAIN: Self = Self { groups: Groups::Never, migration: Migration::Never, hazards: Hazards::Never };
 
     /// What the binary is told, with a space before each.
     #[must_use]
     pub fn options(self) -> String {
-        format!("{}{}", self.groups.option(), self.hazards.option())
+        format!("{}{}{}", self.groups.option(), self.migration.option(), self.hazards.option())
     }
 }
 
@@ -156,7 +160,7 @@ impl Story {
         let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options), hazards.segment_bytes);
         let crowd = groups.map(|(options, mut random)| {
             trace.say(Duration::ZERO, || format!("groups: {options:?}"));
-            let crowd = options.crowd(&mut model.groups, &mut random);
+            let crowd = options.crowd(&mut model.groups, &mut random, seed, choice.migration);
             crowd.wishes().for_each(|wish| trace.say(Duration::ZERO, || wish));
             crowd
         });
@@ -206,6 +210,7 @@ impl Story {
         self.outcome.read = model.read_count;
         self.outcome.committed = model.groups.committed_count;
         self.outcome.rebalanced = model.groups.rebalanced_count;
+        self.outcome.changed_protocol = model.groups.changed_count;
         self.outcome
     }
 
@@ -538,6 +543,7 @@ impl Outcome {
         self.read += other.read;
         self.committed += other.committed;
         self.rebalanced += other.rebalanced;
+        self.changed_protocol += other.changed_protocol;
         self.fingerprint ^= other.fingerprint;
     }
 }

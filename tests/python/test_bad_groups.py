@@ -10,8 +10,10 @@ from conftest import TIMEOUT_S, create_topic, unique_name
 from wire import Connection, string
 
 COMMIT, FETCH, FIND_COORDINATOR, JOIN, HEARTBEAT, LEAVE, SYNC, CONSUMER_HEARTBEAT = 8, 9, 10, 11, 12, 13, 14, 68
+DESCRIBE, DELETE, OFFSET_DELETE = 15, 42, 47
 NONE, UNKNOWN_TOPIC, METADATA_TOO_LARGE, ILLEGAL_GENERATION, INCONSISTENT_PROTOCOL = 0, 3, 12, 22, 23
 INVALID_GROUP_ID, UNKNOWN_MEMBER, INVALID_SESSION_TIMEOUT, INVALID_REQUEST, GROUP_ID_NOT_FOUND = 24, 25, 26, 42, 69
+REBALANCE_IN_PROGRESS, NON_EMPTY_GROUP, MEMBER_ID_REQUIRED, FENCED_INSTANCE_ID, SUBSCRIBED_TO_TOPIC = 27, 68, 79, 82, 86
 UNKNOWN_TOPIC_ID, FENCED_MEMBER_EPOCH, UNSUPPORTED_ASSIGNOR, INVALID_PATTERN = 100, 110, 112, 128
 
 not_kafka = pytest.mark.skipif(os.environ.get("BROKER") == "kafka", reason="Kafka 4.3 leaves it without an answer, or takes it")
@@ -278,3 +280,115 @@ def test_long_names_are_taken_or_refused(broker, topic):
     code = commit(broker, group, [(name, 0)])[name, 0]
     assert code in (NONE, INVALID_GROUP_ID), code
     assert committed(broker, group, name) == (5 if code == NONE else -1)
+
+
+def nullable(text):
+    return struct.pack(">h", -1) if text is None else string(text)
+
+
+def join_frame(group, member="", instance=None):
+    """The body of JoinGroup v5."""
+    body = string(group) + struct.pack(">ii", 30_000, 30_000) + string(member) + nullable(instance) + string("consumer")
+    return body + struct.pack(">i", 1) + string("range") + blob(SUBSCRIPTION)
+
+
+def join_result(answer):
+    """(error, generation, member id) of JoinGroup v5."""
+    code, generation = struct.unpack_from(">hi", answer, 4)
+    at = 10
+    for _ in range(3):  # the protocol, the leader, the member
+        (size,) = struct.unpack_from(">h", answer, at)
+        text = answer[at + 2:at + 2 + max(size, 0)].decode()
+        at += 2 + max(size, 0)
+    return code, generation, text
+
+
+def test_a_new_member_is_told_its_id_before_it_is_in(broker):
+    group = unique_name("ids")
+    code, generation, member = join_result(ask(broker, JOIN, 5, join_frame(group)))
+    assert (code, generation, bool(member)) == (MEMBER_ID_REQUIRED, -1, True)
+    assert join_result(ask(broker, JOIN, 5, join_frame(group, "another"))) == (UNKNOWN_MEMBER, -1, "another")
+    code, generation, again = join_result(ask(broker, JOIN, 5, join_frame(group, member)))
+    assert (code, generation, again) == (NONE, 1, member)
+
+
+def test_who_takes_an_instance_id_fences_who_had_it(broker):
+    group = unique_name("static")
+    code, generation, first = join_result(ask(broker, JOIN, 5, join_frame(group, instance="i")))
+    assert code == NONE, "who has an instance id comes in at once"
+    sync_as = lambda member: string(group) + struct.pack(">i", generation) + string(member) + string("i")  # noqa: E731
+    assigned = struct.pack(">i", 1) + string(first) + blob(b"part")
+    assert error(ask(broker, SYNC, 3, sync_as(first) + assigned), 4) == NONE
+    code, same, second = join_result(ask(broker, JOIN, 5, join_frame(group, instance="i")))
+    assert (code, same) == (NONE, generation) and second != first, "nothing changed, and nobody is disturbed"
+    assert error(ask(broker, HEARTBEAT, 3, sync_as(first)), 4) == FENCED_INSTANCE_ID
+    assert error(ask(broker, SYNC, 3, sync_as(first) + struct.pack(">i", 0)), 4) == FENCED_INSTANCE_ID
+    assert join_result(ask(broker, JOIN, 5, join_frame(group, first, "i")))[0] == FENCED_INSTANCE_ID
+    body = string(group) + struct.pack(">i", 1) + string(first) + string("i")
+    answer = ask(broker, LEAVE, 3, body)
+    assert error(answer, 4) == NONE and error(answer, len(answer) - 2) == FENCED_INSTANCE_ID
+    assert error(ask(broker, HEARTBEAT, 3, sync_as(second)), 4) == NONE
+    unknown = string(group) + struct.pack(">i", generation) + string(second) + string("nobody")
+    assert error(ask(broker, HEARTBEAT, 3, unknown), 4) == UNKNOWN_MEMBER
+
+
+def test_while_a_group_prepares_and_while_it_waits_for_its_parts(broker, topic):
+    member, name = Member(broker), topic()
+    with Connection(broker) as second:
+        second.request(JOIN, 2, 7, string(member.group) + struct.pack(">ii", 30_000, 30_000) + string("") + string("consumer")
+                       + struct.pack(">i", 1) + string("range") + blob(SUBSCRIPTION))
+        end = time.monotonic() + TIMEOUT_S
+        while member.heartbeat() == NONE:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        # It prepares.
+        assert member.heartbeat() == REBALANCE_IN_PROGRESS
+        assert sync(broker, member.group, member.generation, member.id) == REBALANCE_IN_PROGRESS
+        assert commit(broker, member.group, [(name, 0)], member.generation, member.id) == {(name, 0): NONE}
+        assert commit(broker, member.group, [(name, 0)], member.generation + 1, member.id) == {(name, 0): ILLEGAL_GENERATION}
+        code, generation, _ = join(broker, member.group, member.id)
+        assert (code, generation) == (NONE, member.generation + 1)
+        assert error(second.receive(), 8) == NONE
+        # It waits for what its leader assigns.
+        assert commit(broker, member.group, [(name, 0)], generation, member.id) == {(name, 0): REBALANCE_IN_PROGRESS}
+        assert heartbeat(broker, member.group, generation, member.id) == NONE
+        assert heartbeat(broker, member.group, generation - 1, member.id) == ILLEGAL_GENERATION
+        assert sync(broker, member.group, generation - 1, member.id) == ILLEGAL_GENERATION
+        assert sync(broker, member.group, generation, member.id, [(member.id, b"")]) == NONE
+        assert commit(broker, member.group, [(name, 0)], generation, member.id) == {(name, 0): NONE}
+
+
+def test_deletions_of_what_is_in_use_or_not_there(broker, topic):
+    name, absent = topic(), unique_name("absent")
+    subscription = struct.pack(">hi", 0, 1) + string(name) + struct.pack(">i", -1)
+    member = Member(broker, data=subscription)
+    assert commit(broker, member.group, [(name, 0)], member.generation, member.id) == {(name, 0): NONE}
+    answer = ask(broker, DELETE, 1, struct.pack(">i", 2) + string(member.group) + string(absent))
+    assert error(answer, 8 + 2 + len(member.group)) == NON_EMPTY_GROUP
+    assert error(answer, len(answer) - 2) == GROUP_ID_NOT_FOUND
+    one = struct.pack(">i", 1) + string(name) + struct.pack(">ii", 1, 0)
+    answer = ask(broker, OFFSET_DELETE, 0, string(member.group) + one)
+    assert error(answer) == NONE and error(answer, len(answer) - 2) == SUBSCRIBED_TO_TOPIC
+    assert error(ask(broker, OFFSET_DELETE, 0, string(absent) + one)) == GROUP_ID_NOT_FOUND
+    assert committed(broker, member.group, name) == 5
+    assert error(ask(broker, LEAVE, 0, string(member.group) + string(member.id))) == NONE
+    assert error(ask(broker, LEAVE, 0, string(member.group) + string(member.id))) == UNKNOWN_MEMBER
+    beyond = struct.pack(">i", 1) + string(name) + struct.pack(">ii", 1, 7)
+    answer = ask(broker, OFFSET_DELETE, 0, string(member.group) + beyond)
+    assert error(answer) == NONE and error(answer, len(answer) - 2) == UNKNOWN_TOPIC
+    answer = ask(broker, OFFSET_DELETE, 0, string(member.group) + one)
+    assert error(answer) == NONE and error(answer, len(answer) - 2) == NONE
+    assert committed(broker, member.group, name) == -1
+
+
+@pytest.mark.parametrize("version, wanted", [(5, NONE), (6, GROUP_ID_NOT_FOUND)])
+def test_a_group_that_is_not_there_is_described_as_dead(broker, version, wanted):
+    group = unique_name("absent")
+    compact = lambda text: bytes([len(text) + 1]) + text.encode()  # noqa: E731
+    answer = ask(broker, DESCRIBE, version, b"\2" + compact(group) + b"\0" + b"\0", flexible=True)
+    assert error(answer, 4 + 1) == wanted and compact("Dead") in answer
+
+
+@pytest.mark.parametrize("key_type, wanted", [(7, INVALID_REQUEST), (-1, INVALID_REQUEST)])
+def test_a_coordinator_of_no_kind_that_there_is(broker, key_type, wanted):
+    assert error(ask(broker, FIND_COORDINATOR, 1, string("g") + struct.pack(">b", key_type)), 4) == wanted

@@ -7,6 +7,7 @@ import time
 import pytest
 from conftest import TIMEOUT_S, admin, consumer, create_topic, produce_all, producer, read, watermarks
 from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 SETTINGS = {"log.cleaner.backoff.ms": 100}
 COMPACTED = {"cleanup_policy": "compact", "segment_bytes": 1_048_576, "min_cleanable_dirty_ratio": 0.01}
@@ -182,3 +183,81 @@ def test_records_are_deleted_below_an_offset(own_broker, policy):
     active = wait_until_compacted(broker, "cut")
     assert there != found(broker, "cut", offset=1500)
     check([r for r in sent if r[0] >= 1500], found(broker, "cut", offset=1500), active)
+
+
+HOUR_MS = 3_600_000
+
+
+def fill_at(broker, topic, count, timestamp_ms, sent):
+    """Writes records of a few keys and of this time, about a megabyte for each 50 of them."""
+    rng = random.Random(count)
+    records = [{"key": b"key %d" % (n % 7), "value": rng.randbytes(20_000), "timestamp": timestamp_ms} for n in range(count)]
+    messages = produce_all(broker, topic, records, batch_num_messages=5)
+    sent += [(m.offset(), m.key(), m.value()) for m in messages]
+
+
+def segments(broker, topic):
+    """The base offsets of those that are on the disk."""
+    return sorted(int(log.stem) for log in broker.partition_dir(topic, 0).glob("*.log"))
+
+
+def wait_until_clean_to(broker, topic, offset):
+    end = time.monotonic() + TIMEOUT_S
+    while clean_point(broker, topic) < offset:
+        assert time.monotonic() < end, (clean_point(broker, topic), offset, broker.log_tail())
+        time.sleep(0.05)
+
+
+def stored(broker, topic):
+    return [(m.offset(), m.key(), m.value()) for m in read(broker, topic)]
+
+
+def set_config(broker, topic, name, value):
+    entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin(broker).incremental_alter_configs([resource])[resource].result(TIMEOUT_S)
+
+
+def test_records_younger_than_the_min_lag_are_left_alone(own_broker):
+    """What counts is what producers say of the time, and of a segment its newest record (KIP-58)."""
+    broker = own_broker(SETTINGS)
+    create_topic(broker, "young", **COMPACTED, min_compaction_lag_ms=HOUR_MS)
+    sent, now_ms = [], int(time.time() * 1000)
+    fill_at(broker, "young", 200, now_ms - 2 * HOUR_MS, sent)
+    fill_at(broker, "young", 150, now_ms, sent)
+    # The segment in which the first young record is, and all behind it.
+    end = time.monotonic() + TIMEOUT_S
+    while segments(broker, "young")[-1] < 300:
+        assert time.monotonic() < end, segments(broker, "young")
+        time.sleep(0.05)
+    first_left_alone = max(base for base in segments(broker, "young") if base <= 200)
+    wait_until_clean_to(broker, "young", first_left_alone)
+    time.sleep(1)  # ten times the backoff
+    assert clean_point(broker, "young") == first_left_alone
+    there = stored(broker, "young")
+    check([record for record in sent if record[0] < first_left_alone], [r for r in there if r[0] < first_left_alone], first_left_alone)
+    assert [r for r in there if r[0] >= first_left_alone] == [r for r in sent if r[0] >= first_left_alone]
+    set_config(broker, "young", "min.compaction.lag.ms", 0)
+    active = wait_until_compacted(broker, "young")
+    check(sent, stored(broker, "young"), active)
+
+
+def test_the_max_lag_forces_a_cleaning_though_the_ratio_is_low(own_broker):
+    """By the ratio this log would never be cleaned (KIP-354)."""
+    broker = own_broker(SETTINGS)
+    never = {**COMPACTED, "min_cleanable_dirty_ratio": 1.0, "max_compaction_lag_ms": HOUR_MS}
+    sent, old, now_ms = [], [], int(time.time() * 1000)
+    create_topic(broker, "new", **never)
+    create_topic(broker, "old", **never)
+    fill_at(broker, "new", 200, now_ms, sent)
+    fill_at(broker, "old", 200, now_ms - 2 * HOUR_MS, old)
+    active = wait_until_compacted(broker, "old")
+    check(old, stored(broker, "old"), active)
+    time.sleep(1)
+    assert clean_point(broker, "new") == 0 and stored(broker, "new") == sent
+    # A second old, all of it: the segment that is written to is sealed with the next record.
+    set_config(broker, "new", "max.compaction.lag.ms", 1000)
+    time.sleep(1.1)
+    fill_at(broker, "new", 1, int(time.time() * 1000), sent)
+    wait_until_clean_to(broker, "new", 200)
+    check(sent, stored(broker, "new"), 200)

@@ -374,7 +374,7 @@ pub(crate) async fn run_idle(core: Rc<Core>) {
                 core.sync_wanted.set(true);
             }
             let idle_ms = log.idle_since(now);
-            if log.is_settled() {
+            if log.is_settled() && !log.owes_a_seal() {
                 if idle_ms >= IDLE_RELEASE_MS {
                     log.release_all();
                 }

@@ -64,6 +64,13 @@ impl Log {
         self.settled == self.end && self.segments.iter().all(|s| s.live.as_ref().is_none_or(|live| !live.file_dirty()))
     }
 
+    /// Whether a sealed segment still owes something: one that was sealed by its age, with no batch behind it, after all of it had
+    /// been settled. Compaction waits for that.
+    pub(crate) fn owes_a_seal(&self) -> bool {
+        let sealed = self.segments.len().saturating_sub(1);
+        self.segments.iter().take(sealed).any(|segment| segment.live.is_some())
+    }
+
     /// Whether the journal keeps a round before `sequence` only for the block that is still being filled: then that block has to
     /// be forced out, padded, if the round is to be free.
     pub(crate) fn last_block_pins(&self, sequence: u64) -> bool {

@@ -8,6 +8,7 @@ use ringlog_engine::env::random::Random;
 use ringlog_protocol::ErrorCode;
 
 use super::ask::{self, Asker, is_trouble};
+use super::known::Held;
 use super::operator::list;
 use super::plan::Crowd;
 use crate::life::Life;
@@ -47,6 +48,12 @@ pub async fn after_start(life: &Life, random: &mut Random) {
     }
 }
 
+/// What is held, by topic names.
+fn names(model: &Model, held: &Held) -> Vec<(String, i32)> {
+    let name = |id: &[u8; 16]| model.topics.iter().find(|topic| topic.id == Some(*id)).map(|topic| topic.name.clone());
+    held.iter().map(|(id, partition)| (name(id).unwrap_or_default(), *partition)).collect()
+}
+
 /// Which group does not have what it wants, and in what way; none: all do. By topic names and partitions.
 #[must_use]
 pub fn unsettled(crowd: &Crowd, model: &Model) -> Option<String> {
@@ -62,8 +69,23 @@ pub fn unsettled(crowd: &Crowd, model: &Model) -> Option<String> {
         let member = member.borrow();
         let Some((topics, held)) = member.settled() else { return Some(format!("{} is not where it is to be", member.name())) };
         wanted.entry(*group).or_default().extend(topics);
-        let name = |id: &[u8; 16]| model.topics.iter().find(|topic| topic.id == Some(*id)).map(|topic| topic.name.clone());
-        owned.entry(*group).or_default().extend(held.iter().map(|(id, partition)| (name(id).unwrap_or_default(), *partition)));
+        owned.entry(*group).or_default().extend(names(model, held));
+    }
+    for (group, migrant) in &crowd.migrants {
+        let migrant = migrant.borrow();
+        let (topics, parts) = if migrant.speaks_new {
+            let member = migrant.consumer.borrow();
+            let Some((topics, held)) = member.settled() else {
+                return Some(format!("{} is not where it is to be", member.name()));
+            };
+            (topics.to_vec(), names(model, held))
+        } else {
+            let member = migrant.classic.borrow();
+            let Some(topics) = member.settled(model) else { return Some(format!("{} is not in", member.name())) };
+            (topics.to_vec(), member.parts.clone())
+        };
+        wanted.entry(*group).or_default().extend(topics);
+        owned.entry(*group).or_default().extend(parts);
     }
     for (group, topics) in wanted {
         let there = model.topics.iter().filter(|topic| topic.existence == Existence::Present && topics.contains(&*topic.name));

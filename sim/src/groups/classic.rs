@@ -15,6 +15,7 @@ use ringlog_protocol::consumer_protocol::{AssignedTopicPartition, ConsumerProtoc
 use ringlog_protocol::{ApiKey, Encoder, ErrorCode, Payload};
 
 use super::ask::{self, Asker, Committer, Identity, is_trouble, ms};
+use super::known::{Held, Holder};
 use super::presence::{self, Presence, Present};
 use crate::client::version;
 use crate::life::Life;
@@ -49,6 +50,10 @@ pub struct Member {
     ghost: Option<(Identity, Vec<(String, i32)>)>,
     /// Whether it is to join once more.
     joins_again: bool,
+    /// Whether others in its group may speak the new protocol.
+    is_mixed: bool,
+    /// Under which id it is known to hold something, in a mixed group.
+    holder: Option<String>,
 }
 
 impl Member {
@@ -71,7 +76,16 @@ impl Member {
             steady: None,
             ghost: None,
             joins_again: false,
+            is_mixed: false,
+            holder: None,
         }
+    }
+
+    /// It is in a mixed group, and called so by its user, or by nobody.
+    #[must_use]
+    pub fn mixed(mut self, instance: Option<String>) -> Self {
+        (self.instance, self.is_mixed) = (instance, true);
+        self
     }
 
     /// For people.
@@ -126,10 +140,32 @@ impl Member {
         self.leads && self.assigned_for != topics(model)
     }
 
+    /// It holds nothing any more.
+    fn give_up(&mut self, model: &mut Model) {
+        if let Some(id) = self.holder.take() {
+            model.groups.all[self.presence.group].holders.remove(&id);
+        }
+    }
+
+    /// What others know of it in a mixed group.
+    fn as_holder<'a>(&self, model: &'a mut Model) -> Option<&'a mut Holder> {
+        model.groups.all[self.presence.group].holders.get_mut(self.holder.as_ref()?)
+    }
+
+    /// Whether it cannot have been put out by now.
+    fn is_safe(&self, model: &mut Model, now: Duration) -> bool {
+        if self.is_mixed {
+            return self.steady.is_some() && self.as_holder(model).is_some_and(|holder| holder.is_safe(now));
+        }
+        self.steady.is_some_and(|steady| now < steady + self.session.min(self.rebalance))
+    }
+
     /// An answer says that it is no member, or not of this generation. It cannot be put out before its time.
-    fn told_out(&mut self, code: ErrorCode, now: Duration) {
-        if code != ErrorCode::REBALANCE_IN_PROGRESS {
-            let is_safe = self.steady.is_some_and(|steady| now < steady + self.session.min(self.rebalance));
+    fn told_out(&mut self, code: ErrorCode, model: &mut Model, now: Duration) {
+        // A group that becomes a classic one again is at the newest epoch of all, which may be another than the member's.
+        let is_behind = self.is_mixed && code == ErrorCode::ILLEGAL_GENERATION;
+        if code != ErrorCode::REBALANCE_IN_PROGRESS && !is_behind {
+            let is_safe = self.is_safe(model, now);
             assert!(!is_safe, "MembersStay: {} of generation {} is told {code}", self.name(), self.generation);
         }
         match code {
@@ -163,37 +199,51 @@ fn encoded<'a>(payload: &impl Payload<'a>) -> Vec<u8> {
 pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
     let mut asker = Asker::default();
     loop {
-        let Some(mut random) = presence::turn(&*member, &life, &mut asker).await else { continue };
-        if member.borrow().is_in {
-            let wants_to = member.borrow().wants_to_assign(&life.model.borrow()) && random.chance(0.5);
-            let member = &mut *member.borrow_mut();
-            if std::mem::take(&mut member.joins_again) || wants_to {
-                member.rejoin();
-            }
-        }
-        if !member.borrow().is_in {
-            join(&member, &life, &mut asker, &mut random).await;
-            continue;
-        }
-        let action = member.borrow().presence.action(&mut random);
-        match action {
-            0 => leave(&member, &life, &mut asker, &mut random).await,
-            1 => {
-                let member = &mut *member.borrow_mut();
-                if member.presence.vanish(&life, &mut random, member.session) {
-                    member.be_out();
-                }
-            }
-            2 | 3 => commit_as_ghost(&member, &life, &mut asker, &mut random).await,
-            4 if random.chance(0.5) => member.borrow_mut().rejoin(),
-            5..=15 => commit(&member, &life, &mut asker, &mut random).await,
-            16..=20 => {
-                let group = member.borrow().presence.group;
-                ask::fetch(&mut asker, &life, &mut random, group, None, false).await;
-            }
-            _ => heartbeat(&member, &life, &mut asker, &mut random).await,
+        step(&member, &life, &mut asker).await;
+    }
+}
+
+/// Its next turn.
+pub async fn step(member: &RefCell<Member>, life: &Life, asker: &mut Asker) {
+    let Some(mut random) = presence::turn(member, life, asker).await else { return };
+    if member.borrow().is_in {
+        let wants_to = member.borrow().wants_to_assign(&life.model.borrow()) && random.chance(0.5);
+        let member = &mut *member.borrow_mut();
+        if std::mem::take(&mut member.joins_again) || wants_to {
+            member.rejoin();
         }
     }
+    if !member.borrow().is_in {
+        return join(member, life, asker, &mut random).await;
+    }
+    let action = member.borrow().presence.action(&mut random);
+    match action {
+        0 => leave(member, life, asker, &mut random).await,
+        1 => {
+            let member = &mut *member.borrow_mut();
+            if member.presence.vanish(life, &mut random, member.session) {
+                member.be_out();
+            }
+        }
+        2 | 3 => commit_as_ghost(member, life, asker, &mut random).await,
+        4 if random.chance(0.5) => member.borrow_mut().rejoin(),
+        5..=15 => commit(member, life, asker, &mut random).await,
+        16..=20 => {
+            let group = member.borrow().presence.group;
+            ask::fetch(asker, life, &mut random, group, None, false).await;
+        }
+        _ => heartbeat(member, life, asker, &mut random).await,
+    }
+}
+
+/// It speaks the classic protocol no more: it leaves where it is in and `says_so`, or is gone without a word.
+pub async fn retire(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, says_so: bool) {
+    if says_so && member.borrow().is_in {
+        return leave(member, life, asker, random).await;
+    }
+    let member = &mut *member.borrow_mut();
+    member.give_up(&mut life.model.borrow_mut());
+    member.be_out();
 }
 
 async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
@@ -222,6 +272,8 @@ async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
     }
     let at = {
         let mut model = life.model.borrow_mut();
+        // It is eager: it has given everything up.
+        member.borrow_mut().give_up(&mut model);
         model.groups.touch(group);
         model.groups.at_send(group, life.now())
     };
@@ -240,7 +292,7 @@ async fn join(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
             return;
         }
         code if is_trouble(code) => return asker.trouble(code),
-        code => return member.borrow_mut().told_out(code, life.now()),
+        code => return member.borrow_mut().told_out(code, &mut life.model.borrow_mut(), life.now()),
     }
     life.model.borrow_mut().joined(group, at, response.generation_id, &name);
     let assignments = {
@@ -310,7 +362,7 @@ async fn sync(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         protocol_name: (version >= 5).then(|| "range".into()),
         assignments: parts.iter().map(assignment).collect(),
     };
-    let at = life.model.borrow().groups.at_send(group, life.now());
+    let at = life.model.borrow_mut().groups.at_send(group, life.now());
     let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else {
         return life.say(|| format!("{name} hears nothing of its sync"));
     };
@@ -323,7 +375,7 @@ async fn sync(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         }
         code => {
             life.say(|| format!("{name}: sync: {code}"));
-            return member.borrow_mut().told_out(code, life.now());
+            return member.borrow_mut().told_out(code, &mut life.model.borrow_mut(), life.now());
         }
     }
     let part: Vec<(String, i32)> = match ConsumerProtocolAssignment::from_assignment(&response.assignment) {
@@ -340,8 +392,22 @@ async fn sync(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
     };
     life.say(|| format!("{name} has {part:?} in generation {}", identity.generation));
     let member = &mut *member.borrow_mut();
+    let model = &mut *life.model.borrow_mut();
+    if member.is_mixed {
+        // It may be out for having joined too late, and not know.
+        let session = member.session.min(member.rebalance);
+        let (held, rebalance) = (ids(model, &part), member.rebalance);
+        model.groups.holds(
+            group,
+            &member.id,
+            Holder { held, steady: at.sent, exposed: None, session, rebalance },
+            life.now(),
+            &name,
+        );
+        member.holder = Some(member.id.clone());
+    }
     let who = member.instance.as_ref().unwrap_or(&member.id);
-    life.model.borrow_mut().synced(group, at, identity.generation, who, &member.id, &part);
+    model.synced((group, at), identity.generation, (who, &member.id), &part, life.now());
     (member.is_in, member.steady, member.parts) = (true, Some(at.sent), part);
 }
 
@@ -359,19 +425,30 @@ async fn heartbeat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, ran
         member_id: identity.member.as_str().into(),
         group_instance_id: identity.instance.as_deref().map(Into::into),
     };
-    let at = life.model.borrow().groups.at_send(group, life.now());
+    let (at, exposed) = {
+        let model = &mut *life.model.borrow_mut();
+        let at = model.groups.at_send(group, life.now());
+        // The answer may be lost that tells it to join again.
+        let holder = member.borrow().as_holder(model).map(|holder| holder.exposed.replace(holder.exposed.unwrap_or(at.sent)));
+        (at, holder.flatten())
+    };
     let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else { return };
     let response: HeartbeatResponse = wire::answer(&frame, version, correlation);
     let member = &mut *member.borrow_mut();
+    let model = &mut *life.model.borrow_mut();
+    model.groups.look(group, life.now());
     match response.error_code {
         ErrorCode::NONE => {
-            life.model.borrow_mut().is_in(group, at, identity.generation, &identity.member, &format!("{name} is alive"));
+            model.is_in(group, at, identity.generation, &identity.member, &format!("{name} is alive"));
             member.steady = Some(at.sent);
+            if let Some(holder) = member.as_holder(model) {
+                (holder.steady, holder.exposed) = (at.sent, exposed);
+            }
         }
         code if is_trouble(code) => asker.trouble(code),
         code => {
             life.say(|| format!("{name}: heartbeat: {code}"));
-            member.told_out(code, life.now());
+            member.told_out(code, model, life.now());
         }
     }
 }
@@ -382,6 +459,7 @@ async fn leave(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random:
         let is_static = member.instance.is_some();
         member.presence.go_away(life, random, Duration::from_secs(if is_static { 3 } else { 1 }));
         let identity = member.identity();
+        member.give_up(&mut life.model.borrow_mut());
         member.be_out();
         (member.name().to_owned(), member.presence.group, identity)
     };
@@ -424,6 +502,16 @@ pub(super) fn targets(model: &Model, parts: &[(String, i32)], random: &mut Rando
     there.into_iter().filter(|_| random.chance(chance)).collect()
 }
 
+/// The ids of those partitions whose topics have been the only ones of their names: of others it cannot be told which are meant.
+fn ids(model: &Model, parts: &[(String, i32)]) -> Held {
+    let id = |name: &String| {
+        let mut topics = model.topics.iter().filter(|topic| topic.name == *name);
+        let topic = topics.next().filter(|_| topics.next().is_none())?;
+        (topic.existence == Existence::Present).then_some(topic.id?)
+    };
+    parts.iter().filter_map(|(name, partition)| Some((id(name)?, *partition))).collect()
+}
+
 /// Commits some of what it has. Returns the error, where it was refused.
 async fn commit_by(
     by: &Committer,
@@ -433,11 +521,17 @@ async fn commit_by(
     random: &mut Random,
 ) -> Option<ErrorCode> {
     let targets = targets(&life.model.borrow(), parts, random);
-    let at = life.model.borrow().groups.at_send(by.group, life.now());
+    let at = life.model.borrow_mut().groups.at_send(by.group, life.now());
     let code = ask::commit(asker, life, random, by, &targets).await?;
     if code.is_none() {
         let what = format!("a commit of {}", by.who);
-        life.model.borrow_mut().is_in(by.group, at, by.identity.generation, &by.identity.member, &what);
+        let model = &mut *life.model.borrow_mut();
+        model.is_in(by.group, at, by.identity.generation, &by.identity.member, &what);
+        let parts: Vec<_> = targets.iter().map(|(topic, at)| (model.topics[*topic].name.clone(), *at)).collect();
+        for at in ids(model, &parts) {
+            let rival = model.groups.rival(by.group, &by.identity.member, at, life.now());
+            assert!(rival.is_none(), "OneOwner: {what} of partition {} of {:02x?}, which {rival:?} holds", at.1, &at.0[..2]);
+        }
         return None;
     }
     Some(code)
@@ -449,7 +543,7 @@ async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random
         (member.committer(), member.parts.clone())
     };
     if let Some(code) = commit_by(&by, &parts, life, asker, random).await {
-        member.borrow_mut().told_out(code, life.now());
+        member.borrow_mut().told_out(code, &mut life.model.borrow_mut(), life.now());
     }
 }
 

@@ -130,6 +130,13 @@ impl Member {
         Some((Committer { who: format!("{} of old", now.who), identity, ..now }, held))
     }
 
+    /// It is called so by its user, or by nobody.
+    #[must_use]
+    pub fn with_instance(mut self, instance: Option<String>) -> Self {
+        self.instance = instance;
+        self
+    }
+
     fn new_id(&mut self) {
         self.ids += 1;
         self.id = format!("{} {}", self.presence.name, self.ids);
@@ -146,18 +153,39 @@ impl Present for Member {
 pub async fn run(member: Rc<RefCell<Member>>, life: Rc<Life>) {
     let mut asker = Asker::default();
     loop {
-        let Some(mut random) = presence::turn(&*member, &life, &mut asker).await else { continue };
-        if member.borrow().epoch == 0 {
-            beat(&member, &life, &mut asker, &mut random, JOINS).await;
-        } else {
-            act(&member, &life, &mut asker, &mut random).await;
-        }
-        // While it is to come in, or everybody is to stay, who it was before is not kept alive.
-        let may_haunt = member.borrow().epoch > 0 && !member.borrow().presence.is_draining;
-        if may_haunt && random.chance(0.15) {
-            beat_as_ghost(&member, &life, &mut asker, &mut random).await;
-        }
+        step(&member, &life, &mut asker).await;
     }
+}
+
+/// Its next turn.
+pub async fn step(member: &RefCell<Member>, life: &Life, asker: &mut Asker) {
+    let Some(mut random) = presence::turn(member, life, asker).await else { return };
+    if member.borrow().epoch == 0 {
+        beat(member, life, asker, &mut random, JOINS).await;
+    } else {
+        act(member, life, asker, &mut random).await;
+    }
+    // While it is to come in, or everybody is to stay, who it was before is not kept alive.
+    let may_haunt = member.borrow().epoch > 0 && !member.borrow().presence.is_draining;
+    if may_haunt && random.chance(0.15) {
+        beat_as_ghost(member, life, asker, &mut random).await;
+    }
+}
+
+/// It speaks the new protocol no more: it leaves where it is in and `says_so`, or is gone without a word.
+pub async fn retire(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random, says_so: bool) {
+    {
+        // Its user comes back under the same instance id, and takes the place of whoever it was.
+        let member = member.borrow();
+        let prefix = format!("{} ", member.name());
+        life.model.borrow_mut().groups.all[member.presence.group].holders.retain(|id, _| !id.starts_with(&prefix));
+    }
+    if says_so && member.borrow().epoch > 0 {
+        return leave(member, life, asker, random).await;
+    }
+    let member = &mut *member.borrow_mut();
+    member.be_out(&mut life.model.borrow_mut());
+    member.new_id();
 }
 
 /// What a member does that is in.
@@ -260,6 +288,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
     let response: ConsumerGroupHeartbeatResponse<'_> = wire::answer(&frame, version, correlation);
     let now = life.now();
     let model = &mut *life.model.borrow_mut();
+    model.groups.look(group, now);
     if is_join {
         model.groups.touched(group);
     }
@@ -276,7 +305,7 @@ async fn beat(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: 
         }
         ErrorCode::NONE => {
             member.hear(life, model, at.sent, &response, is_join);
-            model.at_epoch(group, at, member.epoch, is_join, &name);
+            model.at_epoch((group, at), member.epoch, is_join, (&name, &id), now);
         }
         code if is_trouble(code) => asker.trouble(code),
         _ if epoch < 0 => {

@@ -17,12 +17,14 @@ pub enum Kind {
     Consumer,
     /// It has no members, only offsets.
     Simple,
+    /// Now this, now that, and both at once.
+    Mixed,
 }
 
-/// What a member of the new protocol holds: topic id and partition.
+/// What a member holds: topic id and partition.
 pub type Held = BTreeSet<([u8; 16], i32)>;
 
-/// A member of the new protocol, as far as it was told itself.
+/// A member of the new protocol, or of a mixed group, as far as it was told itself.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// What it holds, by what it was told and has not given up.
@@ -63,7 +65,7 @@ pub struct Group {
     left: BTreeSet<String>,
     /// Members that are out for good.
     out: BTreeSet<String>,
-    /// Members of the new protocol.
+    /// Members of the new protocol; in a mixed group those of the classic one too that got their part.
     pub holders: BTreeMap<String, Holder>,
     /// Whether it may be there.
     may_exist: bool,
@@ -112,6 +114,8 @@ pub struct Known {
     pub committed_count: u64,
     /// Generations and members' epochs that somebody came to.
     pub rebalanced_count: u64,
+    /// How often a member changed its protocol.
+    pub changed_count: u64,
     next_offset: i64,
 }
 
@@ -141,9 +145,18 @@ impl Known {
         });
     }
 
+    /// A mixed group that everybody may be out of is another one once somebody comes. It is looked at before anything changes that is
+    /// known of its members, so that no such moment is missed.
+    pub fn look(&mut self, group: usize, now: Duration) {
+        let group = &mut self.all[group];
+        if group.kind == Kind::Mixed && !group.holders.values().any(|holder| holder.is_safe(now)) {
+            group.begin_anew();
+        }
+    }
+
     /// What is known of a group now.
-    #[must_use]
-    pub fn at_send(&self, group: usize, now: Duration) -> AtSend {
+    pub fn at_send(&mut self, group: usize, now: Duration) -> AtSend {
+        self.look(group, now);
         let Group { era, logged, joined, .. } = self.all[group];
         AtSend { sent: now, era, logged, joined }
     }
@@ -191,6 +204,17 @@ impl Known {
         self.all[group].out.contains(member)
     }
 
+    /// A member of the classic protocol got its part of a mixed group.
+    pub fn holds(&mut self, group: usize, member: &str, holder: Holder, now: Duration, who: &str) {
+        self.look(group, now);
+        for at in &holder.held {
+            if let Some(rival) = self.rival(group, member, *at, now) {
+                panic!("OneOwner: {who} gets partition {} of {:02x?}, which {rival} holds", at.1, &at.0[..2]);
+            }
+        }
+        self.all[group].holders.insert(member.to_owned(), holder);
+    }
+
     /// A member of the new protocol asks to come in.
     pub fn joins(&mut self, group: usize, member: &str) {
         self.all[group].out.remove(member);
@@ -218,6 +242,12 @@ impl Known {
 }
 
 impl Group {
+    /// Whether what a member was told, by an answer to what it asked then, is still true of the group.
+    fn is_of_now(&self, at: AtSend, member: &str, now: Duration) -> bool {
+        let is_in = || self.holders.get(member).is_some_and(|holder| holder.is_safe(now));
+        self.kind != Kind::Mixed || self.era == at.era || is_in()
+    }
+
     /// What is known of its generations is not true any more.
     fn begin_anew(&mut self) {
         self.era += 1;
@@ -249,7 +279,10 @@ impl Model {
     pub fn joined(&mut self, group: usize, at: AtSend, generation: i32, who: &str) {
         self.check_growth(group, at, generation, "GenerationsGrow", &format!("{who} joins"));
         let group = &mut self.groups.all[group];
-        group.joined = group.joined.max(generation);
+        // Until it has its part it may be out, and the group another one.
+        if group.kind != Kind::Mixed || group.era == at.era {
+            group.joined = group.joined.max(generation);
+        }
         self.groups.rebalanced_count += 1;
     }
 
@@ -257,12 +290,26 @@ impl Model {
     pub fn is_in(&mut self, group: usize, at: AtSend, generation: i32, member: &str, what: &str) {
         let has_left = self.groups.all[group].left.contains(member) && !self.is_dirty;
         assert!(!has_left, "FencedStaysOut: {what}: {member} left");
+        if self.groups.all[group].kind == Kind::Mixed {
+            // Where others speak the new protocol, each is at an epoch of its own.
+            return;
+        }
         self.check_growth(group, at, generation, "FencedStaysOut", what);
     }
 
     /// It got its part of the generation.
-    pub fn synced(&mut self, group: usize, at: AtSend, generation: i32, who: &str, member: &str, parts: &[(String, i32)]) {
+    pub fn synced(
+        &mut self,
+        (group, at): (usize, AtSend),
+        generation: i32,
+        (who, member): (&str, &str),
+        parts: &[(String, i32)],
+        now: Duration,
+    ) {
         self.is_in(group, at, generation, member, &format!("{who} syncs"));
+        if !self.groups.all[group].is_of_now(at, member, now) {
+            return;
+        }
         let is_same = |owner: Option<&String>| owner.is_none_or(|owner| owner == who);
         let owners = &self.groups.all[group].owners;
         let has_rival = !parts.iter().all(|(topic, at)| is_same(owners.get(&(generation, topic.clone(), *at))));
@@ -283,12 +330,22 @@ impl Model {
     }
 
     /// A member of the new protocol came to an epoch.
-    pub fn at_epoch(&mut self, group: usize, at: AtSend, epoch: i32, is_join: bool, who: &str) {
+    pub fn at_epoch(
+        &mut self,
+        (group, at): (usize, AtSend),
+        epoch: i32,
+        is_join: bool,
+        (who, member): (&str, &str),
+        now: Duration,
+    ) {
         // Others may be at newer ones.
         if is_join {
             self.check_growth(group, at, epoch, "EpochsGrow", &format!("{who} joins"));
         }
         let known = &mut self.groups.all[group];
+        if !known.is_of_now(at, member, now) {
+            return;
+        }
         let is_newer = epoch > known.logged;
         // A crash does not take it back.
         known.logged = known.logged.max(epoch);
@@ -398,6 +455,10 @@ impl Model {
         }
         let known = &mut self.groups.all[group];
         known.era += 1;
+        if known.kind == Kind::Mixed {
+            // It may have been empty meanwhile, and be another one.
+            return;
+        }
         known.logged = known.logged.max(deletion.logged);
         known.owners.extend(deletion.owners);
     }

@@ -179,6 +179,7 @@ async fn describe(asker: &mut Asker, life: &Life, random: &mut Random, group: us
         let known = &life.model.borrow().groups.all[group];
         (known.name.clone(), known.kind)
     };
+    let as_consumer = kind == Kind::Consumer || (kind == Kind::Mixed && random.chance(0.5));
     let mut owned = BTreeSet::new();
     let mut own = |member: &str, topic: &str, partition: i32| {
         assert!(
@@ -186,7 +187,7 @@ async fn describe(asker: &mut Asker, life: &Life, random: &mut Random, group: us
             "OneOwner: {member} of {name} has {topic}-{partition}, and another too"
         );
     };
-    if kind == Kind::Consumer {
+    if as_consumer {
         let version = version(random, ApiKey::ConsumerGroupDescribe, 0);
         let request = ConsumerGroupDescribeRequest { group_ids: vec![name.as_str().into()], ..Default::default() };
         let Some((correlation, frame)) = asker.client.ask(life, &request, version).await else { return };

@@ -8,13 +8,16 @@ use ringlog_engine::core::cleaner::CleanerSettings;
 use ringlog_engine::env::random::Random;
 
 use super::known::{Kind, Known};
+use super::migrant::Migrant;
 use super::operator::{self, Operator};
-use super::{classic, consumer};
+use super::{classic, consumer, migrant};
 use crate::client::admin::NAMES;
 use crate::life::Life;
 
 /// How probable it is that a seed has groups.
 const SHARE: f64 = 0.5;
+/// How probable it is that one of them has members that change their protocol.
+const MIGRATION: f64 = 0.5;
 
 /// Whether a seed has groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -40,12 +43,45 @@ impl Groups {
     }
 }
 
+/// Whether a seed that has groups has one whose members change their protocol. It came later: a seed without does what it did before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Migration {
+    /// As the seed says.
+    #[default]
+    BySeed,
+    /// Whatever the seed says.
+    Always,
+    /// Whatever the seed says.
+    Never,
+}
+
+impl Migration {
+    /// What the binary is told, with a space before it.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::BySeed => "",
+            Self::Always => " --migration always",
+            Self::Never => " --migration never",
+        }
+    }
+
+    /// The luck of those members, if there are any.
+    fn luck(self, seed: u64) -> Option<Random> {
+        let mut random = Random::new(seed ^ 0x0848_3e27);
+        let has_some = random.chance(MIGRATION);
+        (self == Self::Always || (self == Self::BySeed && has_some)).then_some(random)
+    }
+}
+
 /// Everybody who has to do with groups.
 pub struct Crowd {
     /// Members of classic groups, with their groups.
     pub classic: Vec<(usize, Rc<RefCell<classic::Member>>)>,
     /// Members of groups of the new protocol, with their groups.
     pub consumers: Vec<(usize, Rc<RefCell<consumer::Member>>)>,
+    /// Members that change their protocol, with their groups.
+    pub migrants: Vec<(usize, Rc<RefCell<Migrant>>)>,
     operators: Vec<Rc<RefCell<Operator>>>,
 }
 
@@ -105,17 +141,16 @@ impl Options {
     }
 
     /// The groups, and everybody in them.
-    pub fn crowd(&self, known: &mut Known, random: &mut Random) -> Crowd {
+    pub fn crowd(&self, known: &mut Known, random: &mut Random, seed: u64, migration: Migration) -> Crowd {
         known.retention_ms = self.retention_ms;
-        let mut crowd = Crowd { classic: Vec::new(), consumers: Vec::new(), operators: Vec::new() };
+        let mut crowd = Crowd { classic: Vec::new(), consumers: Vec::new(), migrants: Vec::new(), operators: Vec::new() };
         for group in 0..1 + random.below(3) as usize {
             let kind = [Kind::Classic, Kind::Consumer, Kind::Simple][random.below(3) as usize];
             let name = format!("{} group {group}", ["classic", "consumer", "simple"][kind as usize]);
             known.add(name.clone(), kind);
             let members = 1 + random.below(3);
             for member in 0..members {
-                let wanted: Vec<_> = NAMES.into_iter().filter(|_| random.chance(0.6)).collect();
-                let wanted = if wanted.is_empty() { NAMES.to_vec() } else { wanted };
+                let wanted = wanted(random);
                 let (name, random) = (format!("{name} member {member}"), random.fork());
                 match kind {
                     Kind::Classic => crowd.classic.push((group, shared(classic::Member::new(name, group, random, wanted)))),
@@ -123,13 +158,28 @@ impl Options {
                         let member = consumer::Member::new(name, group, random, wanted, self.session);
                         crowd.consumers.push((group, shared(member)));
                     }
-                    Kind::Simple => crowd.operators.push(shared(Operator::new(random))),
+                    Kind::Simple | Kind::Mixed => crowd.operators.push(shared(Operator::new(random))),
                 }
             }
         }
         crowd.operators.push(shared(Operator::new(random.fork())));
+        if let Some(mut random) = migration.luck(seed) {
+            let group = known.all.len();
+            known.add("mixed group".to_owned(), Kind::Mixed);
+            for member in 0..2 + random.below(3) {
+                let wanted = wanted(&mut random);
+                let migrant = Migrant::new(&format!("migrant {member}"), group, random.fork(), &wanted, self.session);
+                crowd.migrants.push((group, shared(migrant)));
+            }
+        }
         crowd
     }
+}
+
+/// The topics that a member wants: some of them, or all.
+fn wanted(random: &mut Random) -> Vec<&'static str> {
+    let wanted: Vec<_> = NAMES.into_iter().filter(|_| random.chance(0.6)).collect();
+    if wanted.is_empty() { NAMES.to_vec() } else { wanted }
 }
 
 fn shared<T>(what: T) -> Rc<RefCell<T>> {
@@ -145,6 +195,9 @@ impl Crowd {
         for (_, member) in &self.consumers {
             life.env.spawn(Box::pin(consumer::run(member.clone(), life.clone())));
         }
+        for (_, migrant) in &self.migrants {
+            life.env.spawn(Box::pin(migrant::run(migrant.clone(), life.clone())));
+        }
         for operator in &self.operators {
             life.env.spawn(Box::pin(operator::run(operator.clone(), life.clone())));
         }
@@ -153,13 +206,15 @@ impl Crowd {
     /// What members want, for people.
     pub fn wishes(&self) -> impl Iterator<Item = String> {
         let classic = self.classic.iter().map(|(_, member)| member.borrow().wish());
-        classic.chain(self.consumers.iter().map(|(_, member)| member.borrow().wish()))
+        let migrants = self.migrants.iter().map(|(_, migrant)| migrant.borrow().consumer.borrow().wish());
+        classic.chain(self.consumers.iter().map(|(_, member)| member.borrow().wish())).chain(migrants)
     }
 
     /// Members stay from now on, and nothing is deleted any more.
     pub fn drain(&self) {
         self.classic.iter().for_each(|(_, member)| member.borrow_mut().drain());
         self.consumers.iter().for_each(|(_, member)| member.borrow_mut().drain());
+        self.migrants.iter().for_each(|(_, migrant)| migrant.borrow_mut().drain());
         self.operators.iter().for_each(|operator| operator.borrow_mut().is_draining = true);
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::batch::BatchHeader;
 use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, File, OpenOptions, Payload};
 use crate::log::compaction::swap;
 use crate::log::config::LogConfig;
@@ -21,7 +22,7 @@ use crate::log::scan::{Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LiveSegment, Log, SegmentState};
 use crate::memory::Pool;
-use crate::segment::index::IndexEntry;
+use crate::segment::index::{IndexEntry, TimeEntry};
 use crate::segment::{index, names};
 use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 
@@ -342,9 +343,8 @@ impl Opening<'_> {
         let times = self.read_if_there(&path.with_extension("timeindex")).await?;
         let times = times.and_then(|bytes| index::parse_time_index(&bytes, base).ok()).unwrap_or_default();
         let shared = Arc::new(Segment::new(base, path, file_bytes, next));
-        if let Some(entry) = times.last() {
-            shared.set_max_timestamp(entry.timestamp, entry.offset);
-        }
+        let newest = times.last().map_or((TimestampMs::NONE, Offset(-1)), |entry| (entry.timestamp, entry.offset));
+        shared.claim_max_timestamp(newest.0, newest.1);
         shared.set_first_timestamp(times.first().map(|entry| entry.timestamp));
         Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
     }
@@ -483,6 +483,13 @@ impl Opening<'_> {
             (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
         let mut unconfirmed = last_entry(&loaded);
+        let mut unconfirmed_time = newest;
+        if let Some(entry) = newest
+            && loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start
+            && !self.is_time_right(&file, &loaded, base, file_bytes, &entry).await?
+        {
+            return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
+        }
         live.index = Arc::new(loaded);
         if self.params.clean {
             check_from = check_from.max(start);
@@ -501,16 +508,15 @@ impl Opening<'_> {
                 Ok((header, position)) => (*position, Some(header.last_offset())),
                 Err(_) => (scanner.position(), None),
             };
-            if let Some(entry) = unconfirmed.take_if(|entry| at >= entry.position)
-                && (at, ends_at) != (entry.position, Some(entry.last_offset))
-            {
-                // An index has no checksum, and what this one says of times goes by this entry.
-                tracing::warn!(
-                    segment = %path.display(), position = entry.position, offset = entry.last_offset.0,
-                    "an index entry does not fit its batch, or that is damaged: the index is built anew"
-                );
-                self.remove_indexes(&path).await?;
-                return Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await;
+            // An index has no checksum, and what the segment's largest timestamp is goes by these two entries.
+            let is_right = unconfirmed
+                .take_if(|entry| at >= entry.position)
+                .is_none_or(|entry| (at, ends_at) == (entry.position, Some(entry.last_offset)))
+                && unconfirmed_time
+                    .take_if(|entry| ends_at.is_none_or(|last| last >= entry.offset))
+                    .is_none_or(|entry| found.as_ref().is_ok_and(|(header, _)| is_time_of(&entry, header)));
+            if !is_right {
+                return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
             }
             match found {
                 Ok((header, position)) => {
@@ -595,11 +601,48 @@ impl Opening<'_> {
         Ok(!goes_on)
     }
 
+    /// The same after an entry of the segment's indexes did not fit its batch, or that was damaged.
+    async fn scan_without_indexes(
+        &mut self,
+        out: &mut Recovered,
+        base: Offset,
+        path: PathBuf,
+        file_bytes: u64,
+        next_base: Option<Offset>,
+        recovery_point: Offset,
+    ) -> io::Result<bool> {
+        tracing::warn!(
+            segment = %path.display(), "an index entry does not fit its batch, or that is damaged: the indexes are built anew"
+        );
+        self.remove_indexes(&path).await?;
+        Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await
+    }
+
+    /// Whether the batch that an entry of a time index names has its timestamp.
+    async fn is_time_right(
+        &self,
+        file: &Rc<dyn File>,
+        loaded: &LiveIndex,
+        base: Offset,
+        file_bytes: u64,
+        entry: &TimeEntry,
+    ) -> io::Result<bool> {
+        let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position);
+        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
+        loop {
+            match scanner.next().await? {
+                Ok((header, _)) if header.last_offset() < entry.offset => {}
+                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
     fn note(
         &self,
         out: &mut Recovered,
         live: &mut LiveSegment,
-        header: &crate::batch::BatchHeader,
+        header: &BatchHeader,
         position: u64,
         check_from: u64,
     ) {
@@ -710,6 +753,11 @@ impl Opening<'_> {
         }
         Ok(buffer[..len].to_vec())
     }
+}
+
+/// Whether this batch is the one that an entry of a time index names.
+pub(crate) fn is_time_of(entry: &TimeEntry, header: &BatchHeader) -> bool {
+    (header.base_offset..=header.last_offset()).contains(&entry.offset) && header.max_timestamp == entry.timestamp
 }
 
 fn last_entry(index: &LiveIndex) -> Option<IndexEntry> {

@@ -313,7 +313,8 @@ fn a_time_index_that_lies_deletes_and_hides_nothing() {
     };
     // The newest of each segment is in its middle.
     let times = [[1_000_000, 1_003_000, 1_002_000], [1_005_000, 1_007_000, 1_006_000]];
-    let segment = |at: usize| times[at].iter().zip(at as i64 * 3..).map(|(time, offset)| batch(offset, *time)).collect::<Vec<_>>();
+    let segment =
+        |at: usize| times[at].iter().zip(at as i64 * 3..).map(|(time, offset)| batch(offset, *time)).collect::<Vec<_>>();
     let len = batch(0, 1_000_000).len() as u32;
     let index = [1_u32, 2].map(|entry| [entry.to_be_bytes(), (entry * len).to_be_bytes()].concat()).concat();
     let time_index = |at: usize| {

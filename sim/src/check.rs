@@ -222,13 +222,7 @@ async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32,
 
 impl Model {
     /// What may be lost is forgotten; what may not has to be there, as far as the ends say.
-    fn settle_ends(
-        &mut self,
-        (at_topic, at_partition): (usize, i32),
-        end: End,
-        (start, log_end): (i64, i64),
-        kept: &[Vec<u8>],
-    ) {
+    fn settle_ends(&mut self, (at_topic, at_partition): (usize, i32), end: End, (start, log_end): (i64, i64), kept: &[Vec<u8>]) {
         if start < log_end {
             self.check_retained(at_topic, at_partition, start);
         }
@@ -299,7 +293,8 @@ impl Model {
             let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
             // The last of them may be the one that has the entry.
             between.next_back();
-            let is_near = partition.rotten_indexes.contains(&damage.segment) || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX;
+            let is_near =
+                partition.rotten_indexes.contains(&damage.segment) || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX;
             damage.has(at) || (damage.is_header && damage.base <= at && is_near)
         };
         assert!(

@@ -79,8 +79,7 @@ impl Plan {
 
     /// Nothing goes wrong any more.
     pub fn end(&mut self) {
-        *self =
-            Self { segment_bytes: self.segment_bytes, retains_by_time: self.retains_by_time, ..Self::default() };
+        *self = Self { segment_bytes: self.segment_bytes, retains_by_time: self.retains_by_time, ..Self::default() };
     }
 
     /// Whether anything goes wrong while the broker works.

@@ -162,7 +162,6 @@ pub struct Topic {
     pub is_deletion_asked: bool,
 }
 
-
 impl Topic {
     /// Whether it is durable, for certain.
     #[must_use]
@@ -425,7 +424,14 @@ impl Model {
     }
 
     /// A client heard where a partition begins and ends. `asked_at` is what was known when it asked.
-    pub fn hear(&mut self, topic_at: usize, partition_at: i32, log_start: Option<i64>, high_watermark: Option<i64>, asked_at: Heard) {
+    pub fn hear(
+        &mut self,
+        topic_at: usize,
+        partition_at: i32,
+        log_start: Option<i64>,
+        high_watermark: Option<i64>,
+        asked_at: Heard,
+    ) {
         let topic = &self.topics[topic_at];
         let name = format!("{}-{partition_at}", topic.name);
         let is_durable = topic.is_durable_throughout && topic.is_durable();
@@ -467,7 +473,9 @@ impl Model {
             assert!(
                 topic.retention_ms_min.is_some_and(|retention_ms| age_ms > retention_ms),
                 "RetentionTakesWhatIsOld: batch {} at {base} of {}-{at_partition}, {age_ms} ms old at most, is gone with retention.ms {:?}",
-                known.number, topic.name, topic.retention_ms_min
+                known.number,
+                topic.name,
+                topic.retention_ms_min
             );
         }
     }

@@ -150,8 +150,7 @@ impl Story {
         let producers = producers.map(|producer| Rc::new(RefCell::new(producer))).collect();
         let consumers = (0..1 + random.below(2)).map(|_| Consumer::new(random.fork()));
         let consumers = consumers.map(|consumer| Rc::new(RefCell::new(consumer))).collect();
-        let habits =
-            Habits { has_small_segments: hazards.segment_bytes.is_some(), retains_by_time: hazards.retains_by_time };
+        let habits = Habits { has_small_segments: hazards.segment_bytes.is_some(), retains_by_time: hazards.retains_by_time };
         let admin = Rc::new(RefCell::new(Admin::new(random.fork(), habits)));
         let groups = Options::new(seed, choice.groups);
         let mut model = Model::default();

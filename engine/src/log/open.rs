@@ -362,12 +362,20 @@ impl Opening<'_> {
     /// Index files are synced when their segment is full, so after a crash some entries may be missing at the end: no entry is
     /// believed that lies behind the last one of the other file. Files with entries that are not believed are removed, since
     /// what they say of batches that are lost must not mix with what is written next.
-    async fn load_indexes(&mut self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<LiveIndex> {
-        let (live, whole) = self.read_indexes(base, path, upto, file_bytes).await?;
+    ///
+    /// With the last time that the file names, where that is not among them.
+    async fn load_indexes(
+        &mut self,
+        base: Offset,
+        path: &Path,
+        upto: Offset,
+        file_bytes: u64,
+    ) -> io::Result<(LiveIndex, Option<TimeEntry>)> {
+        let (live, whole, left_out) = self.read_indexes(base, path, upto, file_bytes).await?;
         if !whole {
             self.remove_indexes(path).await?;
         }
-        Ok(live)
+        Ok((live, left_out))
     }
 
     /// Writes a recovered segment's index files and syncs them; their names are synced with the directory.
@@ -407,27 +415,34 @@ impl Opening<'_> {
     }
 
     /// The entries that are believed, and whether these are all that the files have.
-    async fn read_indexes(&self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<(LiveIndex, bool)> {
+    async fn read_indexes(
+        &self,
+        base: Offset,
+        path: &Path,
+        upto: Offset,
+        file_bytes: u64,
+    ) -> io::Result<(LiveIndex, bool, Option<TimeEntry>)> {
         let live = LiveIndex::default();
         let offsets = self.read_if_there(&path.with_extension("index")).await?;
         let times = self.read_if_there(&path.with_extension("timeindex")).await?;
         let (offsets, times) = match (offsets, times) {
             (Some(offsets), Some(times)) => (offsets, times),
-            (None, None) => return Ok((live, true)),
-            _ => return Ok((live, false)),
+            (None, None) => return Ok((live, true, None)),
+            _ => return Ok((live, false, None)),
         };
         let parsed = (index::parse_offset_index(&offsets, base, file_bytes), index::parse_time_index(&times, base));
         let (Ok(offsets), Ok(times)) = parsed else {
             tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
-            return Ok((live, false));
+            return Ok((live, false, None));
         };
         // What was written and lost is zeros: one such entry is in order, but none names a segment's first batch.
         if offsets.first().is_some_and(|entry| entry.position == 0) {
             tracing::warn!(segment = %path.display(), "an index was lost in a crash and is built anew");
-            return Ok((live, false));
+            return Ok((live, false, None));
         }
         let have = (offsets.len(), times.len());
-        let timed = times.last().map(|entry| entry.offset);
+        let newest = times.last().copied();
+        let timed = newest.map(|entry| entry.offset);
         let believed = |entry: &IndexEntry| {
             entry.last_offset < upto && (self.params.clean || timed.is_some_and(|timed| entry.last_offset <= timed))
         };
@@ -439,7 +454,8 @@ impl Opening<'_> {
             live.times.push(entry);
         }
         let whole = self.params.clean || have == (live.offsets.count(), live.times.count());
-        Ok((live, whole))
+        let left_out = newest.filter(|_| live.offsets.count() > 0 && have.1 > live.times.count());
+        Ok((live, whole, left_out))
     }
 
     /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.
@@ -455,7 +471,7 @@ impl Opening<'_> {
         let direct = OpenOptions { create: Create::Never, write: false, direct: true };
         let file = self.disk.open(&path, direct).await?;
         let trusted = recovery_point;
-        let loaded = self.load_indexes(base, &path, trusted, file_bytes).await?;
+        let (loaded, left_out) = self.load_indexes(base, &path, trusted, file_bytes).await?;
         // Everything from the last trusted index entry on is read and checked; more only for the producers' sake.
         let mut check_from = last_entry(&loaded).map_or(0, |entry| entry.position);
         let mut start = check_from;
@@ -483,12 +499,16 @@ impl Opening<'_> {
             (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
         let mut unconfirmed = last_entry(&loaded);
-        let mut unconfirmed_time = newest;
+        // What is left out because its batch comes behind the last one that the index has is found there, or has rotted.
+        let mut unconfirmed_times: Vec<TimeEntry> = newest.into_iter().chain(left_out).collect();
         if let Some(entry) = newest
             && loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start
             && !self.is_time_right(&file, &loaded, base, file_bytes, &entry).await?
         {
             return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
+        }
+        if newest.is_some_and(|entry| loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start) {
+            unconfirmed_times.remove(0);
         }
         live.index = Arc::new(loaded);
         if self.params.clean {
@@ -512,9 +532,9 @@ impl Opening<'_> {
             let is_right = unconfirmed
                 .take_if(|entry| at >= entry.position)
                 .is_none_or(|entry| (at, ends_at) == (entry.position, Some(entry.last_offset)))
-                && unconfirmed_time
-                    .take_if(|entry| ends_at.is_none_or(|last| last >= entry.offset))
-                    .is_none_or(|entry| found.as_ref().is_ok_and(|(header, _)| is_time_of(&entry, header)));
+                && unconfirmed_times
+                    .extract_if(.., |entry| ends_at.is_none_or(|last| last >= entry.offset))
+                    .all(|entry| found.as_ref().is_ok_and(|(header, _)| is_time_of(&entry, header)));
             if !is_right {
                 return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
             }
@@ -638,14 +658,7 @@ impl Opening<'_> {
         }
     }
 
-    fn note(
-        &self,
-        out: &mut Recovered,
-        live: &mut LiveSegment,
-        header: &BatchHeader,
-        position: u64,
-        check_from: u64,
-    ) {
+    fn note(&self, out: &mut Recovered, live: &mut LiveSegment, header: &BatchHeader, position: u64, check_from: u64) {
         if header.base_offset >= out.producers_saved.max(out.producers.end()) {
             out.producers.update(header, self.now);
         }

@@ -65,7 +65,8 @@ fn comes_back(key: &[u8], value: Option<&[u8]>) {
 
 /// Everything that may be asked of the groups that are there, and what they do when time passes.
 fn answers(shard: &mut Shard) -> String {
-    let now = |seconds| Now { monotonic: Duration::from_secs(seconds), wall: TimestampMs(1_767_225_600_000 + seconds as i64 * 1_000) };
+    let now =
+        |seconds| Now { monotonic: Duration::from_secs(seconds), wall: TimestampMs(1_767_225_600_000 + seconds as i64 * 1_000) };
     let mut out = Output::default();
     shard.begin(now(0), &mut out);
     let listed = shard.list();

@@ -232,7 +232,9 @@ impl Model {
             return match self.begun.get(&header.producer_id.0) {
                 None => "append",
                 Some((epoch, _)) if header.producer_epoch < *epoch => "stale",
-                Some((epoch, begin)) if header.base_sequence == if header.producer_epoch == *epoch { *begin } else { 0 } => "append",
+                Some((epoch, begin)) if header.base_sequence == if header.producer_epoch == *epoch { *begin } else { 0 } => {
+                    "append"
+                }
                 Some(_) => "out of order",
             };
         };

@@ -363,3 +363,17 @@ fn a_time_index_that_lies_deletes_and_hides_nothing() {
         }
     }
 }
+
+/// A length that has rotted so that what follows is less than a header: what it hides is refused, not missing.
+#[test]
+fn a_wrong_length_that_leads_to_the_end_hides_nothing_quietly() {
+    let batch = |offset: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build()
+    };
+    let mut first = batch(0);
+    let len = (2 * first.len() - 12 - 30) as u32;
+    first[8..12].copy_from_slice(&len.to_be_bytes());
+    let opened = opened_from(vec![("00000000000000000000.log", [first, batch(1)].concat())], 2, true);
+    assert_eq!((opened.read(0), opened.read(1)), (Err(()), Err(())));
+}

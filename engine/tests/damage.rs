@@ -50,6 +50,11 @@ fn opened_with(damaged: i64, byte: usize, recovery_point: i64, clean: bool) -> O
 
 /// A folder with these files, opened.
 fn opened_from(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: bool) -> Opened {
+    opened_as(files, recovery_point, clean, LogConfig::default())
+}
+
+/// The same with options.
+fn opened_as(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: bool, config: LogConfig) -> Opened {
     let simulation = Simulation::new(1);
     let device = SimDisk::new(&simulation, 1);
     let disk: Rc<dyn Disk> = device.mount();
@@ -68,7 +73,7 @@ fn opened_from(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: 
             let params = OpenParams {
                 id: PartitionId { topic: TopicId([1; 16]), index: 0 },
                 directory,
-                config: Arc::new(LogConfig::default()),
+                config: Arc::new(config),
                 recovery_point: Offset(recovery_point),
                 log_start: Offset(0),
                 clean,
@@ -295,4 +300,80 @@ fn an_index_that_lies_at_a_start_hides_no_time() {
             );
         }
     }
+}
+
+/// IndexesOnlyMakeItFast, RotDeletesNothing: whatever bit of a time index has flipped, of a sealed segment or of the one that is written
+/// to, a search by time finds what is there, and retention takes what is old and nothing else.
+#[test]
+fn a_time_index_that_lies_deletes_and_hides_nothing() {
+    const RETENTION_MS: i64 = 1_000;
+    let batch = |offset: i64, timestamp: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(timestamp), None, Some(&[7; 30])).build()
+    };
+    // The newest of each segment is in its middle.
+    let times = [[1_000_000, 1_003_000, 1_002_000], [1_005_000, 1_007_000, 1_006_000]];
+    let segment =
+        |at: usize| times[at].iter().zip(at as i64 * 3..).map(|(time, offset)| batch(offset, *time)).collect::<Vec<_>>();
+    let len = batch(0, 1_000_000).len() as u32;
+    let index = [1_u32, 2].map(|entry| [entry.to_be_bytes(), (entry * len).to_be_bytes()].concat()).concat();
+    let time_index = |at: usize| {
+        let entry = |time: i64, offset: i32| [&time.to_be_bytes()[..], &offset.to_be_bytes()].concat();
+        [entry(times[at][0], 0), entry(times[at][1], 1)].concat()
+    };
+    // With a snapshot of the producers a start takes the first segment as it is; else it reads it.
+    for (clean, is_taken) in [(true, true), (false, true), (false, false)] {
+        for bit in 0..2 * 24 * 8 {
+            let mut indexes = [time_index(0), time_index(1)];
+            indexes[bit / (24 * 8)][bit / 8 % 24] ^= 1 << (bit % 8);
+            let files = || {
+                let [first, second] = indexes.clone();
+                let snapshot = ringlog_engine::log::producer_snapshot::encode(&[]);
+                let name = if is_taken { "00000000000000000003.snapshot" } else { "ignored" };
+                vec![
+                    (name, snapshot),
+                    ("00000000000000000000.log", segment(0).concat()),
+                    ("00000000000000000000.index", index.clone()),
+                    ("00000000000000000000.timeindex", first),
+                    ("00000000000000000003.log", segment(1).concat()),
+                    ("00000000000000000003.index", index.clone()),
+                    ("00000000000000000003.timeindex", second),
+                ]
+            };
+            let what = format!("bit {bit}, clean {clean}, taken {is_taken}");
+            let opened = opened_from(files(), 6, clean);
+            let all: Vec<i64> = times.concat();
+            for wanted in all.iter().flat_map(|time| [time - 1, *time, time + 1]) {
+                let found = opened.reader.offset_for_timestamp(opened.log.published(), TimestampMs(wanted));
+                let found = opened.simulation.block_on(found).unwrap().map(|(_, offset)| offset.0);
+                assert_eq!(found, (0..6).find(|&offset| all[offset as usize] >= wanted), "{what}, time {wanted}");
+            }
+            let newest = opened.reader.max_timestamp(opened.log.published());
+            assert_eq!(opened.simulation.block_on(newest).unwrap(), Some((TimestampMs(1_007_000), Offset(4))), "{what}");
+            // Just before and just after the first segment's newest record is old, and the second's.
+            for (now, start) in [(1_004_000, 0), (1_004_001, 3), (1_008_000, 3), (1_008_001, 6)] {
+                let config = LogConfig { retention_ms: RETENTION_MS, ..LogConfig::default() };
+                let mut opened = opened_as(files(), 6, clean, config);
+                while let Some(segment) = opened.log.wants_timestamp_of(TimestampMs(now)) {
+                    opened.simulation.block_on(opened.reader.hold_max_timestamp(&segment)).unwrap();
+                }
+                opened.log.retain(TimestampMs(now));
+                assert_eq!(opened.log.next_log_start(), Offset(start), "{what}, at {now}");
+            }
+        }
+    }
+}
+
+/// A length that has rotted so that what follows is less than a header: what it hides is refused, not missing.
+#[test]
+fn a_wrong_length_that_leads_to_the_end_hides_nothing_quietly() {
+    let batch = |offset: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build()
+    };
+    let mut first = batch(0);
+    let len = (2 * first.len() - 12 - 30) as u32;
+    first[8..12].copy_from_slice(&len.to_be_bytes());
+    let opened = opened_from(vec![("00000000000000000000.log", [first, batch(1)].concat())], 2, true);
+    assert_eq!((opened.read(0), opened.read(1)), (Err(()), Err(())));
 }

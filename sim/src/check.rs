@@ -2,7 +2,7 @@
 //! of every partition. What the crash was allowed to take, the model forgets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ringlog_engine::core::scrubber::FindingKind;
 use ringlog_engine::disk::sim::SimDisk;
@@ -16,8 +16,8 @@ use crate::client::admin::listed;
 use crate::client::consumer::{Fetched, Wanted, fetch};
 use crate::groups;
 use crate::life::{Client, Life};
-use crate::machine::Running;
-use crate::model::{Existence, Model, Read, sequence_of};
+use crate::machine::{DATA, Running};
+use crate::model::{Damage, Existence, Model, Read, sequence_of};
 use crate::wire;
 
 /// ScrubTellsOnlyRot: whatever the scrub has found in this life has rotted.
@@ -68,7 +68,7 @@ const EARLIEST: i64 = -2;
 const INDEX_INTERVAL_BYTES_MAX: usize = 4_096;
 
 /// Reads everything back. The network must not cut connections, and the disk must not fail.
-pub async fn after_start(life: &Life, end: End, random: &mut Random) {
+pub async fn after_start(life: &Life, disk: &SimDisk, end: End, random: &mut Random) {
     let mut client = Client::default();
     topics(life, &mut client).await;
     configs(life, &mut client).await;
@@ -78,7 +78,7 @@ pub async fn after_start(life: &Life, end: End, random: &mut Random) {
         there.flat_map(|(at, topic)| (0..topic.partitions.len() as i32).map(move |partition| (at, partition))).collect()
     };
     for (topic, partition) in there {
-        let found = read_all(life, &mut client, topic, partition, end).await;
+        let found = read_all(life, disk, &mut client, topic, partition, end).await;
         by_time(life, &mut client, topic, partition, &found, random).await;
     }
     groups::check::after_start(life, random).await;
@@ -139,7 +139,14 @@ async fn offset(life: &Life, client: &mut Client, name: &str, partition: i32, ti
     if answer.error_code.is_none() { Ok(answer.offset) } else { Err(answer.error_code) }
 }
 
-async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32, end: End) -> Vec<Read> {
+/// What recovery has kept of what it cut.
+fn kept_aside(disk: &SimDisk, folder: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(DATA).join(folder);
+    let entries = disk.entries(&folder).into_iter().filter(|entry| entry.name.ends_with(".cut"));
+    entries.filter_map(|entry| disk.durable_bytes(&folder.join(entry.name))).collect()
+}
+
+async fn read_all(life: &Life, disk: &SimDisk, client: &mut Client, topic: usize, partition: i32, end: End) -> Vec<Read> {
     let (name, id) = {
         let model = life.model.borrow();
         (model.topics[topic].name.clone(), model.topics[topic].id.unwrap_or_default())
@@ -147,7 +154,8 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
     let ends = (offset(life, client, &name, partition, EARLIEST).await, offset(life, client, &name, partition, LATEST).await);
     let (Ok(start), Ok(log_end)) = ends else { panic!("TopicStays: the ends of {name}-{partition}: {ends:?}") };
     life.say(|| format!("{name}-{partition} has {start} to {log_end}"));
-    life.model.borrow_mut().settle_ends(topic, partition, end, start, log_end);
+    let kept = kept_aside(disk, &format!("{name}-{partition}"));
+    life.model.borrow_mut().settle_ends((topic, partition), end, (start, log_end), &kept);
     let mut found: Vec<Read> = Vec::new();
     let mut refused: Vec<i64> = Vec::new();
     let (mut start, mut at) = (start, start);
@@ -164,7 +172,7 @@ async fn read_all(life: &Life, client: &mut Client, topic: usize, partition: i32
                 life.model.borrow().check_refused(topic, partition, at);
                 refused.push(at);
                 let damage = life.model.borrow_mut().partition(topic, partition).damage.clone();
-                at = damage.iter().filter(|range| (range.0..range.1).contains(&at)).map(|range| range.1).max().unwrap_or(at + 1);
+                at = damage.iter().filter(|damage| damage.has(at)).map(|damage| damage.end).max().unwrap_or(at + 1);
             }
             Fetched::OutOfRange | Fetched::Nothing if life.model.borrow().topics[topic].has_retention => {
                 // Retention came in between.
@@ -185,12 +193,13 @@ async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32,
     let is_steady = {
         let model = life.model.borrow();
         let there = &model.topics[topic].partitions[partition as usize];
-        !model.topics[topic].has_retention && there.damage.is_empty() && !there.are_times_rotten
+        // What a header hides from a read a search may find, and the other way round.
+        !model.topics[topic].has_retention && !there.damage.iter().any(|damage| damage.is_header)
     };
     if found.is_empty() || !random.chance(0.3) || !is_steady {
         return;
     }
-    let (name, wanted, expected) = {
+    let (name, wanted, expected, is_damaged) = {
         let mut model = life.model.borrow_mut();
         let start = model.partition(topic, partition).log_start_min;
         let time = |read: &Read| {
@@ -201,15 +210,22 @@ async fn by_time(life: &Life, client: &mut Client, topic: usize, partition: i32,
         // All records of a batch have one time, its first.
         let first = found.iter().find(|read| time(read) >= wanted && read.end > start);
         let expected = first.map(|read| read.base.max(start));
-        (model.topics[topic].name.clone(), wanted, expected)
+        let is_damaged = !model.partition(topic, partition).damage.is_empty();
+        (model.topics[topic].name.clone(), wanted, expected, is_damaged)
     };
     let answer = offset(life, client, &name, partition, wanted).await;
+    if is_damaged && answer == Err(ErrorCode::CORRUPT_MESSAGE) {
+        return;
+    }
     assert_eq!(answer, Ok(expected.unwrap_or(-1)), "TimestampsAreFound: {wanted} in {name}-{partition}");
 }
 
 impl Model {
     /// What may be lost is forgotten; what may not has to be there, as far as the ends say.
-    fn settle_ends(&mut self, at_topic: usize, at_partition: i32, end: End, start: i64, log_end: i64) {
+    fn settle_ends(&mut self, (at_topic, at_partition): (usize, i32), end: End, (start, log_end): (i64, i64), kept: &[Vec<u8>]) {
+        if start < log_end {
+            self.check_retained(at_topic, at_partition, start);
+        }
         let is_dirty = self.is_dirty;
         let topic = &mut self.topics[at_topic];
         let name = format!("{}-{at_partition}", topic.name);
@@ -227,8 +243,18 @@ impl Model {
             End::PowerLost => (partition.durable_end, "AcknowledgedSurvives"),
         };
         // A damaged batch is where recovery cuts.
-        let is_excused = partition.damage.iter().any(|range| (range.0..=range.1).contains(&log_end));
+        let is_excused = partition.damage.iter().any(|damage| damage.base == log_end);
         assert!(log_end >= must || is_excused, "{invariant}: {name} ends at {log_end}, and has to reach {must}");
+        for (&base, known) in partition.acknowledged.range(log_end..) {
+            let sent = &self.sent[&known.number];
+            if known.is_weak || base + sent.records > must {
+                continue;
+            }
+            let has_rotted = partition.damage.iter().any(|damage| damage.base == base);
+            // The broker writes what lies before: base offset, leader epoch.
+            let same = |bytes: &Vec<u8>| bytes.windows(sent.bytes.len() - 16).any(|bytes| bytes == &sent.bytes[16..]);
+            assert!(has_rotted || kept.iter().any(same), "CutIsKeptAside: batch {} at {base} of {name}", known.number);
+        }
         let known_end = partition.written_end.max(partition.written_end_weak);
         // Records that were deleted, and lost: the log begins anew behind them.
         let began_anew = end == End::PowerLost && start == log_end;
@@ -244,7 +270,7 @@ impl Model {
         partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= log_end);
         partition.seen.retain(|&base, _| base < log_end);
         // One below the log start may still hide what follows it, up to the next entry of the index.
-        partition.damage.retain(|range| range.0 < log_end);
+        partition.damage.retain(|damage| damage.base < log_end);
         partition.visible = log_end;
         partition.log_start_min = start;
         partition.log_start_max = partition.log_start_max.max(start);
@@ -255,15 +281,21 @@ impl Model {
     }
 
     /// OnlyRotIsRefused: a batch that rotted may hide, by a wrong length, what follows it up to where the index leads on.
-    fn check_refused(&self, at_topic: usize, at_partition: i32, at: i64) {
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn check_refused(&self, at_topic: usize, at_partition: i32, at: i64) {
         let topic = &self.topics[at_topic];
         let partition = &topic.partitions[at_partition as usize];
-        let hides = |&(from, end): &(i64, i64)| {
-            let there = partition.acknowledged.range(end..at.max(end)).map(|(&base, known)| (base, &self.sent[&known.number]));
+        let hides = |damage: &Damage| {
+            let from = damage.end.min(at);
+            let there = partition.acknowledged.range(from..at).map(|(&base, known)| (base, &self.sent[&known.number]));
             let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
             // The last of them may be the one that has the entry.
             between.next_back();
-            from <= at && (partition.are_indexes_rotten || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX)
+            let is_near =
+                partition.rotten_indexes.contains(&damage.segment) || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX;
+            damage.has(at) || (damage.is_header && damage.base <= at && is_near)
         };
         assert!(
             partition.damage.iter().any(hides),
@@ -301,11 +333,8 @@ impl Model {
             first <= start || is_refused(start..first),
             "OffsetsHaveNoGap: {name} starts at {start} and has nothing below {first}"
         );
-        if !partition.damage.is_empty() {
-            return;
-        }
         let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-        let mut sequences: BTreeMap<i64, i32> = BTreeMap::new();
+        let mut sequences: BTreeMap<i64, (i32, i64)> = BTreeMap::new();
         for read in found {
             let sent = &self.sent[&read.number];
             let count = times.entry(read.number).or_default();
@@ -313,13 +342,17 @@ impl Model {
             let max = if sent.is_idempotent { 1 } else { sent.times };
             assert!(*count <= max, "OnceOnly: batch {} is in {name} {count} times, and was sent {}", read.number, sent.times);
             if let Some((producer, first, last)) = sequence_of(&sent.bytes) {
-                let before = sequences.insert(producer, last);
+                let before = sequences.insert(producer, (last, read.end));
+                // What has rotted in between is not there, nor what that hides.
+                let has_gap = |from: i64| refused.iter().any(|at| (from..read.base).contains(at));
                 assert!(
-                    before.is_none_or(|before| before + 1 == first),
+                    before.is_none_or(|(before, end)| before + 1 == first || (before < first && has_gap(end))),
                     "InOrder: {name} at {}: producer {producer} has {first} after {before:?}",
                     read.base
                 );
             }
         }
+        let partition = self.partition(at_topic, at_partition);
+        partition.damage.retain(|damage| !by_base.contains_key(&damage.base));
     }
 }

@@ -53,6 +53,8 @@ pub struct Plan {
     rot: bool,
     /// The size at which a segment of clients' topics is full.
     pub segment_bytes: Option<i32>,
+    /// Retention goes by time alone, so that what it may take is known to the record.
+    pub retains_by_time: bool,
 }
 
 impl Plan {
@@ -69,13 +71,15 @@ impl Plan {
             full: random.chance(EACH),
             rot: random.chance(EACH),
             segment_bytes: random.chance(EACH).then(|| [3_000, 10_000, 60_000][random.below(3) as usize]),
+            // It came later, and is drawn apart.
+            retains_by_time: Random::new(seed ^ 0x7137_ae57).chance(EACH),
         };
         (plan, random)
     }
 
     /// Nothing goes wrong any more.
     pub fn end(&mut self) {
-        *self = Self { segment_bytes: self.segment_bytes, ..Self::default() };
+        *self = Self { segment_bytes: self.segment_bytes, retains_by_time: self.retains_by_time, ..Self::default() };
     }
 
     /// Whether anything goes wrong while the broker works.

@@ -92,6 +92,7 @@ impl Client {
     pub async fn ask<'a, M: Message<'a>>(&mut self, life: &Life, request: &M, version: i16) -> Option<(i32, Vec<u8>)> {
         let (correlation, answer) = self.send(life, request, version);
         let frame = life.wait(answer).await;
+        life.see_wall();
         if frame.is_none() {
             self.close();
         }

@@ -15,8 +15,10 @@
 //! - **OffsetsGoForward**: what is sent after an acknowledgement gets a higher offset.
 //! - **OffsetsAreGivenOnce**, **DuplicatesGetTheFirstOffset**, **RetriesAreTaken**.
 //! - **ReadFindsTheBatch**: a read at any valid offset begins with the batch that contains it.
+//! - **RetentionTakesWhatIsOld**: retention by time takes no record that is younger, whatever has rotted.
 //! - **HighWatermarkNeverRetreats**, **LogStartNeverRetreats**, **LogStartMovesWhenAsked**.
 //! - **TopicStays**, **TopicStaysDeleted**, **PartitionsStay**, **ConfigStays**: what was answered is so from then on.
+//! - **CutIsKeptAside**: what recovery cuts off behind rot, and was acknowledged as durable, is in a file beside the log.
 //! - **DamageIsNotServed**, **DamageIsTold**, **OnlyRotIsRefused**: rot is answered with an error, and only rot is.
 //! - **ScrubTellsRot**, **ScrubTellsOnlyRot**: a whole pass of the scrub tells the rot of sealed segments, and nothing that is sound.
 //! - **BrokerStarts**, **EverythingEnds**.
@@ -74,6 +76,29 @@ pub struct Acknowledged {
     pub is_weak: bool,
 }
 
+/// A batch that rotted.
+#[derive(Clone, Copy, Debug)]
+pub struct Damage {
+    /// Its first offset.
+    pub base: i64,
+    /// The offset behind it.
+    pub end: i64,
+    /// Its producer, where that is idempotent.
+    pub producer: Option<i64>,
+    /// The segment it is in, by first offset.
+    pub segment: i64,
+    /// Whether it is the header: that may hide what follows, up to the next entry of the index.
+    pub is_header: bool,
+}
+
+impl Damage {
+    /// Whether it has this offset.
+    #[must_use]
+    pub fn has(&self, offset: i64) -> bool {
+        (self.base..self.end).contains(&offset)
+    }
+}
+
 /// One partition.
 #[derive(Default)]
 pub struct Partition {
@@ -93,16 +118,16 @@ pub struct Partition {
     pub log_start_min: i64,
     /// Nor above, unless there is retention.
     pub log_start_max: i64,
+    /// Up to where its records were asked to be deleted.
+    pub deleted_to: i64,
     /// Ends of acknowledged batches and when that was, in this life.
     pub ends: Vec<(i64, Duration)>,
     /// How often a crash took what a producer had an answer for.
     pub losses: u64,
-    /// Offsets of batches that rotted.
-    pub damage: Vec<(i64, i64)>,
-    /// Whether an index rotted: what rotted in the segment then hides all that follows it there.
-    pub are_indexes_rotten: bool,
-    /// Whether a time index rotted: a search by time may miss, since nothing in that format would show it.
-    pub are_times_rotten: bool,
+    /// Batches that rotted, and were not found sound since.
+    pub damage: Vec<Damage>,
+    /// Segments whose index rotted, by first offset: what rotted in one then hides all that follows it there.
+    pub rotten_indexes: BTreeSet<i64>,
     /// Whether a producer snapshot rotted: what producers did in segments that are gone is forgotten.
     pub are_producers_rotten: bool,
 }
@@ -129,16 +154,12 @@ pub struct Topic {
     pub is_durable_throughout: bool,
     /// Whether segments may be removed by themselves.
     pub has_retention: bool,
+    /// The shortest `retention.ms` that it may have had, where it may have had any.
+    pub retention_ms_min: Option<i64>,
+    /// Whether it may have had a `retention.bytes`.
+    pub retains_by_bytes: bool,
     /// Whether it was asked to be deleted, and may be.
     pub is_deletion_asked: bool,
-}
-
-impl Partition {
-    /// Whether the broker may have forgotten what producers sent: a snapshot rotted, and the log does not have all of it.
-    #[must_use]
-    pub fn are_producers_forgotten(&self) -> bool {
-        self.are_producers_rotten && self.log_start_max > 0
-    }
 }
 
 impl Topic {
@@ -146,6 +167,17 @@ impl Topic {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.flush_messages.len() == 1 && self.flush_messages.contains(&1)
+    }
+
+    /// Options were asked for.
+    pub fn note_retention(&mut self, configs: &[(&str, i64)]) {
+        for &(name, value) in configs.iter().filter(|(_, value)| *value >= 0) {
+            match name {
+                "retention.ms" => self.retention_ms_min = Some(self.retention_ms_min.unwrap_or(i64::MAX).min(value)),
+                "retention.bytes" => self.retains_by_bytes = true,
+                _ => {}
+            }
+        }
     }
 }
 
@@ -202,6 +234,16 @@ impl Model {
         self.next_number
     }
 
+    /// Whether the broker may have forgotten what a producer sent: a snapshot rotted, and what the producer is known to have sent is not
+    /// in the log any more.
+    #[must_use]
+    pub fn is_producer_forgotten(&self, topic: usize, partition: i32, producer: i64) -> bool {
+        let partition = &self.topics[topic].partitions[partition as usize];
+        let is_its = |number: u64| sequence_of(&self.sent[&number].bytes).is_some_and(|(id, ..)| id == producer);
+        let there = partition.acknowledged.range(partition.log_start_max..);
+        partition.are_producers_rotten && partition.log_start_max > 0 && !there.into_iter().any(|(_, known)| is_its(known.number))
+    }
+
     /// Any operation of the disk may fail from now on.
     pub fn fail(&mut self) {
         (self.is_dirty, self.reads_fail) = (true, true);
@@ -251,7 +293,7 @@ impl Model {
             );
         }
         let is_weak = acks == 1;
-        if is_idempotent && partition.damage.is_empty() && !partition.are_producers_forgotten() {
+        if is_idempotent && !(partition.are_producers_rotten && partition.log_start_max > 0) {
             let before = partition.acknowledged.iter().find(|(_, known)| known.number == number && !(known.is_weak && is_dirty));
             if let Some((before, _)) = before {
                 assert_eq!(*before, base, "DuplicatesGetTheFirstOffset: {what}");
@@ -382,11 +424,19 @@ impl Model {
     }
 
     /// A client heard where a partition begins and ends. `asked_at` is what was known when it asked.
-    pub fn hear(&mut self, topic: usize, partition: i32, log_start: Option<i64>, high_watermark: Option<i64>, asked_at: Heard) {
-        let name = format!("{}-{partition}", self.topics[topic].name);
-        let is_durable = self.topics[topic].is_durable_throughout && self.topics[topic].is_durable();
-        let has_retention = self.topics[topic].has_retention;
-        let partition = self.partition(topic, partition);
+    pub fn hear(
+        &mut self,
+        topic_at: usize,
+        partition_at: i32,
+        log_start: Option<i64>,
+        high_watermark: Option<i64>,
+        asked_at: Heard,
+    ) {
+        let topic = &self.topics[topic_at];
+        let name = format!("{}-{partition_at}", topic.name);
+        let is_durable = topic.is_durable_throughout && topic.is_durable();
+        let has_retention = topic.has_retention;
+        let partition = self.partition(topic_at, partition_at);
         if let Some(end) = high_watermark {
             assert!(end >= asked_at.visible, "HighWatermarkNeverRetreats: {name} from {} to {end}", asked_at.visible);
             partition.visible = partition.visible.max(end);
@@ -396,10 +446,37 @@ impl Model {
             }
         }
         if let Some(start) = log_start {
+            self.check_retained(topic_at, partition_at, start);
+            let partition = self.partition(topic_at, partition_at);
             assert!(start >= asked_at.log_start, "LogStartNeverRetreats: {name} from {} to {start}", asked_at.log_start);
             assert!(has_retention || start <= partition.log_start_max, "LogStartMovesWhenAsked: {name} starts at {start}");
             partition.log_start_min = partition.log_start_min.max(start);
             partition.log_start_max = partition.log_start_max.max(start);
+        }
+    }
+
+    /// RetentionTakesWhatIsOld: the log begins at `start` now. By the wall clock, wherever it has been, each record that went was old.
+    pub fn check_retained(&self, at_topic: usize, at_partition: i32, start: i64) {
+        let topic = &self.topics[at_topic];
+        let partition = &topic.partitions[at_partition as usize];
+        if topic.retains_by_bytes {
+            return;
+        }
+        for (&base, known) in partition.acknowledged.range(partition.log_start_min..start.max(partition.log_start_min)) {
+            let sent = &self.sent[&known.number];
+            let is_gone = base + sent.records <= start && base + sent.records > partition.deleted_to;
+            if !is_gone || known.is_weak {
+                continue;
+            }
+            let newest = BatchHeader::parse(&sent.bytes).map_or(i64::MAX, |header| header.max_timestamp.0);
+            let age_ms = self.groups.wall_ms_max.saturating_sub(newest);
+            assert!(
+                topic.retention_ms_min.is_some_and(|retention_ms| age_ms > retention_ms),
+                "RetentionTakesWhatIsOld: batch {} at {base} of {}-{at_partition}, {age_ms} ms old at most, is gone with retention.ms {:?}",
+                known.number,
+                topic.name,
+                topic.retention_ms_min
+            );
         }
     }
 

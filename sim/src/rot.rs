@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use ringlog_engine::batch::HEADER_BYTES;
 use ringlog_engine::disk::sim::SimDisk;
 use ringlog_engine::env::random::Random;
 
 use crate::machine::DATA;
-use crate::model::Model;
+use crate::model::{Damage, Model};
 
 /// Flips a bit in a file of some partition of the clients' topics. Returns what rots, if there is anything.
 pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Option<String> {
@@ -29,11 +30,17 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
     disk.rot_at(&path, at, bit);
     let what = format!("{} rots at {at}", path.display());
     let there = model.partition(topic, partition);
-    there.are_indexes_rotten |= suffix == ".index";
-    there.are_times_rotten |= suffix == ".timeindex";
+    if suffix == ".index" {
+        there.rotten_indexes.insert(base_of(&path));
+    }
     there.are_producers_rotten |= suffix == ".snapshot";
     model.rotten_files.insert(path);
     Some(what)
+}
+
+/// The first offset of a segment, by the name of one of its files.
+fn base_of(path: &Path) -> i64 {
+    path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).unwrap_or(-1)
 }
 
 /// What is on the device of a file, and not cut off since.
@@ -60,14 +67,14 @@ pub fn batch(
     while let Ok(Some((batch, after))) = ringlog_engine::batch::split_first(rest) {
         if batch.check_crc().is_ok() {
             let header = batch.header();
-            batches.push((bytes.len() - rest.len(), batch.bytes().len(), header.base_offset.0, header.next_offset().0));
+            batches.push((bytes.len() - rest.len(), batch.bytes().len(), *header));
         }
         rest = after;
     }
     if batches.is_empty() {
         return None;
     }
-    let (at, len, base, end) = batches[random.below(batches.len() as u64) as usize];
+    let (at, len, header) = batches[random.below(batches.len() as u64) as usize];
     // The CRC does not cover the base offset and the leader epoch, which the broker writes.
     let inside = loop {
         let inside = random.below(len as u64) as usize;
@@ -76,7 +83,10 @@ pub fn batch(
         }
     };
     disk.rot_at(path, (at + inside) as u64, random.below(8) as u8);
-    model.partition(topic, partition).damage.push((base, end));
+    let (base, end) = (header.base_offset.0, header.next_offset().0);
+    let producer = (header.producer_id.0 >= 0).then_some(header.producer_id.0);
+    let damage = Damage { base, end, producer, segment: base_of(path), is_header: inside < HEADER_BYTES };
+    model.partition(topic, partition).damage.push(damage);
     model.rot.entry((path.to_owned(), at as u64)).or_insert_with(|| bytes[at..at + len].to_vec());
     model.rotted_count += 1;
     Some(format!("{} rots at {}, in the batch at offset {base}", path.display(), at + inside))

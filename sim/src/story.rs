@@ -15,7 +15,7 @@ use ringlog_engine::env::random::Random;
 use ringlog_server::broker::BrokerError;
 
 use crate::check::{self, End};
-use crate::client::admin::{self, Admin};
+use crate::client::admin::{self, Admin, Habits};
 use crate::client::consumer::{self, Consumer};
 use crate::client::producer::{self, Producer};
 use crate::groups;
@@ -154,7 +154,8 @@ impl Story {
         let producers = producers.map(|producer| Rc::new(RefCell::new(producer))).collect();
         let consumers = (0..1 + random.below(2)).map(|_| Consumer::new(random.fork()));
         let consumers = consumers.map(|consumer| Rc::new(RefCell::new(consumer))).collect();
-        let admin = Rc::new(RefCell::new(Admin::new(random.fork(), hazards.segment_bytes.is_some())));
+        let habits = Habits { has_small_segments: hazards.segment_bytes.is_some(), retains_by_time: hazards.retains_by_time };
+        let admin = Rc::new(RefCell::new(Admin::new(random.fork(), habits)));
         let groups = Options::new(seed, choice.groups);
         let mut model = Model::default();
         let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options), hazards.segment_bytes);
@@ -296,7 +297,7 @@ impl Story {
         let (end, mut random) = (self.end, self.random.fork());
         self.say(|| format!("the broker is up; before: {end:?}, {} cores", running.cores.len()));
         let until = self.machine.simulation.now() + PATIENCE;
-        let done = self.machine.simulation.block_on_until(check::after_start(&life, end, &mut random), until);
+        let done = self.machine.simulation.block_on_until(check::after_start(&life, &self.machine.disk, end, &mut random), until);
         assert!(done.is_some(), "EverythingEnds: reading everything takes more than {PATIENCE:?}");
         self.end = End::Stopped;
         self.note_full_segments();

@@ -166,6 +166,7 @@ impl Core {
         }
         let _turn = cleaner.turn.lock().await;
         let _cleaning = self.cleaning_lock.lock().await;
+        self.hold_timestamps_to_clean().await;
         let found = match cleaner.points(&self.disk).await {
             Ok(points) => points.as_ref().and_then(|points| self.dirtiest(points)),
             Err(error) => {
@@ -204,6 +205,23 @@ impl Core {
             }
         }
         true
+    }
+
+    /// `min.compaction.lag.ms` goes by what batches have, not by what indexes say of them.
+    async fn hold_timestamps_to_clean(&self) {
+        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+        for slot in slots {
+            loop {
+                let Some(segment) = slot.log.borrow().wants_timestamp_to_clean() else { break };
+                if slot.deleted.get() || self.stopping.get() {
+                    break;
+                }
+                if let Err(error) = self.reader.hold_max_timestamp(&segment).await {
+                    tracing::warn!(segment = %segment.path.display(), %error, "it is not known how old a segment is: it is not cleaned");
+                    break;
+                }
+            }
+        }
     }
 
     /// The partition that is dirty most of those that are due.

@@ -400,17 +400,20 @@ impl Core {
     /// Answers what has waited for memory longest with an error: all that is to be had is too little for it.
     pub(crate) fn refuse_first_waiting(&self, reason: &str) {
         let first = self.waiting.borrow_mut().pop_front();
-        if let Some(append) = first {
-            let _ = append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
-        }
+        first.into_iter().for_each(|append| self.refuse(append, reason));
     }
 
     /// Answers everything that waits for memory with an error: none will come free.
     pub(crate) fn refuse_waiting(&self, reason: &str) {
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
-        for append in waiting {
-            let _ = append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
-        }
+        waiting.into_iter().for_each(|append| self.refuse(append, reason));
+    }
+
+    /// Answers a batch for which there is no room; its producer may send it again.
+    fn refuse(&self, append: Append, reason: &str) {
+        let now = self.env.now();
+        self.with_log(append.partition, |log| log.note_refused(&append.batch, &append.header, now));
+        let _ = append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
     }
 
     /// Wakes `watcher` when the partition shows more than up to `seen`; at once if it does already or is not here any more.

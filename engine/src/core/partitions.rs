@@ -15,7 +15,7 @@ use crate::log::open::{self, OpenParams};
 use crate::log::retention::{OutsideLog, Removed};
 use crate::log::{flush, side_files};
 use crate::segment::names::{FolderRole, PARTITION_METADATA_FILE, PartitionFolder};
-use crate::types::{LeaderEpoch, Offset, PartitionId};
+use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 
 /// How many partitions are opened or closed at the same time.
 const AT_ONCE: usize = 32;
@@ -207,14 +207,30 @@ impl Core {
     pub async fn retain(&self) -> io::Result<()> {
         let now = self.env.now();
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
-        let changed: Vec<_> = slots
-            .into_iter()
-            .filter(|slot| {
-                let mut log = slot.log.borrow_mut();
-                log.retain(now) || log.has_removable()
-            })
-            .collect();
+        let mut changed = Vec::new();
+        for slot in slots {
+            self.hold_timestamps(&slot, now).await;
+            let mut log = slot.log.borrow_mut();
+            if log.retain(now) || log.has_removable() {
+                drop(log);
+                changed.push(slot);
+            }
+        }
         if changed.is_empty() { Ok(()) } else { self.apply_log_start(&changed).await }
+    }
+
+    /// RotDeletesNothing: what retention by time goes by is held against the batches first. A segment that cannot be read stays.
+    async fn hold_timestamps(&self, slot: &Slot, now: TimestampMs) {
+        loop {
+            let Some(segment) = slot.log.borrow().wants_timestamp_of(now) else { return };
+            if slot.deleted.get() || self.stopping.get() {
+                return;
+            }
+            if let Err(error) = self.reader.hold_max_timestamp(&segment).await {
+                tracing::warn!(segment = %segment.path.display(), %error, "it is not known how old a segment is: it stays for now");
+                return;
+            }
+        }
     }
 
     /// Makes moved log starts durable, then removes the segments below them.

@@ -142,6 +142,14 @@ impl Log {
         Ok(())
     }
 
+    /// A batch was refused for want of room before it came to the log: what its producer sent behind it must not go in without it. What
+    /// was damaged on its way says nothing of anybody.
+    pub(crate) fn note_refused(&mut self, bytes: &[u8], header: &BatchHeader, now: TimestampMs) {
+        if header.producer_id.0 >= 0 && batch::crc_of(bytes) == header.crc {
+            self.producers.refuse(header, now);
+        }
+    }
+
     fn try_append(&mut self, bytes: &[u8], header: &BatchHeader, pool: &Pool, now: TimestampMs) -> Result<Outcome, Refused> {
         if let Some(reason) = &self.offline {
             return Err(Refused::Error(AppendError::Offline(reason.clone())));

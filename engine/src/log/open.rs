@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::batch::BatchHeader;
 use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, File, OpenOptions, Payload};
 use crate::log::compaction::swap;
 use crate::log::config::LogConfig;
@@ -21,7 +22,7 @@ use crate::log::scan::{Scanner, Stop};
 use crate::log::tail::Tail;
 use crate::log::{LiveSegment, Log, SegmentState};
 use crate::memory::Pool;
-use crate::segment::index::IndexEntry;
+use crate::segment::index::{IndexEntry, TimeEntry};
 use crate::segment::{index, names};
 use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 
@@ -342,9 +343,8 @@ impl Opening<'_> {
         let times = self.read_if_there(&path.with_extension("timeindex")).await?;
         let times = times.and_then(|bytes| index::parse_time_index(&bytes, base).ok()).unwrap_or_default();
         let shared = Arc::new(Segment::new(base, path, file_bytes, next));
-        if let Some(entry) = times.last() {
-            shared.set_max_timestamp(entry.timestamp, entry.offset);
-        }
+        let newest = times.last().map_or((TimestampMs::NONE, Offset(-1)), |entry| (entry.timestamp, entry.offset));
+        shared.claim_max_timestamp(newest.0, newest.1);
         shared.set_first_timestamp(times.first().map(|entry| entry.timestamp));
         Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
     }
@@ -362,12 +362,20 @@ impl Opening<'_> {
     /// Index files are synced when their segment is full, so after a crash some entries may be missing at the end: no entry is
     /// believed that lies behind the last one of the other file. Files with entries that are not believed are removed, since
     /// what they say of batches that are lost must not mix with what is written next.
-    async fn load_indexes(&mut self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<LiveIndex> {
-        let (live, whole) = self.read_indexes(base, path, upto, file_bytes).await?;
+    ///
+    /// With the last time that the file names, where that is not among them.
+    async fn load_indexes(
+        &mut self,
+        base: Offset,
+        path: &Path,
+        upto: Offset,
+        file_bytes: u64,
+    ) -> io::Result<(LiveIndex, Option<TimeEntry>)> {
+        let (live, whole, left_out) = self.read_indexes(base, path, upto, file_bytes).await?;
         if !whole {
             self.remove_indexes(path).await?;
         }
-        Ok(live)
+        Ok((live, left_out))
     }
 
     /// Writes a recovered segment's index files and syncs them; their names are synced with the directory.
@@ -407,27 +415,34 @@ impl Opening<'_> {
     }
 
     /// The entries that are believed, and whether these are all that the files have.
-    async fn read_indexes(&self, base: Offset, path: &Path, upto: Offset, file_bytes: u64) -> io::Result<(LiveIndex, bool)> {
+    async fn read_indexes(
+        &self,
+        base: Offset,
+        path: &Path,
+        upto: Offset,
+        file_bytes: u64,
+    ) -> io::Result<(LiveIndex, bool, Option<TimeEntry>)> {
         let live = LiveIndex::default();
         let offsets = self.read_if_there(&path.with_extension("index")).await?;
         let times = self.read_if_there(&path.with_extension("timeindex")).await?;
         let (offsets, times) = match (offsets, times) {
             (Some(offsets), Some(times)) => (offsets, times),
-            (None, None) => return Ok((live, true)),
-            _ => return Ok((live, false)),
+            (None, None) => return Ok((live, true, None)),
+            _ => return Ok((live, false, None)),
         };
         let parsed = (index::parse_offset_index(&offsets, base, file_bytes), index::parse_time_index(&times, base));
         let (Ok(offsets), Ok(times)) = parsed else {
             tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
-            return Ok((live, false));
+            return Ok((live, false, None));
         };
         // What was written and lost is zeros: one such entry is in order, but none names a segment's first batch.
         if offsets.first().is_some_and(|entry| entry.position == 0) {
             tracing::warn!(segment = %path.display(), "an index was lost in a crash and is built anew");
-            return Ok((live, false));
+            return Ok((live, false, None));
         }
         let have = (offsets.len(), times.len());
-        let timed = times.last().map(|entry| entry.offset);
+        let newest = times.last().copied();
+        let timed = newest.map(|entry| entry.offset);
         let believed = |entry: &IndexEntry| {
             entry.last_offset < upto && (self.params.clean || timed.is_some_and(|timed| entry.last_offset <= timed))
         };
@@ -439,7 +454,8 @@ impl Opening<'_> {
             live.times.push(entry);
         }
         let whole = self.params.clean || have == (live.offsets.count(), live.times.count());
-        Ok((live, whole))
+        let left_out = newest.filter(|_| live.offsets.count() > 0 && have.1 > live.times.count());
+        Ok((live, whole, left_out))
     }
 
     /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.
@@ -455,7 +471,7 @@ impl Opening<'_> {
         let direct = OpenOptions { create: Create::Never, write: false, direct: true };
         let file = self.disk.open(&path, direct).await?;
         let trusted = recovery_point;
-        let loaded = self.load_indexes(base, &path, trusted, file_bytes).await?;
+        let (loaded, left_out) = self.load_indexes(base, &path, trusted, file_bytes).await?;
         // Everything from the last trusted index entry on is read and checked; more only for the producers' sake.
         let mut check_from = last_entry(&loaded).map_or(0, |entry| entry.position);
         let mut start = check_from;
@@ -483,6 +499,17 @@ impl Opening<'_> {
             (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
         let mut unconfirmed = last_entry(&loaded);
+        // What is left out because its batch comes behind the last one that the index has is found there, or has rotted.
+        let mut unconfirmed_times: Vec<TimeEntry> = newest.into_iter().chain(left_out).collect();
+        if let Some(entry) = newest
+            && loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start
+            && !self.is_time_right(&file, &loaded, base, file_bytes, &entry).await?
+        {
+            return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
+        }
+        if newest.is_some_and(|entry| loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start) {
+            unconfirmed_times.remove(0);
+        }
         live.index = Arc::new(loaded);
         if self.params.clean {
             check_from = check_from.max(start);
@@ -501,16 +528,15 @@ impl Opening<'_> {
                 Ok((header, position)) => (*position, Some(header.last_offset())),
                 Err(_) => (scanner.position(), None),
             };
-            if let Some(entry) = unconfirmed.take_if(|entry| at >= entry.position)
-                && (at, ends_at) != (entry.position, Some(entry.last_offset))
-            {
-                // An index has no checksum, and what this one says of times goes by this entry.
-                tracing::warn!(
-                    segment = %path.display(), position = entry.position, offset = entry.last_offset.0,
-                    "an index entry does not fit its batch, or that is damaged: the index is built anew"
-                );
-                self.remove_indexes(&path).await?;
-                return Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await;
+            // An index has no checksum, and what the segment's largest timestamp is goes by these two entries.
+            let is_right = unconfirmed
+                .take_if(|entry| at >= entry.position)
+                .is_none_or(|entry| (at, ends_at) == (entry.position, Some(entry.last_offset)))
+                && unconfirmed_times
+                    .extract_if(.., |entry| ends_at.is_none_or(|last| last >= entry.offset))
+                    .all(|entry| found.as_ref().is_ok_and(|(header, _)| is_time_of(&entry, header)));
+            if !is_right {
+                return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
             }
             match found {
                 Ok((header, position)) => {
@@ -595,14 +621,44 @@ impl Opening<'_> {
         Ok(!goes_on)
     }
 
-    fn note(
-        &self,
+    /// The same after an entry of the segment's indexes did not fit its batch, or that was damaged.
+    async fn scan_without_indexes(
+        &mut self,
         out: &mut Recovered,
-        live: &mut LiveSegment,
-        header: &crate::batch::BatchHeader,
-        position: u64,
-        check_from: u64,
-    ) {
+        base: Offset,
+        path: PathBuf,
+        file_bytes: u64,
+        next_base: Option<Offset>,
+        recovery_point: Offset,
+    ) -> io::Result<bool> {
+        tracing::warn!(
+            segment = %path.display(), "an index entry does not fit its batch, or that is damaged: the indexes are built anew"
+        );
+        self.remove_indexes(&path).await?;
+        Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await
+    }
+
+    /// Whether the batch that an entry of a time index names has its timestamp.
+    async fn is_time_right(
+        &self,
+        file: &Rc<dyn File>,
+        loaded: &LiveIndex,
+        base: Offset,
+        file_bytes: u64,
+        entry: &TimeEntry,
+    ) -> io::Result<bool> {
+        let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position);
+        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
+        loop {
+            match scanner.next().await? {
+                Ok((header, _)) if header.last_offset() < entry.offset => {}
+                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    fn note(&self, out: &mut Recovered, live: &mut LiveSegment, header: &BatchHeader, position: u64, check_from: u64) {
         if header.base_offset >= out.producers_saved.max(out.producers.end()) {
             out.producers.update(header, self.now);
         }
@@ -710,6 +766,11 @@ impl Opening<'_> {
         }
         Ok(buffer[..len].to_vec())
     }
+}
+
+/// Whether this batch is the one that an entry of a time index names.
+pub(crate) fn is_time_of(entry: &TimeEntry, header: &BatchHeader) -> bool {
+    (header.base_offset..=header.last_offset()).contains(&entry.offset) && header.max_timestamp == entry.timestamp
 }
 
 fn last_entry(index: &LiveIndex) -> Option<IndexEntry> {

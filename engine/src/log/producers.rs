@@ -6,6 +6,10 @@
 //! [`ProducerStates::truncate_to`] takes them back exactly; [`ProducerStates::settle`] says up to where that cannot happen
 //! any more. Of transactions it knows only where each one starts, which bounds the last stable offset.
 //!
+//! **FirstStaysFirst**: an unknown producer may start anywhere, since what was known of it may be gone. Once it has started, what it
+//! sent behind that must not go in without it, where the first batch is taken back or refused for want of room: the producer
+//! would send the first one again, and never get it in. So it is known from then on, with no batch, and with the sequence that is due.
+//!
 //! A producer is forgotten when it has not written for `producer.id.expiration.ms`, by the broker's clock at the append.
 //! (Kafka goes by the records' own timestamps, and so forgets at once whoever sends old records.)
 
@@ -14,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::batch::{BatchHeader, sequence_minus};
+use crate::batch::{BatchHeader, sequence_minus, sequence_plus};
 use crate::log::producer_snapshot::{self, SnapshotEntry, SnapshotError};
 use crate::types::{Offset, ProducerId, TimestampMs};
 
@@ -99,6 +103,8 @@ struct Producer {
     seen: TimestampMs,
     transaction_start: Option<Offset>,
     batches: SmallVec<[KeptBatch; BATCHES_KEPT]>,
+    /// The sequence that is due while there is no batch: 0, or where it began.
+    begin: i32,
 }
 
 impl Producer {
@@ -110,6 +116,7 @@ impl Producer {
             seen: TimestampMs::NONE,
             transaction_start: None,
             batches: SmallVec::new(),
+            begin: 0,
         }
     }
 
@@ -117,17 +124,22 @@ impl Producer {
         self.batches.last().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
     }
 
-    /// What is known of a producer when its first batch, which began its sequences, is taken back. Were it unknown, what it has
-    /// sent behind that one could start anywhere, and would be appended without it.
+    /// The sequence that is due next in its epoch. The highest is followed by 0.
+    fn next_sequence(&self) -> i32 {
+        self.batches.last().map_or(self.begin, |batch| sequence_plus(batch.last_sequence, 1))
+    }
+
+    /// What is known of a producer when its first batch is taken back: FirstStaysFirst.
     fn without_its_first(&self) -> Option<Self> {
-        let began = self.batches.first().is_some_and(|first| first.first_sequence() == 0);
-        began.then(|| Self { batches: SmallVec::new(), transaction_start: None, ..self.clone() })
+        let begin = self.batches.first()?.first_sequence();
+        Some(Self { batches: SmallVec::new(), transaction_start: None, begin, ..self.clone() })
     }
 
     fn enter_epoch(&mut self, epoch: i16) {
         if self.epoch != epoch {
             self.epoch = epoch;
             self.batches.clear();
+            self.begin = 0;
         }
     }
 
@@ -235,6 +247,7 @@ impl ProducerStates {
                 seen: now,
                 transaction_start: (entry.transaction_start.0 >= 0).then_some(entry.transaction_start),
                 batches,
+                begin: 0,
             };
             states.put(entry.producer_id, Some(producer));
         }
@@ -273,7 +286,10 @@ impl ProducerStates {
                 ..last
             };
             let Some((newest, older)) = producer.batches.split_last() else {
-                entries.push(last);
+                // The file has no place for where one began that has nothing in the log: it may start anywhere again.
+                if producer.begin == 0 {
+                    entries.push(last);
+                }
                 continue;
             };
             let none = Offset(-1);
@@ -351,9 +367,10 @@ impl ProducerStates {
         if epoch < producer.epoch {
             return Err(ProducerError::StaleEpoch { producer_id, epoch, current: producer.epoch });
         }
-        let last_sequence = if epoch == producer.epoch { producer.last_sequence() } else { NO_SEQUENCE };
-        // -1 is followed by 0, so an epoch without a batch starts at 0, and so does what comes after i32::MAX.
-        let expected = if last_sequence == i32::MAX { 0 } else { last_sequence + 1 };
+        // A new epoch starts at 0.
+        let is_same = epoch == producer.epoch;
+        let (last_sequence, expected) =
+            if is_same { (producer.last_sequence(), producer.next_sequence()) } else { (NO_SEQUENCE, 0) };
         if sequence != expected && producer.epoch != NO_EPOCH {
             return Err(ProducerError::OutOfOrder { producer_id, sequence, last_sequence });
         }
@@ -372,6 +389,18 @@ impl ProducerStates {
     /// When the batch does not follow the last one.
     pub fn update(&mut self, header: &BatchHeader, now: TimestampMs) {
         self.apply(header, None, now);
+    }
+
+    /// A batch was refused that may be sent again, and was not appended: FirstStaysFirst. Its CRC is right.
+    pub fn refuse(&mut self, header: &BatchHeader, now: TimestampMs) {
+        let producer_id = header.producer_id;
+        let is_known = self.producers.get(&producer_id).is_some_and(|producer| !self.expired(producer, now));
+        if producer_id.0 < 0 || is_known {
+            return;
+        }
+        let (epoch, begin) = (header.producer_epoch, header.base_sequence);
+        self.put(producer_id, Some(Producer { epoch, begin, seen: now, ..Producer::new() }));
+        self.forget_oldest(Some(producer_id));
     }
 
     /// A batch that commits or aborts a transaction was appended; `coordinator_epoch` is in its record.

@@ -75,6 +75,7 @@ pub struct Segment {
     end_offset: AtomicI64,
     max_timestamp: AtomicI64,
     max_timestamp_offset: AtomicI64,
+    is_max_timestamp_claimed: AtomicBool,
     first_timestamp: AtomicI64,
     standing: AtomicU8,
     damaged: AtomicBool,
@@ -102,6 +103,7 @@ impl Segment {
             end_offset: AtomicI64::new(end_offset.0),
             max_timestamp: AtomicI64::new(TimestampMs::NONE.0),
             max_timestamp_offset: AtomicI64::new(-1),
+            is_max_timestamp_claimed: AtomicBool::new(false),
             first_timestamp: AtomicI64::new(TimestampMs::NONE.0),
             standing: AtomicU8::new(Standing::Current as u8),
             damaged: AtomicBool::new(false),
@@ -184,6 +186,25 @@ impl Segment {
     pub(crate) fn set_max_timestamp(&self, timestamp: TimestampMs, offset: Offset) {
         self.max_timestamp_offset.store(offset.0, Ordering::Release);
         self.max_timestamp.store(timestamp.0, Ordering::Release);
+    }
+
+    /// What its time index says is its largest timestamp. That has no checksum: nothing is deleted, and nothing left out of a search,
+    /// for its sake before it was held against the batches ([`Reader::hold_max_timestamp`](super::read::Reader::hold_max_timestamp)).
+    pub(crate) fn claim_max_timestamp(&self, timestamp: TimestampMs, offset: Offset) {
+        self.is_max_timestamp_claimed.store(true, Ordering::Release);
+        self.set_max_timestamp(timestamp, offset);
+    }
+
+    /// Whether [`Self::max_timestamp`] is what its time index says, and was not held against its batches yet.
+    #[must_use]
+    pub fn is_max_timestamp_claimed(&self) -> bool {
+        self.is_max_timestamp_claimed.load(Ordering::Acquire)
+    }
+
+    /// Its batches have this largest timestamp.
+    pub(crate) fn confirm_max_timestamp(&self, timestamp: TimestampMs, offset: Offset) {
+        self.set_max_timestamp(timestamp, offset);
+        self.is_max_timestamp_claimed.store(false, Ordering::Release);
     }
 
     /// The timestamp of its first batch, once it is sealed: about that, where it was read from an index.

@@ -249,6 +249,10 @@ impl Reader {
             }
             before = Some((position, header));
         }
+        if let Some((position, header)) = before {
+            // A wrong length leads to the end past what is there.
+            self.check_batch(view, segment, position, &header).await?;
+        }
         Ok(None)
     }
 

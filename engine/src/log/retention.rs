@@ -2,10 +2,13 @@
 //! makes the new log start durable first and removes the files afterwards.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::log::Log;
+use crate::log::config::LogConfig;
+use crate::log::published::Segment;
 use crate::types::{Offset, TimestampMs};
 
 /// DeleteRecords asked for an offset that is not in the log.
@@ -62,16 +65,28 @@ impl Log {
         self.producers.expire(now);
         if config.retention_ms >= 0 || config.roll_ms() < i64::MAX {
             let active = self.active();
-            let (newest, _) = active.shared.max_timestamp();
             let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
-            let expired =
-                config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms;
+            let expired = is_expired(&active.shared, &config, now);
             let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.roll_ms());
             if active.bytes > 0 && (expired || old) && self.offline.is_none() {
                 self.roll();
                 self.publish_view();
             }
         }
+        let (start, _) = self.retained_from(&config, now);
+        self.next_log_start = start;
+        start > self.published.log_start()
+    }
+
+    /// The segment on whose largest timestamp it depends what retention takes, where only the time index says which that is
+    /// (**RotDeletesNothing**): it has to be held against the batches first, and there may be another one behind it then.
+    #[must_use]
+    pub fn wants_timestamp_of(&self, now: TimestampMs) -> Option<Arc<Segment>> {
+        self.retained_from(&self.config, now).1
+    }
+
+    /// Where retention has the log begin, and the segment with which it ends because nobody knows how old that is.
+    fn retained_from(&self, config: &LogConfig, now: TimestampMs) -> (Offset, Option<Arc<Segment>>) {
         let mut start = self.next_log_start;
         let mut bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
         for (at, segment) in self.segments.iter().enumerate() {
@@ -80,19 +95,20 @@ impl Log {
             if next.shared.base_offset > self.published.high_watermark() {
                 break;
             }
-            let (newest, _) = segment.shared.max_timestamp();
-            let expired =
-                config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms;
             let retention_bytes = u64::try_from(config.retention_bytes).ok();
-            let too_much = retention_bytes.is_some_and(|max| bytes - segment.bytes >= max);
-            if !expired && !too_much {
-                break;
+            let is_gone = next.shared.base_offset <= self.next_log_start;
+            if !is_gone && retention_bytes.is_none_or(|max| bytes - segment.bytes < max) {
+                if config.retention_ms >= 0 && segment.shared.is_max_timestamp_claimed() {
+                    return (start, Some(segment.shared.clone()));
+                }
+                if !is_expired(&segment.shared, config, now) {
+                    break;
+                }
             }
             bytes -= segment.bytes;
             start = start.max(next.shared.base_offset);
         }
-        self.next_log_start = start;
-        start > self.published.log_start()
+        (start, None)
     }
 
     /// Takes out the segments that lie below the log start and are settled, as far as what producers wrote to them is saved
@@ -123,4 +139,9 @@ impl Log {
     pub fn has_removable(&self) -> bool {
         self.segments.len() > 1 && self.segments[1].shared.base_offset <= self.published.log_start()
     }
+}
+
+fn is_expired(segment: &Segment, config: &LogConfig, now: TimestampMs) -> bool {
+    let (newest, _) = segment.max_timestamp();
+    config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms
 }

@@ -5,6 +5,7 @@
 
 mod connection;
 mod formats;
+mod groups;
 mod input;
 mod journal;
 pub mod memory;
@@ -58,6 +59,7 @@ targets! {
     SERVER_PROPERTIES: "server_properties", formats::server_properties, 256 * KIB, 100;
     REQUESTS: "requests", wire::requests, 16 * KIB, 150;
     RESPONSES: "responses", wire::responses, 16 * KIB, 150;
+    GROUP_RECORDS: "group_records", groups::group_records, MIB, 4 * KIB;
     CONNECTION: "connection", connection::connection, 64 * MIB, 4 * KIB;
 }
 

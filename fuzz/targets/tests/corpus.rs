@@ -79,7 +79,7 @@ macro_rules! targets {
 }
 targets! {
     record_batch records journal recovery recovery_mutated repair indexes checkpoints producer_snapshot server_properties requests
-    responses connection
+    responses group_records connection
 }
 
 #[test]

@@ -36,15 +36,23 @@ pub struct Admin {
     random: Random,
     /// Whether it leaves everything as it is.
     pub is_draining: bool,
+    habits: Habits,
+}
+
+/// What the seed's hazards make of topics' options.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
     /// Whether segments are so small that they are full before they are old.
-    has_small_segments: bool,
+    pub has_small_segments: bool,
+    /// Whether retention goes by time alone.
+    pub retains_by_time: bool,
 }
 
 impl Admin {
     /// An administrator who has done nothing yet.
     #[must_use]
-    pub fn new(random: Random, has_small_segments: bool) -> Self {
-        Self { random, is_draining: false, has_small_segments }
+    pub fn new(random: Random, habits: Habits) -> Self {
+        Self { random, is_draining: false, habits }
     }
 }
 
@@ -56,7 +64,7 @@ struct Options {
     configs: Vec<(&'static str, i64)>,
 }
 
-fn options(random: &mut Random, has_small_segments: bool) -> Options {
+fn options(random: &mut Random, habits: Habits) -> Options {
     let flush_messages = [1, 1, 1, 3, 20, NEVER][random.below(6) as usize];
     let flush_ms = [NEVER, NEVER, 100, 2_000][random.below(4) as usize];
     let mut configs = vec![("flush.messages", flush_messages), ("flush.ms", flush_ms)];
@@ -64,13 +72,14 @@ fn options(random: &mut Random, has_small_segments: bool) -> Options {
     // Segments are rolled by the length of their index or their age, and by size where that is small.
     configs.push(("segment.index.bytes", [16, 40, 160, 4096][random.below(4) as usize]));
     configs.push(("segment.ms", [20, 300, 3_600_000][random.below(3) as usize]));
-    if has_small_segments {
+    if habits.has_small_segments {
         configs.retain(|(name, _)| !name.starts_with("segment."));
     }
     let has_retention = random.chance(0.25);
     if has_retention {
         configs.push(("retention.bytes", [0, 3_000, 30_000][random.below(3) as usize]));
         configs.push(("retention.ms", [-1, 2_000, 60_000][random.below(3) as usize]));
+        configs.retain(|(name, _)| !(habits.retains_by_time && *name == "retention.bytes"));
     }
     Options { flush_messages, flush_ms, has_retention, configs }
 }
@@ -80,34 +89,34 @@ pub async fn run(admin: Rc<RefCell<Admin>>, life: Rc<Life>) {
     let mut client = Client::default();
     loop {
         let is_beginning = life.model.borrow().topics.iter().filter(|topic| topic.existence == Existence::Present).count() < 2;
-        let (pause, action, is_draining, has_small) = {
+        let (pause, action, is_draining, habits) = {
             let admin = &mut *admin.borrow_mut();
             let pause = if is_beginning { 2_000 } else { 300_000 };
-            (admin.random.below(pause), admin.random.below(12), admin.is_draining, admin.has_small_segments)
+            (admin.random.below(pause), admin.random.below(12), admin.is_draining, admin.habits)
         };
         life.env.sleep(Duration::from_micros(pause)).await;
         let random = || admin.borrow_mut().random.fork();
         match action {
             _ if is_draining => look(&life, &mut client, random()).await,
-            _ if is_beginning => create(&life, &mut client, random(), has_small).await,
-            0 | 1 => create(&life, &mut client, random(), has_small).await,
+            _ if is_beginning => create(&life, &mut client, random(), habits).await,
+            0 | 1 => create(&life, &mut client, random(), habits).await,
             2 => delete(&life, &mut client, random()).await,
             3 => add_partitions(&life, &mut client, random()).await,
-            4..=6 => configure(&life, &mut client, random()).await,
+            4..=6 => configure(&life, &mut client, random(), habits).await,
             7 | 8 => delete_records(&life, &mut client, random()).await,
             _ => look(&life, &mut client, random()).await,
         }
     }
 }
 
-async fn create(life: &Life, client: &mut Client, mut random: Random, has_small_segments: bool) {
+async fn create(life: &Life, client: &mut Client, mut random: Random, habits: Habits) {
     let name = NAMES[random.below(NAMES.len() as u64) as usize];
     let known = life.model.borrow().by_name(name);
     let was = known.map(|at| life.model.borrow().topics[at].existence);
     if was.is_some_and(|was| was != Existence::MayCome) {
         return;
     }
-    let Options { flush_messages, flush_ms, has_retention, configs } = options(&mut random, has_small_segments);
+    let Options { flush_messages, flush_ms, has_retention, configs } = options(&mut random, habits);
     let count = 1 + random.below(PARTITIONS_MAX as u64 - 1) as usize;
     let topic = {
         let mut model = life.model.borrow_mut();
@@ -123,6 +132,8 @@ async fn create(life: &Life, client: &mut Client, mut random: Random, has_small_
                 flush_changes: 0,
                 is_durable_throughout: false,
                 has_retention: false,
+                retention_ms_min: None,
+                retains_by_bytes: false,
                 is_deletion_asked: false,
             });
             model.topics.len() - 1
@@ -132,6 +143,7 @@ async fn create(life: &Life, client: &mut Client, mut random: Random, has_small_
         there.flush_messages.insert(flush_messages);
         there.flush_ms.insert(flush_ms);
         there.has_retention |= has_retention;
+        there.note_retention(&configs);
         topic
     };
     let configs = configs
@@ -240,14 +252,15 @@ async fn add_partitions(life: &Life, client: &mut Client, mut random: Random) {
     }
 }
 
-async fn configure(life: &Life, client: &mut Client, mut random: Random) {
+async fn configure(life: &Life, client: &mut Client, mut random: Random, habits: Habits) {
     let Some(topic) = pick(&life.model.borrow(), &mut random, Existence::Present) else { return };
-    let Options { configs, has_retention, .. } = options(&mut random, false);
+    let Options { configs, has_retention, .. } = options(&mut random, Habits { has_small_segments: false, ..habits });
     let (key, value) = configs[random.below(configs.len() as u64) as usize];
     let name = {
         let mut model = life.model.borrow_mut();
         let there = &mut model.topics[topic];
         there.has_retention |= has_retention && key.starts_with("retention");
+        there.note_retention(&[(key, value)]);
         if key.starts_with("flush") {
             let maybe = if key == "flush.ms" { &mut there.flush_ms } else { &mut there.flush_messages };
             maybe.insert(value);
@@ -286,6 +299,7 @@ async fn delete_records(life: &Life, client: &mut Client, mut random: Random) {
         let mut model = life.model.borrow_mut();
         let there = model.partition(topic, partition);
         there.log_start_max = there.log_start_max.max(offset);
+        there.deleted_to = there.deleted_to.max(offset);
         model.topics[topic].name.clone()
     };
     let version = version(&mut random, ApiKey::DeleteRecords, 0);

@@ -13,7 +13,7 @@ use ringlog_protocol::{ApiKey, ErrorCode};
 
 use super::{is_unknown_topic, pick as pick_partition, version};
 use crate::life::{Client, Life};
-use crate::model::{Existence, Read};
+use crate::model::{Damage, Existence, Read};
 use crate::wire;
 
 const LATEST: i64 = -1;
@@ -164,8 +164,7 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
             Fetched::OutOfRange
         }
         ErrorCode::CORRUPT_MESSAGE => {
-            let is_told = model.partition(topic, partition).damage.iter().any(|&(start, _)| start <= from.max(known.visible));
-            assert!(is_told, "DamageIsTold: {name} is sound at {from}, and a read is answered with CORRUPT_MESSAGE");
+            model.check_refused(topic, partition, from);
             life.say(|| format!("{name} is damaged at {from}"));
             Fetched::Damaged
         }
@@ -189,8 +188,8 @@ pub async fn fetch(life: &Life, client: &mut Client, version: i16, wanted: Wante
 }
 
 /// Whether a batch in these ranges of offsets has another CRC than it says.
-fn has_damage_in(bytes: &[u8], ranges: &[(i64, i64)]) -> bool {
-    let is_in = |offset: i64| ranges.iter().any(|range| (range.0..range.1).contains(&offset));
+fn has_damage_in(bytes: &[u8], ranges: &[Damage]) -> bool {
+    let is_in = |offset: i64| ranges.iter().any(|damage| damage.has(offset));
     let mut all = batches(bytes).filter_map(Result::ok);
     !ranges.is_empty() && all.any(|batch| is_in(batch.header().base_offset.0) && batch.check_crc().is_err())
 }

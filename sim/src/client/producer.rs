@@ -245,9 +245,12 @@ async fn send(producer: &Rc<RefCell<Producer>>, life: &Life, client: &mut Client
             }
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER if all_well => {
                 let key = (target.topic, target.partition);
+                let id = producer.id.map_or(-1, |(id, _)| id);
+                let is_forgotten = model.is_producer_forgotten(target.topic, target.partition, id);
                 let partition = model.partition(target.topic, target.partition);
                 let known = producer.losses.insert(key, partition.losses).unwrap_or(0);
-                let is_excused = partition.losses > known || !partition.damage.is_empty() || partition.are_producers_forgotten();
+                let has_rotted = partition.damage.iter().any(|damage| damage.producer == Some(id));
+                let is_excused = partition.losses > known || has_rotted || is_forgotten;
                 assert!(is_excused, "RetriesAreTaken: {name}, batch {number}: {:?}", answer.error_message);
                 producer.start_anew();
                 return;

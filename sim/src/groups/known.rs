@@ -107,7 +107,7 @@ pub struct Known {
     /// How long offsets are kept, where that is not for ever.
     pub retention_ms: Option<i64>,
     /// The latest that the wall clock ever was.
-    wall_ms_max: i64,
+    pub wall_ms_max: i64,
     /// Whether the topic of the groups is there for certain.
     pub has_topic: bool,
     /// Offsets whose commit was acknowledged.

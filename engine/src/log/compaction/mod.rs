@@ -64,6 +64,9 @@ impl Log {
                 break;
             }
             if end > from {
+                if config.min_compaction_lag_ms > 0 && segment.shared.is_max_timestamp_claimed() {
+                    break;
+                }
                 let (newest, _) = segment.shared.max_timestamp();
                 if config.min_compaction_lag_ms > 0 && newest.0 > now.0.saturating_sub(config.min_compaction_lag_ms) {
                     break;
@@ -83,6 +86,13 @@ impl Log {
         found.ratio = dirty_bytes as f64 / (clean_bytes + dirty_bytes) as f64;
         found.is_due = is_late || found.ratio > config.min_cleanable_dirty_ratio;
         Some(found)
+    }
+
+    /// The first segment that may be cleaned and for which only a time index says how old it is: where that counts, nothing from it on
+    /// is cleaned before it was held against the batches.
+    pub(crate) fn wants_timestamp_to_clean(&self) -> Option<Arc<Segment>> {
+        self.config.compaction.as_ref().filter(|config| config.min_compaction_lag_ms > 0)?;
+        self.segments.iter().map(|segment| &segment.shared).find(|segment| segment.is_max_timestamp_claimed()).cloned()
     }
 
     /// ProducersOutliveSegments: whether what producers wrote below `offset`, where a segment ends, is in a snapshot.

@@ -160,18 +160,45 @@ fn a_first_batch_that_is_taken_back_is_still_the_first() {
     assert!(states.truncate_to(Offset(0)));
     assert!(matches!(states.check(&batch(0, 3, 0, 2, 2), NOW), Err(ProducerError::OutOfOrder { .. })));
     assert_eq!(states.check(&batch(0, 3, 0, 0, 2), NOW), Ok(Verdict::Append));
-    // One that began anywhere may do so again.
+    // One that began somewhere else goes on there.
     states.update(&batch(0, 4, 0, 7, 2), NOW);
     assert!(states.truncate_to(Offset(0)));
+    assert!(matches!(states.check(&batch(0, 4, 0, 9, 2), NOW), Err(ProducerError::OutOfOrder { .. })));
     assert_eq!(states.check(&batch(0, 4, 0, 7, 2), NOW), Ok(Verdict::Append));
+    assert_eq!(states.check(&batch(0, 4, 1, 0, 2), NOW), Ok(Verdict::Append), "or begins a new epoch");
+    // A snapshot cannot say where that is, and must not say 0.
+    let loaded = ProducerStates::from_snapshot(&states.encode_snapshot(), DAY_MS, NOW).unwrap();
+    assert_eq!(loaded.check(&batch(0, 4, 0, 7, 2), NOW), Ok(Verdict::Append));
+    assert!(loaded.check(&batch(0, 3, 0, 2, 2), NOW).is_err(), "which it can of those that began at 0");
+}
+
+/// Nor when it is refused before it is appended.
+#[test]
+fn a_first_batch_that_is_refused_is_still_the_first() {
+    let mut states = states();
+    states.refuse(&batch(0, 3, 0, 0, 2), NOW);
+    // Those behind it were refused with it.
+    states.refuse(&batch(0, 3, 0, 2, 2), NOW);
+    assert!(matches!(states.check(&batch(0, 3, 0, 2, 2), NOW), Err(ProducerError::OutOfOrder { .. })));
+    assert_eq!(states.check(&batch(0, 3, 0, 0, 2), NOW), Ok(Verdict::Append));
+    states.update(&batch(0, 3, 0, 0, 2), NOW);
+    assert_eq!(states.check(&batch(2, 3, 0, 2, 2), NOW), Ok(Verdict::Append));
+    // A known one has its order already.
+    states.refuse(&batch(2, 3, 0, 2, 2), NOW);
+    assert!(matches!(states.check(&batch(2, 3, 0, 0, 2), NOW), Ok(Verdict::Duplicate { .. })));
+    // It is forgotten like any other.
+    states.refuse(&batch(2, 5, 0, 6, 2), NOW);
+    assert!(states.check(&batch(2, 5, 0, 8, 2), NOW).is_err());
+    assert_eq!(states.check(&batch(2, 5, 0, 8, 2), TimestampMs(NOW.0 + DAY_MS)), Ok(Verdict::Append));
 }
 
 /// What the log holds: every batch that was appended and not cut.
 #[derive(Clone, Default)]
 struct Model {
     batches: Vec<BatchHeader>,
-    /// Producers that are known and have nothing in the log: what they began with was cut. With their epochs.
-    begun: BTreeMap<i64, i16>,
+    /// Producers that are known and have nothing in the log: what they began with was cut, or refused. With their epochs, and where
+    /// they began.
+    begun: BTreeMap<i64, (i16, i32)>,
 }
 
 impl Model {
@@ -185,9 +212,16 @@ impl Model {
         for first in cut.iter().rev() {
             let id = first.producer_id;
             let is_last = !cut.iter().any(|batch| batch.producer_id == id && batch.base_offset < first.base_offset);
-            if is_last && first.base_sequence == 0 && !self.batches.iter().any(|batch| batch.producer_id == id) {
-                self.begun.entry(id.0).or_insert(first.producer_epoch);
+            if is_last {
+                self.begin(first);
             }
+        }
+    }
+
+    /// A batch is not there.
+    fn begin(&mut self, first: &BatchHeader) {
+        if !self.batches.iter().any(|batch| batch.producer_id == first.producer_id) {
+            self.begun.entry(first.producer_id.0).or_insert((first.producer_epoch, first.base_sequence));
         }
     }
 
@@ -197,8 +231,10 @@ impl Model {
         let Some(last) = of.last() else {
             return match self.begun.get(&header.producer_id.0) {
                 None => "append",
-                Some(epoch) if header.producer_epoch < *epoch => "stale",
-                Some(_) if header.base_sequence == 0 => "append",
+                Some((epoch, _)) if header.producer_epoch < *epoch => "stale",
+                Some((epoch, begin)) if header.base_sequence == if header.producer_epoch == *epoch { *begin } else { 0 } => {
+                    "append"
+                }
                 Some(_) => "out of order",
             };
         };
@@ -225,6 +261,7 @@ impl Model {
 enum Step {
     Send { id: i64, epoch: i16, sequence: i32, count: i32 },
     Next { id: i64, count: i32 },
+    Refuse { id: i64, epoch: i16, sequence: i32 },
     Settle(prop::sample::Index),
     Cut(prop::sample::Index),
     Reload,
@@ -235,6 +272,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3i64, 0..3i16, prop_oneof![0..6i32, i32::MAX - 3..=i32::MAX], 1..4i32)
             .prop_map(|(id, epoch, sequence, count)| Step::Send { id, epoch, sequence, count }),
         8 => (0..3i64, 1..4i32).prop_map(|(id, count)| Step::Next { id, count }),
+        1 => (0..3i64, 0..3i16, 0..6i32).prop_map(|(id, epoch, sequence)| Step::Refuse { id, epoch, sequence }),
         1 => any::<prop::sample::Index>().prop_map(Step::Settle),
         2 => any::<prop::sample::Index>().prop_map(Step::Cut),
         1 => Just(Step::Reload),
@@ -267,6 +305,12 @@ proptest! {
                         (last.producer_epoch, crate::batch::sequence_plus(last.base_sequence, last.record_count))
                     });
                     batch(model.end(), id, epoch, sequence, count)
+                }
+                Step::Refuse { id, epoch, sequence } => {
+                    let header = batch(model.end(), id, epoch, sequence, 1);
+                    states.refuse(&header, NOW);
+                    model.begin(&header);
+                    continue;
                 }
                 Step::Settle(at) => {
                     settled = settled.max(at.index(model.end() as usize + 1) as i64);

@@ -57,6 +57,30 @@ impl Reader {
         Ok(at.checked_sub(1).map(|at| loaded.times[at]))
     }
 
+    /// The entry before one that does not fit its batch; as [`Self::floor_below`].
+    pub(super) async fn floor_time_below(
+        &self,
+        segment: &Arc<Segment>,
+        wrong: &TimeEntry,
+    ) -> Result<Option<TimeEntry>, ReadError> {
+        if let Some(live) = segment.live_index.load().as_ref() {
+            return Ok(live.floor_time(wrong.timestamp));
+        }
+        let loaded = self.loaded_index(segment).await?;
+        let at = loaded.times.partition_point(|entry| entry.timestamp < wrong.timestamp);
+        let before = at.checked_sub(1).map(|at| loaded.times[at]);
+        if loaded.times.get(at) == Some(wrong) {
+            tracing::warn!(
+                segment = %segment.path.display(), timestamp = wrong.timestamp.0, offset = wrong.offset.0,
+                "an entry of a time index does not fit its batch, or that is damaged: it is left out"
+            );
+            let mut without = LoadedIndex { offsets: loaded.offsets.clone(), times: loaded.times.clone() };
+            without.times.remove(at);
+            self.indexes.put(segment.id, Rc::new(without));
+        }
+        Ok(before)
+    }
+
     async fn loaded_index(&self, segment: &Arc<Segment>) -> Result<Rc<LoadedIndex>, ReadError> {
         if let Some(found) = self.indexes.get(segment.id) {
             return Ok(found);

@@ -1,15 +1,28 @@
 //! Offsets by time: the first record of a time or later, and the newest one (ListOffsets).
 
+use std::io;
 use std::sync::Arc;
 
 use super::walk::Walk;
 use super::{ReadError, Reader};
 use crate::batch::{self, BatchHeader, BatchView};
-use crate::log::published::{Published, Segment, View};
+use crate::disk::cache::Purpose;
+use crate::log::open::is_time_of;
+use crate::log::published::{Published, Segment, Standing, View};
+use crate::log::scan::{Scanner, Stop};
+use crate::segment::index::TimeEntry;
 use crate::types::{Offset, TimestampMs};
 
 /// What the records of one batch may take when they are looked into.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// What a search through a segment came to.
+enum Search {
+    Found(TimestampMs, Offset),
+    Nothing,
+    /// This entry of the time index does not fit its batch, or what is visible ends before that.
+    Misled(TimeEntry),
+}
 
 impl Reader {
     /// The first visible record whose timestamp is at least `timestamp`: its timestamp and offset (ListOffsets, KIP-79).
@@ -39,26 +52,141 @@ impl Reader {
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         let log_start = partition.log_start();
         for (segment, &visible) in view.segments.iter().zip(visible) {
-            if segment.max_timestamp().0 < timestamp || segment.end_offset() <= log_start {
+            if segment.end_offset() <= log_start {
                 continue;
             }
-            let after = self.floor_time(segment, timestamp).await?.map(|entry| entry.offset);
-            let floor = match after {
-                Some(offset) => self.floor(segment, offset).await?,
-                None => None,
-            };
-            let mut walk = Walk::new(self, view, segment, floor, visible);
-            while let Some((position, header)) = walk.next().await? {
-                if header.max_timestamp < timestamp || header.last_offset() < log_start {
+            if segment.max_timestamp().0 < timestamp {
+                // IndexesOnlyMakeItFast: it is left out for what its batches have, not for what an index says of them.
+                self.hold_max_timestamp(segment).await?;
+                if segment.max_timestamp().0 < timestamp {
                     continue;
                 }
-                let wanted = |time: TimestampMs, offset: Offset| time >= timestamp && offset >= log_start;
-                if let Some(found) = self.find_record(view, segment, position, &header, wanted).await? {
-                    return Ok(Some(found));
+            }
+            let mut entry = self.floor_time(segment, timestamp).await?;
+            loop {
+                match self.search(view, segment, visible, entry, timestamp, log_start).await? {
+                    Search::Found(time, offset) => return Ok(Some((time, offset))),
+                    Search::Nothing => break,
+                    Search::Misled(wrong) => entry = self.floor_time_below(segment, &wrong).await?,
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Looks through a segment behind what `entry` says is older than `timestamp`.
+    async fn search(
+        &self,
+        view: &View,
+        segment: &Arc<Segment>,
+        visible: u64,
+        entry: Option<TimeEntry>,
+        timestamp: TimestampMs,
+        log_start: Offset,
+    ) -> Result<Search, ReadError> {
+        let floor = match &entry {
+            Some(entry) => self.floor(segment, entry.offset).await?,
+            None => None,
+        };
+        let mut walk = Walk::new(self, view, segment, floor, visible);
+        // A time index has no checksum: an entry leads past nothing before its batch has said the same.
+        let mut unconfirmed = entry;
+        loop {
+            let found = match (walk.next().await, unconfirmed) {
+                // What comes before its batch may be what is damaged.
+                (Ok(None) | Err(ReadError::Damaged { .. }), Some(entry)) => return Ok(Search::Misled(entry)),
+                (found, _) => found?,
+            };
+            let Some((position, header)) = found else { return Ok(Search::Nothing) };
+            if let Some(entry) = unconfirmed {
+                if header.last_offset() < entry.offset && header.max_timestamp <= entry.timestamp {
+                    continue;
+                }
+                if !is_time_of(&entry, &header) {
+                    return Ok(Search::Misled(entry));
+                }
+                unconfirmed = None;
+            }
+            if header.max_timestamp < timestamp || header.last_offset() < log_start {
+                continue;
+            }
+            let wanted = |time: TimestampMs, offset: Offset| time >= timestamp && offset >= log_start;
+            if let Some((time, offset)) = self.find_record(view, segment, position, &header, wanted).await? {
+                return Ok(Search::Found(time, offset));
+            }
+        }
+    }
+
+    /// Makes sure that a segment's largest timestamp is that of its batches. Where its time index says another than the batch that this
+    /// names, all of the segment is read; what is damaged there does not count. Costs nothing the second time.
+    ///
+    /// # Errors
+    /// Those of the disk, and that compaction has put another segment in its place: then nothing is known.
+    pub async fn hold_max_timestamp(&self, segment: &Arc<Segment>) -> io::Result<()> {
+        if !segment.is_max_timestamp_claimed() {
+            return Ok(());
+        }
+        let (timestamp, offset) = segment.max_timestamp();
+        let claim = TimeEntry { timestamp, offset };
+        let is_right = timestamp != TimestampMs::NONE && self.is_time_right(segment, &claim).await?;
+        let newest = if is_right { claim } else { self.newest_of(segment).await?.unwrap_or(claim) };
+        if segment.standing() != Standing::Current {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if newest != claim {
+            tracing::warn!(
+                segment = %segment.path.display(), said = timestamp.0, is = newest.timestamp.0,
+                "a time index does not say its segment's largest timestamp: `ringlog log repair` makes it anew"
+            );
+        }
+        segment.confirm_max_timestamp(newest.timestamp, newest.offset);
+        Ok(())
+    }
+
+    /// Whether the batch that an entry names has its timestamp.
+    async fn is_time_right(&self, segment: &Arc<Segment>, entry: &TimeEntry) -> io::Result<bool> {
+        let floor = match self.floor(segment, entry.offset).await {
+            Ok(floor) => floor.map_or(0, |floor| floor.position),
+            Err(_) => 0,
+        };
+        let mut scanner = self.scanner(segment, floor).await?;
+        loop {
+            match scanner.next().await? {
+                Ok((header, _)) if header.last_offset() < entry.offset => {}
+                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// The largest timestamp of a segment's sound batches.
+    async fn newest_of(&self, segment: &Arc<Segment>) -> io::Result<Option<TimeEntry>> {
+        let mut scanner = self.scanner(segment, 0).await?;
+        let mut newest: Option<TimeEntry> = None;
+        loop {
+            match scanner.next().await? {
+                Ok((header, _)) => {
+                    let is_newer = newest.is_none_or(|newest| header.max_timestamp > newest.timestamp);
+                    if is_newer && header.max_timestamp != TimestampMs::NONE {
+                        newest = Some(TimeEntry { timestamp: header.max_timestamp, offset: header.last_offset() });
+                    }
+                }
+                Err(Stop::End) => return Ok(newest),
+                Err(Stop::Damage(_)) => {
+                    segment.note_damage();
+                    if !scanner.skip_damage().await? {
+                        return Ok(newest);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a sealed segment from the disk, and checks what it reads.
+    async fn scanner(&self, segment: &Arc<Segment>, position: u64) -> io::Result<Scanner> {
+        let file = self.files.open(segment.id, Purpose::ReadDirect, &segment.path).await?;
+        let scanner = Scanner::new(file, &self.pool, segment.file_bytes(), position, segment.base_offset, true);
+        Ok(scanner.below(segment.end_offset()))
     }
 
     /// The visible record with the largest timestamp: its timestamp and offset (ListOffsets -3, KIP-734).
@@ -82,6 +210,9 @@ impl Reader {
         visible: &[u64],
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         let high_watermark = partition.high_watermark();
+        for segment in view.segments.iter() {
+            self.hold_max_timestamp(segment).await?;
+        }
         let mut newest: Vec<_> = view
             .segments
             .iter()

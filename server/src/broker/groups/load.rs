@@ -94,8 +94,9 @@ struct Open {
     value: Option<Vec<u8>>,
 }
 
+/// Takes the batches of a partition of `__consumer_offsets`, in their order, into a shard.
 #[derive(Default)]
-struct Replay {
+pub struct Replay {
     /// What transactions that are not ended yet have committed, by key and producer: where Kafka's coordinator wrote it.
     open: BTreeMap<Vec<u8>, BTreeMap<ProducerId, Open>>,
     /// The keys of that, by producer.
@@ -106,7 +107,10 @@ struct Replay {
 
 impl Replay {
     /// Replays a batch. What belongs to a transaction counts once that is committed, and not at all if it is aborted.
-    fn batch(&mut self, batch: &BatchView<'_>, shard: &mut Shard) -> Result<(), BatchError> {
+    ///
+    /// # Errors
+    /// Its bytes are not what was written. A record of a type or version that is not known is none: it is left alone.
+    pub fn batch(&mut self, batch: &BatchView<'_>, shard: &mut Shard) -> Result<(), BatchError> {
         batch.check_crc()?;
         let header = batch.header();
         for record in &batch.records(RECORDS_BYTES_MAX)? {

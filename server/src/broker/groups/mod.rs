@@ -6,6 +6,8 @@ mod coordinator;
 mod load;
 mod topics;
 
+pub use load::Replay;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::{Rc, Weak};

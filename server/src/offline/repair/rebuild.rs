@@ -20,6 +20,8 @@ use crate::offline::verify::TRANSACTION_ENTRY_BYTES;
 const INDEX_INTERVAL_BYTES: u64 = 4096;
 /// Where an entry of a transaction index has the offset of its marker.
 const LAST_OFFSET_AT: usize = 18;
+/// Where it has the last stable offset.
+const LAST_STABLE_AT: usize = 26;
 
 /// The bytes of both index files of a segment that has these batches, one behind the other: as sparse as Kafka's, the time index
 /// ending with the largest timestamp.
@@ -133,7 +135,8 @@ impl History {
 
 /// A list of aborted transactions from the one that a file has and the one that its batches give: what is cut may have held a
 /// transaction's beginning or its marker, which the file still knows of. Entries that no segment beginning at `base` can have
-/// go, and those of markers from `end` on: their offsets are given again.
+/// go, and those of markers from `end` on: their offsets are given again. What batches are there says that a transaction began no
+/// later, and was followed by nothing more stable: an entry that says so all the same has rotted.
 pub(super) fn merge_aborted(file: &[u8], rebuilt: &[u8], base: Offset, end: Offset) -> Vec<u8> {
     let mut entries: BTreeMap<i64, &[u8]> = BTreeMap::new();
     let number = |entry: &[u8], at: usize| entry[at..at + 8].try_into().map_or(-1, i64::from_be_bytes);
@@ -143,7 +146,12 @@ pub(super) fn merge_aborted(file: &[u8], rebuilt: &[u8], base: Offset, end: Offs
     for entry in file.chunks_exact(TRANSACTION_ENTRY_BYTES) {
         let (producer, first, last) = (number(entry, 2), number(entry, 10), number(entry, LAST_OFFSET_AT));
         let possible = entry.starts_with(&[0, 0]) && (0..=last).contains(&first) && (base.0..end.0).contains(&last);
-        if possible && entries.get(&last).is_none_or(|rebuilt| number(rebuilt, 2) == producer) {
+        let stable = number(entry, LAST_STABLE_AT);
+        let fits = |rebuilt: &&[u8]| {
+            let (is, until) = (number(rebuilt, 10), number(rebuilt, LAST_STABLE_AT));
+            number(rebuilt, 2) == producer && first <= is && (first..=until).contains(&stable)
+        };
+        if possible && entries.get(&last).is_none_or(fits) {
             entries.insert(last, entry);
         }
     }

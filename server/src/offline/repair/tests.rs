@@ -462,10 +462,11 @@ fn a_wrong_list_of_aborted_transactions_is_told_and_repaired() {
     let data = Data::new(&aborted_transaction().concat());
     data.write(list, &entry);
     assert!(data.verify().0, "{}", data.verify().1);
-    // Version, producer, first offset, last offset: of each some bit; and an empty list.
-    for wrong in
-        [1, 9, 10, 25].map(|at| [&entry[..at], &[entry[at] ^ 0x40], &entry[at + 1..]].concat()).into_iter().chain([Vec::new()])
-    {
+    // Version, producer, first offset, last offset, last stable offset: of each some bit; a first offset that is in the log and too
+    // late; and an empty list.
+    let flipped = [(1, 0x40), (9, 0x40), (10, 0x40), (17, 1), (25, 0x40), (27, 0x40), (26, 0x80)]
+        .map(|(at, bit)| [&entry[..at], &[entry[at] ^ bit], &entry[at + 1..]].concat());
+    for wrong in flipped.into_iter().chain([Vec::new()]) {
         data.write(list, &wrong);
         let (sound, said) = data.verify();
         assert!(!sound && said.contains(&format!("{list}: its batches give another")), "{wrong:?}: {said}");

@@ -1,0 +1,96 @@
+//! What was refused for want of room, and what its producer sent behind it. Invariant FirstStaysFirst: a producer's batches go in in
+//! the order of their sequences, whatever becomes of the first one.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+#[allow(dead_code, reason = "it is for several")]
+mod sim_support;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::core::recover;
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
+use ringlog_engine::core::{Core, CoreSettings};
+use ringlog_engine::disk::Disk;
+use ringlog_engine::log::append::{AppendError, Appended};
+use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::log::producers::ProducerError;
+use ringlog_engine::types::{Offset, PartitionId, ProducerId, TimestampMs, TopicId};
+
+use sim_support::{Boot, Machine, begin, open_all};
+
+const FILLER_BYTES: usize = 60 << 10;
+
+fn boot(machine: &Machine) -> Boot {
+    let env = machine.simulation.env();
+    let disk: Rc<dyn Disk> = machine.disk.mount();
+    let data = machine.data.clone();
+    let scrubber = Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() });
+    machine.block_on(async move {
+        let found = recover::recover(&disk, &data).await.unwrap();
+        let settings = CoreSettings {
+            data_directory: data.clone(),
+            journal_bytes: 16 << 20,
+            journal_run_bytes_max: u64::MAX,
+            tail_bytes: 1 << 20,
+            open_files_max: 8,
+        };
+        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
+        core.start();
+        let config = Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() });
+        let id = PartitionId { topic: TopicId([1; 16]), index: 0 };
+        let partitions = open_all(&core, &found, [(id, "topic-0".to_owned(), config)]).await;
+        begin(&core, &data).await;
+        Boot { core, partitions, scrubber }
+    })
+}
+
+fn append(machine: &Machine, boot: &Boot, batch: &[u8]) -> Result<Appended, AppendError> {
+    let answer = boot.send(0, batch);
+    machine.block_on(async move { answer.await.unwrap() })
+}
+
+/// The first batch of a new producer is refused because the disk, and with it the memory, is full; the second comes when there is room
+/// again. It used to go in, since a new producer may start anywhere, and the first one never did.
+#[test]
+fn what_was_sent_behind_a_refused_first_batch_waits_for_it() {
+    let machine = Machine::new(1, false);
+    let boot = boot(&machine);
+    let filler = BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&[1; FILLER_BYTES])).build();
+    // The journal gets longer than memory, and is free again.
+    for _ in 0..130 {
+        append(&machine, &boot, &filler).unwrap();
+    }
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(10)));
+    machine.leave_room(0);
+    // What segments cannot take stays in memory, until that is full.
+    let refused = (0..1000).find_map(|_| append(&machine, &boot, &filler).err()).unwrap();
+    assert!(matches!(refused, AppendError::NoRoom(_)), "{refused:?}");
+    let batch = |sequence| {
+        let builder = BatchBuilder::new(Offset(0)).producer(ProducerId(7), 0, sequence);
+        builder.record(TimestampMs(1), None, Some(b"x")).build()
+    };
+    let damaged = {
+        let mut damaged = BatchBuilder::new(Offset(0)).producer(ProducerId(8), 3, 5).record(TimestampMs(1), None, None).build();
+        *damaged.last_mut().unwrap() ^= 1;
+        damaged
+    };
+    // Behind one for which there is no room they wait, small as they are.
+    let _blocking = boot.send(0, &filler);
+    let (first, unsound) = (boot.send(0, &batch(0)), boot.send(0, &damaged));
+    let (first, unsound) = machine.block_on(async move { (first.await.unwrap(), unsound.await.unwrap()) });
+    assert!(matches!(first, Err(AppendError::NoRoom(_))), "{first:?}");
+    assert!(matches!(unsound, Err(AppendError::NoRoom(_))), "{unsound:?}");
+    machine.disk.set_capacity(None);
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(10)));
+    let second = append(&machine, &boot, &batch(1));
+    assert!(matches!(second, Err(AppendError::Producer(ProducerError::OutOfOrder { sequence: 1, .. }))), "{second:?}");
+    let first = append(&machine, &boot, &batch(0)).unwrap();
+    let second = append(&machine, &boot, &batch(1)).unwrap();
+    assert_eq!(second.base_offset, first.next_offset);
+    // What was damaged on its way said nothing of that producer.
+    let other = BatchBuilder::new(Offset(0)).producer(ProducerId(8), 2, 9).record(TimestampMs(1), None, None).build();
+    append(&machine, &boot, &other).unwrap();
+}

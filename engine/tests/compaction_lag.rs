@@ -11,7 +11,6 @@
 //! - CleaningIsThrottled: a cleaning reads and writes no more a second than it may.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "the simulations use the rest")]
 mod sim_support;
 
 use std::collections::BTreeMap;

@@ -1,55 +1,34 @@
 //! How the journal's file grows: ahead of its rounds, and what follows where it can't.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
-#[allow(dead_code, reason = "it is for several")]
 mod sim_support;
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
-use ringlog_engine::core::recover;
-use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings};
-use ringlog_engine::disk::Disk;
+use ringlog_engine::core::CoreSettings;
 use ringlog_engine::journal::{directory_name, generation_of};
 use ringlog_engine::log::append::{AppendError, Appended};
-use ringlog_engine::log::config::LogConfig;
-use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
+use ringlog_engine::types::{Offset, TimestampMs};
 
-use sim_support::{Boot, Machine, begin, open_all};
+use sim_support::{Boot, Machine, boot_durable};
 
 const BATCH_BYTES: usize = 100 << 10;
 
 fn boot(machine: &Machine) -> Boot {
-    let env = machine.simulation.env();
-    let disk: Rc<dyn Disk> = machine.disk.mount();
-    let data = machine.data.clone();
-    let scrubber = Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() });
-    machine.block_on(async move {
-        let found = recover::recover(&disk, &data).await.unwrap();
-        let settings = CoreSettings {
-            data_directory: data.clone(),
-            journal_bytes: 16 << 20,
-            journal_run_bytes_max: 1 << 20,
-            tail_bytes: 64 << 20,
-            open_files_max: 8,
-        };
-        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
-        core.start();
-        let config = Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() });
-        let wanted = [(PartitionId { topic: TopicId([1; 16]), index: 0 }, "topic-0".to_owned(), config)];
-        let partitions = open_all(&core, &found, wanted).await;
-        begin(&core, &data).await;
-        Boot { core, partitions, scrubber }
-    })
+    let settings = CoreSettings {
+        data_directory: machine.data.clone(),
+        journal_bytes: 16 << 20,
+        journal_run_bytes_max: 1 << 20,
+        tail_bytes: 64 << 20,
+        open_files_max: 8,
+    };
+    boot_durable(machine, settings, None, &["topic-0"])
 }
 
 fn append(machine: &Machine, boot: &Boot) -> Result<Appended, AppendError> {
     let batch = BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&vec![7; BATCH_BYTES])).build();
-    let answer = boot.send(0, &batch);
-    machine.block_on(async move { answer.await.unwrap() })
+    boot.append(machine, 0, &batch)
 }
 
 fn pause(machine: &Machine, boot: &Boot) {

@@ -2,54 +2,33 @@
 //! the order of their sequences, whatever becomes of the first one.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
-#[allow(dead_code, reason = "it is for several")]
 mod sim_support;
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
-use ringlog_engine::core::recover;
-use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings};
-use ringlog_engine::disk::Disk;
+use ringlog_engine::core::CoreSettings;
 use ringlog_engine::log::append::{AppendError, Appended};
-use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::producers::ProducerError;
-use ringlog_engine::types::{Offset, PartitionId, ProducerId, TimestampMs, TopicId};
+use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
 
-use sim_support::{Boot, Machine, begin, open_all};
+use sim_support::{Boot, Machine, boot_durable};
 
 const FILLER_BYTES: usize = 60 << 10;
 
 fn boot(machine: &Machine) -> Boot {
-    let env = machine.simulation.env();
-    let disk: Rc<dyn Disk> = machine.disk.mount();
-    let data = machine.data.clone();
-    let scrubber = Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() });
-    machine.block_on(async move {
-        let found = recover::recover(&disk, &data).await.unwrap();
-        let settings = CoreSettings {
-            data_directory: data.clone(),
-            journal_bytes: 16 << 20,
-            journal_run_bytes_max: u64::MAX,
-            tail_bytes: 1 << 20,
-            open_files_max: 8,
-        };
-        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
-        core.start();
-        let config = Arc::new(LogConfig { flush_messages: 1, ..LogConfig::default() });
-        let id = PartitionId { topic: TopicId([1; 16]), index: 0 };
-        let partitions = open_all(&core, &found, [(id, "topic-0".to_owned(), config)]).await;
-        begin(&core, &data).await;
-        Boot { core, partitions, scrubber }
-    })
+    let settings = CoreSettings {
+        data_directory: machine.data.clone(),
+        journal_bytes: 16 << 20,
+        journal_run_bytes_max: u64::MAX,
+        tail_bytes: 1 << 20,
+        open_files_max: 8,
+    };
+    boot_durable(machine, settings, None, &["topic-0"])
 }
 
 fn append(machine: &Machine, boot: &Boot, batch: &[u8]) -> Result<Appended, AppendError> {
-    let answer = boot.send(0, batch);
-    machine.block_on(async move { answer.await.unwrap() })
+    boot.append(machine, 0, batch)
 }
 
 /// The first batch of a new producer is refused because the disk, and with it the memory, is full; the second comes when there is room

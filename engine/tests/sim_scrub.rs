@@ -9,7 +9,6 @@
 //! - EverythingEnds: passes do, and the stop does not wait for them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "shared with simulations that do more")]
 mod sim_support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,24 +2,17 @@
 //! finds a gap is for the random schedules of `sim_log`.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
-#[allow(dead_code, reason = "it is for several")]
 mod sim_support;
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
-use ringlog_engine::core::recover;
-use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings};
-use ringlog_engine::disk::Disk;
+use ringlog_engine::core::CoreSettings;
 use ringlog_engine::disk::sim::{Injection, Operation};
 use ringlog_engine::log::append::{AppendError, Appended};
-use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
 
-use sim_support::{Boot, Machine, begin, bytes_of, open_all};
+use sim_support::{Boot, Machine, boot_durable, bytes_of};
 
 const SEGMENT: &str = "topic-0/00000000000000000000.log";
 const LARGE_BYTES: usize = 100 << 10;
@@ -27,27 +20,14 @@ const LARGE_SEGMENT: u64 = 1 << 30;
 
 /// Two partitions of durable topics, with segments of so many bytes.
 fn boot(machine: &Machine, segment_bytes: u64) -> Boot {
-    let env = machine.simulation.env();
-    let disk: Rc<dyn Disk> = machine.disk.mount();
-    let data = machine.data.clone();
-    let scrubber = Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() });
-    machine.block_on(async move {
-        let found = recover::recover(&disk, &data).await.unwrap();
-        let settings = CoreSettings {
-            data_directory: data.clone(),
-            journal_bytes: 16 << 20,
-            journal_run_bytes_max: 64 << 10,
-            tail_bytes: 32 << 20,
-            open_files_max: 8,
-        };
-        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
-        core.start();
-        let config = Arc::new(LogConfig { flush_messages: 1, segment_bytes, ..LogConfig::default() });
-        let wanted = [(id(1), "topic-0"), (id(2), "other-0")].map(|(id, folder)| (id, folder.to_owned(), config.clone()));
-        let partitions = open_all(&core, &found, wanted).await;
-        begin(&core, &data).await;
-        Boot { core, partitions, scrubber }
-    })
+    let settings = CoreSettings {
+        data_directory: machine.data.clone(),
+        journal_bytes: 16 << 20,
+        journal_run_bytes_max: 64 << 10,
+        tail_bytes: 32 << 20,
+        open_files_max: 8,
+    };
+    boot_durable(machine, settings, Some(segment_bytes), &["topic-0", "other-0"])
 }
 
 fn id(topic: u8) -> PartitionId {
@@ -59,8 +39,7 @@ fn batch(fill: u8, len: usize) -> Vec<u8> {
 }
 
 fn append(machine: &Machine, boot: &Boot, index: usize, fill: u8, len: usize) -> Result<Appended, AppendError> {
-    let answer = boot.send(index, &batch(fill, len));
-    machine.block_on(async move { answer.await.unwrap() })
+    boot.append(machine, index, &batch(fill, len))
 }
 
 /// A machine with partitions to whose segments large runs may go.

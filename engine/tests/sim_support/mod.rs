@@ -1,5 +1,6 @@
 //! What simulations of the whole engine share: a machine with a disk and a clock under one seed, what was booted on it, and the way
 //! from a seed in the environment to a run. It knows nothing of what is tried and checked.
+#![allow(dead_code, reason = "it is for several")]
 
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use ringlog_engine::batch::BatchHeader;
 use ringlog_engine::core::recover::{self, Recovered};
 use ringlog_engine::core::scrubber::{FindingKind, ScrubSettings, Scrubber};
-use ringlog_engine::core::{Append, Core, NewPartition, Partition};
+use ringlog_engine::core::{Append, Core, CoreSettings, NewPartition, Partition};
 use ringlog_engine::disk::Disk;
 use ringlog_engine::disk::sim::{CrashOutcome, SimDisk};
 use ringlog_engine::env::sim::Simulation;
@@ -19,7 +20,7 @@ use ringlog_engine::log::append::{Acks, AppendError, Appended};
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::log::read::{Plan, Source};
 use ringlog_engine::memory::Buffer;
-use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId};
+use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TopicId};
 use tokio::sync::oneshot;
 
 /// How long anything may take, by the simulation's clock: what takes longer does not end.
@@ -124,6 +125,27 @@ pub(crate) struct Boot {
     pub(crate) scrubber: Arc<Scrubber>,
 }
 
+/// Boots a machine: one core with these settings, no scrub, no compaction, and partitions of durable topics in these folders, the
+/// topic of the first being number 1 and so on.
+pub(crate) fn boot_durable(machine: &Machine, settings: CoreSettings, segment_bytes: Option<u64>, folders: &[&str]) -> Boot {
+    let env = machine.simulation.env();
+    let disk: Rc<dyn Disk> = machine.disk.mount();
+    let defaults = LogConfig::default();
+    let segment_bytes = segment_bytes.unwrap_or(defaults.segment_bytes);
+    let config = Arc::new(LogConfig { flush_messages: 1, segment_bytes, ..defaults });
+    let id = |topic| PartitionId { topic: TopicId([topic; 16]), index: 0 };
+    let wanted: Vec<_> = (1..).zip(folders).map(|(topic, folder)| (id(topic), (*folder).to_owned(), config.clone())).collect();
+    machine.block_on(async move {
+        let data = settings.data_directory.clone();
+        let found = recover::recover(&disk, &data).await.unwrap();
+        let core = Core::new(0, settings, disk, env, Box::new(|_, _, _| false)).await.unwrap();
+        core.start();
+        let partitions = open_all(&core, &found, wanted).await;
+        begin(&core, &data).await;
+        Boot { core, partitions, scrubber: Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() }) }
+    })
+}
+
 /// Opens partitions on a core, each as recovery found it, if it did. [`begin`] comes next.
 pub(crate) async fn open_all(
     core: &Rc<Core>,
@@ -177,6 +199,12 @@ impl Boot {
         let (partition, batch) = (self.partitions[index].id, Bytes::copy_from_slice(batch));
         self.core.append(Append { partition, batch, header, acks: Acks::All, reply });
         answer
+    }
+
+    /// The same, until it is answered.
+    pub(crate) fn append(&self, machine: &Machine, index: usize, batch: &[u8]) -> Result<Appended, AppendError> {
+        let answer = self.send(index, batch);
+        machine.block_on(async move { answer.await.unwrap() })
     }
 }
 

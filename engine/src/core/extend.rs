@@ -16,7 +16,7 @@ const EXTEND_BYTES_MAX: u64 = 16 << 20;
 /// How much is written at once: a round's write may have to wait for it.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// Zeros that are about to be written.
+/// Zeros that are about to be written, from the file's end on.
 struct Extension {
     file: Rc<dyn File>,
     generation: u64,
@@ -47,18 +47,17 @@ impl Journal {
 /// Extends the journal ahead of its rounds as long as the core lives.
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
+        core.extend_wanted.notified().await;
         let extension = {
             let mut journal = core.journal.borrow_mut();
             (!journal.extending && journal.wants_extension()).then(|| journal.begin_extension(0))
         };
-        match extension {
-            Some(extension) => {
-                if let Err(error) = core.extend(&extension).await {
-                    // Whether that matters, the round finds out that needs the room.
-                    tracing::debug!(core = core.index, %error, "the journal could not be extended ahead");
-                }
-            }
-            None => core.extend_wanted.notified().await,
+        let Some(extension) = extension else { continue };
+        match core.extend(&extension).await {
+            // Rounds may have come near the new end already.
+            Ok(()) => core.want_extension(),
+            // Whether that matters, the round finds out that needs the room.
+            Err(error) => tracing::debug!(core = core.index, %error, "the journal could not be extended ahead"),
         }
     }
 }
@@ -97,35 +96,41 @@ impl Core {
         }
     }
 
-    /// Writes the zeros. Where the disk is full, the file is as long as before.
+    /// Writes the zeros. Where the disk is full, the file ends with the last that were written.
     async fn extend(&self, extension: &Extension) -> io::Result<()> {
-        let mut result = self.write_zeros(extension).await;
+        let Extension { file, generation, .. } = extension;
+        let (mut at, mut result) = (extension.from, Ok(()));
+        while at < extension.to && result.is_ok() {
+            let to = extension.to.min(at + PIECE_BYTES);
+            result = self.write_zeros(file, at, to).await;
+            if result.is_ok() {
+                at = to;
+                let mut journal = self.journal.borrow_mut();
+                if journal.generation == *generation {
+                    // A round that fits now need not wait for the rest.
+                    journal.extent = at;
+                    self.extend_done.notify_waiters();
+                }
+            }
+        }
         if let Err(error) = &result
             && error.kind() == io::ErrorKind::StorageFull
         {
-            result = extension.file.set_len(extension.from).await.and(result);
+            result = file.set_len(at).await.and(result);
         }
         let mut journal = self.journal.borrow_mut();
-        if journal.generation == extension.generation {
+        if journal.generation == *generation {
             journal.extending = false;
-            match result {
-                Ok(()) => journal.extent = extension.to,
-                Err(_) => journal.extend_refused_at = Some(extension.from),
-            }
+            journal.extend_refused_at = result.is_err().then_some(at);
         }
         self.extend_done.notify_waiters();
         result
     }
 
-    async fn write_zeros(&self, extension: &Extension) -> io::Result<()> {
-        let mut at = extension.from;
-        while at < extension.to {
-            let len = (extension.to - at).min(PIECE_BYTES) as usize;
-            let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
-            buffer[..len].fill(0);
-            extension.file.write_at(Payload::Buffer { buffer, len }, at).await?;
-            at += len as u64;
-        }
-        Ok(())
+    async fn write_zeros(&self, file: &Rc<dyn File>, from: u64, to: u64) -> io::Result<()> {
+        let len = (to - from) as usize;
+        let mut buffer = self.scratch.buffer(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        buffer[..len].fill(0);
+        file.write_at(Payload::Buffer { buffer, len }, from).await
     }
 }

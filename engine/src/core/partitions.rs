@@ -122,6 +122,7 @@ impl Core {
         known.retain(|&(id, ..)| self.slot(id).is_none());
         *self.carried.borrow_mut() = known;
         self.begun.set(true);
+        self.want_extension();
         self.free_journal().await?;
         let (directory, generation) = {
             let journal = self.journal.borrow();

@@ -394,6 +394,11 @@ impl Core {
     /// partitions are out of service.
     async fn restart_journal(&self, error: &io::Error) {
         tracing::error!(core = self.index, %error, "the journal failed: a new one is started");
+        // What room there is the new one needs.
+        {
+            let mut journal = self.journal.borrow_mut();
+            journal.extend_refused_at = Some(journal.extent);
+        }
         // No checkpoint may name the old journal from here on.
         let _one = self.checkpoint_lock.lock().await;
         let slots = self.cut_all(&AppendError::Journal(error.to_string()));

@@ -168,6 +168,8 @@ struct Undo {
     next_offset: Offset,
     producer_id: ProducerId,
     before: Option<Producer>,
+    /// Whether that did not count any more.
+    was_expired: bool,
 }
 
 /// What is known of one producer, for `DescribeProducers` (KIP-664).
@@ -419,7 +421,9 @@ impl ProducerStates {
             return;
         }
         let before = self.producers.get(&producer_id).cloned();
-        let known = before.clone().filter(|producer| !self.expired(producer, now));
+        let was_expired = before.as_ref().is_some_and(|producer| self.expired(producer, now));
+        let is_new = before.is_none();
+        let known = before.clone().filter(|_| !was_expired);
         let mut producer = known.unwrap_or_else(Producer::new);
         producer.seen = now;
         if header.attributes.is_control() || coordinator_epoch.is_some() {
@@ -430,15 +434,14 @@ impl ProducerStates {
         } else {
             producer.add(header);
         }
-        let new = before.is_none();
-        self.undo.push_back(Undo { base_offset: header.base_offset, next_offset: self.end, producer_id, before });
+        self.undo.push_back(Undo { base_offset: header.base_offset, next_offset: self.end, producer_id, before, was_expired });
         if self.undo.len() > UNDO_MAX
             && let Some(oldest) = self.undo.pop_front()
         {
             self.settled = oldest.next_offset;
         }
         self.put(producer_id, Some(producer));
-        if new {
+        if is_new {
             self.forget_oldest(Some(producer_id));
         }
     }
@@ -501,7 +504,9 @@ impl ProducerStates {
         }
         while self.undo.back().is_some_and(|undo| undo.base_offset >= offset) {
             if let Some(undo) = self.undo.pop_back() {
-                let before = undo.before.or_else(|| self.producers.get(&undo.producer_id).and_then(Producer::without_its_first));
+                let first = || self.producers.get(&undo.producer_id).and_then(Producer::without_its_first);
+                // One that had expired began anew.
+                let before = if undo.was_expired { first().or(undo.before) } else { undo.before.or_else(first) };
                 self.put(undo.producer_id, before);
             }
         }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use ringlog_engine::memory::Buffer;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::ReadHalf;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{self, FrameMemory, Permit};
@@ -34,6 +35,8 @@ const UNPROVEN_BYTES: usize = 64 << 10;
 const GROWTH: usize = 8;
 /// After so many bytes the core's other tasks get their turn.
 const TURN_BYTES: usize = 1 << 20;
+/// And after so many requests, however small.
+const TURN_REQUESTS: usize = 256;
 /// A peer that stops in the middle of a large request, and so holds some of the core's budget, is waited for so long.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
@@ -100,6 +103,7 @@ pub(super) struct Reader<'a> {
     proven_bytes: usize,
     last_was_large: bool,
     turn_bytes: usize,
+    turn_requests: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -121,6 +125,7 @@ impl<'a> Reader<'a> {
             proven_bytes: 0,
             last_was_large: false,
             turn_bytes: 0,
+            turn_requests: 0,
         };
         match reader.read_all().await {
             Ok(never) => match never {},
@@ -145,8 +150,8 @@ impl<'a> Reader<'a> {
                 Next::Grow => self.grow().await?,
                 Next::End(end) => return Err(end),
             }
-            if self.turn_bytes >= TURN_BYTES {
-                self.turn_bytes = 0;
+            if self.turn_bytes >= TURN_BYTES || self.turn_requests >= TURN_REQUESTS {
+                (self.turn_bytes, self.turn_requests) = (0, 0);
                 self.shared.yield_now().await;
             }
         }
@@ -218,8 +223,10 @@ impl<'a> Reader<'a> {
         if self.hears_stop && !self.is_stop_said.load(Ordering::Acquire) {
             return Poll::Pending;
         }
-        self.hears_stop = true;
-        self.stopped.as_mut().poll(cx)
+        let polled = self.stopped.as_mut().poll(cx);
+        // What is polled when the task's turn is used up wakes nobody.
+        self.hears_stop = has_budget_remaining();
+        polled
     }
 
     /// Waits for the end of patience. Once this task is woken by it, it is asked again only when its time has come.
@@ -227,8 +234,10 @@ impl<'a> Reader<'a> {
         if self.idle_until.is_some_and(|until| Instant::now() < until) {
             return Poll::Pending;
         }
-        self.idle_until = Some(self.idle.deadline());
-        self.idle.as_mut().poll(cx)
+        let polled = self.idle.as_mut().poll(cx);
+        // As above: a timer that is not asked again would be lost.
+        self.idle_until = has_budget_remaining().then(|| self.idle.deadline());
+        polled
     }
 
     fn set_idle(&mut self, until: Instant) {
@@ -332,6 +341,7 @@ impl<'a> Reader<'a> {
     /// Starts the request in a frame.
     fn start(&mut self, frame: Bytes) -> Result<(), End> {
         let len = frame.len();
+        self.turn_requests += 1;
         let (handler, client_id) = (&self.shared.core.handler, &self.shared.core.client_id);
         let read = request::read(&**handler, &self.shared.info, &mut client_id.borrow_mut(), frame);
         let (context, body) = read.map_err(End::Malformed)?;

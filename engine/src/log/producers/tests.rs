@@ -149,7 +149,7 @@ fn idle_producers_expire_by_the_brokers_clock() {
     states.update(&batch(30, 3, 0, 9, 1), at(DAY_MS + 1));
     assert!(matches!(states.check(&batch(31, 3, 0, 0, 1), at(DAY_MS + 1)), Err(ProducerError::OutOfOrder { .. })));
     assert!(states.truncate_to(Offset(30)));
-    assert!(matches!(states.check(&batch(31, 3, 0, 0, 1), at(1)), Ok(Verdict::Duplicate { .. })));
+    assert_eq!(states.check(&batch(30, 3, 0, 9, 1), at(DAY_MS + 1)), Ok(Verdict::Append));
 }
 
 /// What a producer sent behind its first batch does not go in without it, when that one is taken back.
@@ -173,6 +173,19 @@ fn a_first_batch_that_is_taken_back_is_still_the_first() {
 }
 
 /// Nor when it is refused before it is appended.
+#[test]
+fn the_first_batch_after_an_expiry_that_is_taken_back_is_still_the_first() {
+    let mut states = states();
+    states.update(&batch(0, 7, 0, 6, 1), NOW);
+    let later = TimestampMs(NOW.0 + DAY_MS);
+    let next = batch(1, 7, 0, 7, 1);
+    assert_eq!(states.check(&next, later), Ok(Verdict::Append));
+    states.update(&next, later);
+    assert!(states.truncate_to(Offset(1)));
+    assert!(matches!(states.check(&batch(1, 7, 0, 8, 1), later), Err(ProducerError::OutOfOrder { .. })));
+    assert_eq!(states.check(&next, later), Ok(Verdict::Append));
+}
+
 #[test]
 fn a_first_batch_that_is_refused_is_still_the_first() {
     let mut states = states();

@@ -2,16 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{ReadError, Reader};
+use crate::disk::OpenOptions;
 use crate::log::published::Segment;
+use crate::memory::Buffer;
 use crate::segment::index::{self, IndexEntry, TimeEntry};
 use crate::types::{Offset, TimestampMs};
 
 /// What the indexes of sealed segments may take in memory, per core.
 const INDEX_CACHE_BYTES: usize = 32 << 20;
+/// How much is read of an index of which only the end is wanted: two megabytes of the log, by Kafka's interval.
+const INDEX_END_BYTES: u64 = 4 << 10;
 
 impl Reader {
     pub(super) async fn floor(&self, segment: &Arc<Segment>, offset: Offset) -> Result<Option<IndexEntry>, ReadError> {
@@ -21,6 +26,28 @@ impl Reader {
         let loaded = self.loaded_index(segment).await?;
         let at = loaded.offsets.partition_point(|entry| entry.last_offset <= offset);
         Ok(at.checked_sub(1).map(|at| loaded.offsets[at]))
+    }
+
+    /// As [`Self::floor`], for a sealed segment and an offset near its end: reads the end of its index alone, where that will do, and
+    /// keeps nothing.
+    pub(super) async fn floor_near_end(&self, segment: &Arc<Segment>, offset: Offset) -> Option<IndexEntry> {
+        if self.indexes.get(segment.id).is_none()
+            && let Ok(bytes) = self.index_end(segment).await
+            && let Ok(entries) = index::parse_offset_index(&bytes, segment.base_offset, segment.file_bytes())
+            && let Some(found) = entries.iter().rev().find(|entry| entry.last_offset <= offset)
+        {
+            return Some(*found);
+        }
+        self.floor(segment, offset).await.ok().flatten()
+    }
+
+    async fn index_end(&self, segment: &Arc<Segment>) -> io::Result<Vec<u8>> {
+        let file = self.disk.open(&segment.path.with_extension("index"), OpenOptions::READ).await?;
+        let bytes = file.len_bytes().await?;
+        let bytes = bytes - bytes % index::OFFSET_ENTRY_BYTES as u64;
+        let len = bytes.min(INDEX_END_BYTES);
+        let (buffer, read) = file.read_at(Buffer::standalone(len as usize)?, len as usize, bytes - len).await?;
+        Ok(buffer[..read].to_vec())
     }
 
     /// The entry before one that does not fit the batch it points to, or whose batch is damaged. Reads do without that one from now

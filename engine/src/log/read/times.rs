@@ -57,7 +57,7 @@ impl Reader {
             }
             if segment.max_timestamp().0 < timestamp {
                 // IndexesOnlyMakeItFast: it is left out for what its batches have, not for what an index says of them.
-                self.hold_max_timestamp(segment).await?;
+                self.try_to_hold(segment).await;
                 if segment.max_timestamp().0 < timestamp {
                     continue;
                 }
@@ -117,6 +117,16 @@ impl Reader {
         }
     }
 
+    /// [`Self::hold_max_timestamp`], for searches: what cannot be read keeps nobody from what can. Of a segment without any timestamp
+    /// nothing is read.
+    async fn try_to_hold(&self, segment: &Arc<Segment>) {
+        if segment.max_timestamp().0 != TimestampMs::NONE
+            && let Err(error) = self.hold_max_timestamp(segment).await
+        {
+            tracing::debug!(segment = %segment.path.display(), %error, "its largest timestamp is what its time index says");
+        }
+    }
+
     /// Makes sure that a segment's largest timestamp is that of its batches. Where its time index says another than the batch that this
     /// names, all of the segment is read; what is damaged there does not count. Costs nothing the second time.
     ///
@@ -128,7 +138,8 @@ impl Reader {
         }
         let (timestamp, offset) = segment.max_timestamp();
         let claim = TimeEntry { timestamp, offset };
-        let is_right = timestamp != TimestampMs::NONE && self.is_time_right(segment, &claim).await?;
+        // What cannot be read does not speak against it.
+        let is_right = timestamp != TimestampMs::NONE && self.is_time_right(segment, &claim).await.unwrap_or(true);
         let newest = if is_right { claim } else { self.newest_of(segment).await?.unwrap_or(claim) };
         if segment.standing() != Standing::Current {
             return Err(io::ErrorKind::NotFound.into());
@@ -145,11 +156,8 @@ impl Reader {
 
     /// Whether the batch that an entry names has its timestamp.
     async fn is_time_right(&self, segment: &Arc<Segment>, entry: &TimeEntry) -> io::Result<bool> {
-        let floor = match self.floor(segment, entry.offset).await {
-            Ok(floor) => floor.map_or(0, |floor| floor.position),
-            Err(_) => 0,
-        };
-        let mut scanner = self.scanner(segment, floor).await?;
+        let floor = self.floor_near_end(segment, entry.offset).await;
+        let mut scanner = self.scanner(segment, floor.map_or(0, |floor| floor.position)).await?;
         loop {
             match scanner.next().await? {
                 Ok((header, _)) if header.last_offset() < entry.offset => {}
@@ -210,8 +218,8 @@ impl Reader {
         visible: &[u64],
     ) -> Result<Option<(TimestampMs, Offset)>, ReadError> {
         let high_watermark = partition.high_watermark();
-        for segment in view.segments.iter() {
-            self.hold_max_timestamp(segment).await?;
+        for segment in view.segments.iter().filter(|segment| segment.end_offset() > partition.log_start()) {
+            self.try_to_hold(segment).await;
         }
         let mut newest: Vec<_> = view
             .segments

@@ -30,7 +30,7 @@ use super::Message;
 use super::load::{LoadError, load};
 use crate::broker::{Broker, Topic, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
-use crate::group::request::Listed;
+use crate::group::request::{Listed, Reply};
 use crate::group::{Answer, CallId, GroupConfigs, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
 
 /// How many messages are taken before their records are appended.
@@ -38,6 +38,8 @@ const MESSAGES_MAX: usize = 256;
 /// How much is done before that, and before the other tasks of the core have their turn: so many records, and members, topics and
 /// partitions looked at, or as many as one request is about.
 const WORK_MAX: usize = 10_000;
+/// What a request that is answered at once counts as: a few microseconds.
+const ASK_WORK: usize = 4;
 /// How many bytes of records go into a batch, unless one is larger: no more than half a segment takes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 /// What a record of its own batch takes in the log beside its key and value, or more.
@@ -289,7 +291,10 @@ impl Coordinator {
         if self.is_stopped || !self.receiver.is_empty() || self.work >= WORK_MAX {
             return Err(request);
         }
+        let known = self.topics.clone();
         self.follow();
+        // What is new has to be loaded, which is for a turn.
+        let has_news = !Arc::ptr_eq(&known, &self.topics);
         let now = self.now();
         let Some(slot) = self.slots.get_mut(&partition) else { return Err(request) };
         let State::Active(shard) = &mut slot.state else { return Err(request) };
@@ -299,13 +304,14 @@ impl Coordinator {
         let call = CallId(self.next_call);
         self.next_call += 1;
         shard.handle(call, group, request, now, &mut slot.out);
-        self.work += slot.out.records.len() + std::mem::take(&mut slot.out.work);
+        self.work += ASK_WORK + slot.out.records.len() + std::mem::take(&mut slot.out.work);
         let is_earlier = |next| self.sleep.as_ref().is_none_or(|(at, _)| *at > next);
-        let needs_turn = shard.next_deadline().is_some_and(is_earlier);
+        let needs_turn = has_news || shard.next_deadline().is_some_and(is_earlier);
         if slot.out.records.is_empty()
             && slot.out.replies.len() == 1
             && let Some((_, answer)) = slot.out.replies.pop_if(|(answered, _)| *answered == call)
         {
+            self.work += work_of(&answer);
             return Ok(Asked { answer: Asking::Done(answer), needs_turn });
         }
         // It is as any other from here on: something is to be appended, or somebody else is to be answered.
@@ -713,4 +719,14 @@ fn append(core: &Core, partition: &Partition, batch: Bytes) -> oneshot::Receiver
     let (reply, answer) = oneshot::channel();
     core.append(Append { partition: partition.id, batch, header, acks: Acks::All, reply });
     answer
+}
+
+/// What an answer counts as by its length.
+fn work_of(answer: &Answer) -> usize {
+    match answer {
+        Ok(Reply::Fetched(topics)) => topics.iter().map(|(_, offsets)| offsets.len()).sum(),
+        Ok(Reply::Described(group)) => group.members.len(),
+        Ok(Reply::DescribedConsumers(group)) => group.members.len(),
+        _ => 0,
+    }
 }

@@ -1,6 +1,8 @@
 //! Connections come and go: dealing, limits, idleness, a graceful stop.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use super::*;
 use crate::net::listener::BindError;
@@ -218,5 +220,81 @@ fn a_connection_s_task_is_small() {
         // Ten thousand quiet ones are read in turn, and none is in a cache when its turn comes.
         let bytes = size_of_val(&connection::run(broker.core.clone(), stream, Rc::new(info), stopped));
         assert!(bytes <= 3072, "{bytes}");
+    });
+}
+
+/// Whatever a task is polled for when its turn is used up wakes nobody, and has to be asked again.
+#[test]
+fn a_turn_that_is_used_up_loses_no_timer() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                for _ in 0..body[0] {
+                    let (sender, receiver) = oneshot::channel();
+                    let _ = sender.send(());
+                    let _ = receiver.await;
+                }
+                reply(&context, b"")
+            })
+        });
+        let limits = Limits { idle_max: Duration::from_millis(500), ..Limits::default() };
+        let broker = Broker::start(limits, serve);
+        let mut clients = Vec::new();
+        for units in 110..=130_u8 {
+            clients.push((units, broker.connect().await));
+        }
+        broker.until(|broker| broker.dealer.connections() == 21).await;
+        for (_, client) in &mut clients {
+            client.write_all(&request(0, &[0; 20_000])).await.unwrap();
+            response(client).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for (units, client) in &mut clients {
+            let bytes = [&request(1, &[*units])[..], &request(2, &[0; 60_000])[..10_000]].concat();
+            assert_eq!(client.try_write(&bytes).unwrap(), bytes.len());
+        }
+        // The core is busy with something else while the timers come due.
+        std::thread::sleep(Duration::from_millis(700));
+        let mut lost = Vec::new();
+        for (units, mut client) in clients {
+            let mut rest = Vec::new();
+            if tokio::time::timeout(Duration::from_secs(2), client.read_to_end(&mut rest)).await.is_err() {
+                lost.push(units);
+            }
+        }
+        assert!(lost.is_empty(), "never closed though silent in the middle of a request: {lost:?}");
+    });
+}
+
+/// A connection whose requests are answered at once gives the core's other tasks their turn.
+#[test]
+fn requests_that_are_answered_at_once_take_turns() {
+    run(async {
+        let broker = Broker::start(Limits::default(), echo());
+        let client = broker.connect().await;
+        broker.until(|broker| broker.dealer.connections() == 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let bytes = request(1, b"").repeat(20_000);
+        // Another task of the core's, which is always ready.
+        let (fake, most) = (broker.fake.clone(), Rc::new(Cell::new(0)));
+        let watcher = tokio::task::spawn_local({
+            let most = most.clone();
+            let mut last = 0;
+            poll_fn(move |cx| -> Poll<()> {
+                let started = fake.started.borrow().len();
+                most.set(most.get().max(started - last));
+                last = started;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+        });
+        let mut sent = 0;
+        while broker.fake.started.borrow().len() < 20_000 {
+            sent += client.try_write(&bytes[sent..]).unwrap_or(0);
+            let _ = client.try_read(&mut [0; 65536]);
+            tokio::task::yield_now().await;
+        }
+        watcher.abort();
+        assert!((1..=512).contains(&most.get()), "{} in one turn", most.get());
     });
 }

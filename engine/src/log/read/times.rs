@@ -117,12 +117,9 @@ impl Reader {
         }
     }
 
-    /// [`Self::hold_max_timestamp`], for searches: what cannot be read keeps nobody from what can. Of a segment without any timestamp
-    /// nothing is read.
+    /// [`Self::hold_max_timestamp`], for searches: what cannot be read keeps nobody from what can.
     async fn try_to_hold(&self, segment: &Arc<Segment>) {
-        if segment.max_timestamp().0 != TimestampMs::NONE
-            && let Err(error) = self.hold_max_timestamp(segment).await
-        {
+        if let Err(error) = self.hold_max_timestamp(segment).await {
             tracing::debug!(segment = %segment.path.display(), %error, "its largest timestamp is what its time index says");
         }
     }

@@ -34,6 +34,11 @@ const RETRY: Duration = Duration::from_secs(60);
 /// The least that a step reads.
 const STEP_BYTES_MIN: usize = crate::disk::BLOCK_BYTES;
 
+/// Where no bound is set, a cleaning goes at this pace, at which producers beside it do not tell it (ADR 0010) …
+const UNHURRIED_BYTES_PER_SECOND: f64 = 50e6;
+/// … or at the one at which all that is due would be done in this time, where that is more: so it keeps up with any producers.
+const UNHURRIED_SECONDS: f64 = 60.0;
+
 /// The broker's options of compaction, under Kafka's names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CleanerSettings {
@@ -47,8 +52,20 @@ pub struct CleanerSettings {
     pub load_factor: f64,
     /// `log.cleaner.io.buffer.size`: how much is read and written at once.
     pub step_bytes: usize,
-    /// `log.cleaner.io.max.bytes.per.second`: reads and writes together.
+    /// `log.cleaner.io.max.bytes.per.second`: reads and writes together. With `f64::MAX`, which is Kafka's default, it is a pace that
+    /// rises with what is to be cleaned.
     pub bytes_per_second_max: f64,
+}
+
+impl CleanerSettings {
+    /// How many bytes a second a cleaning may read and write while logs of so many bytes are due.
+    fn pace(&self, due_bytes: u64) -> f64 {
+        if self.bytes_per_second_max < f64::MAX {
+            return self.bytes_per_second_max;
+        }
+        // Each byte is read for its key, read again, and written.
+        (3.0 * due_bytes as f64 / UNHURRIED_SECONDS).max(UNHURRIED_BYTES_PER_SECOND)
+    }
 }
 
 impl Default for CleanerSettings {
@@ -62,6 +79,14 @@ impl Default for CleanerSettings {
             bytes_per_second_max: f64::MAX,
         }
     }
+}
+
+/// What is cleaned next.
+struct Due {
+    slot: Rc<Slot>,
+    cleanable: Cleanable,
+    /// What the cleanings of all logs of the core that are due would read.
+    due_bytes: u64,
 }
 
 /// What all cores of a process share of compaction.
@@ -177,10 +202,11 @@ impl Core {
         if self.stopping.get() {
             return false;
         }
-        let Some((slot, cleanable)) = found else { return false };
+        let Some(due) = found else { return false };
+        let slot = due.slot.clone();
         let folder = slot.log.borrow().directory().clone();
         let began = self.env.monotonic();
-        match self.clean(cleaner, &slot, &cleanable).await {
+        match self.clean(cleaner, &due).await {
             Ok(Cleaning { segments_before, segments_after, bytes_before, bytes_after, records_dropped }) => {
                 tracing::info!(
                     partition = %folder.display(), segments_before, segments_after, bytes_before, bytes_after, records_dropped,
@@ -225,9 +251,10 @@ impl Core {
     }
 
     /// The partition that is dirty most of those that are due.
-    fn dirtiest(&self, points: &OffsetCheckpoint) -> Option<(Rc<Slot>, Cleanable)> {
+    fn dirtiest(&self, points: &OffsetCheckpoint) -> Option<Due> {
         let now = self.env.now();
         let mut best: Option<(Rc<Slot>, Cleanable)> = None;
+        let mut due_bytes = 0;
         let monotonic = self.env.monotonic();
         for slot in self.slots.borrow().values().filter(|slot| slot.clean_after.get() <= monotonic) {
             let log = slot.log.borrow();
@@ -236,15 +263,16 @@ impl Core {
             }
             let point = point_of(points, log.directory());
             let Some(cleanable) = log.cleanable(point, now).filter(|cleanable| cleanable.is_due) else { continue };
+            due_bytes += cleanable.segments.iter().map(|segment| segment.file_bytes()).sum::<u64>();
             if best.as_ref().is_none_or(|(_, best)| cleanable.ratio > best.ratio) {
                 best = Some((slot.clone(), cleanable));
             }
         }
-        best
+        best.map(|(slot, cleanable)| Due { slot, cleanable, due_bytes })
     }
 
-    async fn clean(&self, cleaner: &Cleaner, slot: &Rc<Slot>, cleanable: &Cleanable) -> Result<Cleaning, CleanError> {
-        let settings = &cleaner.settings;
+    async fn clean(&self, cleaner: &Cleaner, due: &Due) -> Result<Cleaning, CleanError> {
+        let (settings, Due { slot, cleanable, due_bytes }) = (&cleaner.settings, due);
         {
             // ProducersOutliveSegments; in an idle log a snapshot that is due waits for whoever needs it.
             let _files = slot.files_lock.lock().await;
@@ -266,7 +294,7 @@ impl Core {
             env: &self.env,
             pool: &self.scratch,
             step_bytes: settings.step_bytes.max(STEP_BYTES_MIN),
-            bytes_per_second_max: settings.bytes_per_second_max,
+            bytes_per_second_max: settings.pace(*due_bytes),
             is_wanted: &is_wanted,
         };
         let keys_max = (cleanable.to.0 - cleanable.from.0).unsigned_abs();
@@ -402,5 +430,19 @@ async fn run(core: Rc<Core>, cleaner: Arc<Cleaner>) {
     while !core.stopping.get() {
         core.env.sleep(cleaner.settings.backoff).await;
         while core.clean_one(&cleaner).await {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_bound_the_pace_rises_with_what_is_due() {
+        let pace =
+            |bound, due_bytes| CleanerSettings { bytes_per_second_max: bound, ..CleanerSettings::default() }.pace(due_bytes);
+        assert!((pace(f64::MAX, 1 << 20) - UNHURRIED_BYTES_PER_SECOND).abs() < 1.0);
+        assert!((pace(f64::MAX, 20_000_000_000) - 1e9).abs() < 1.0, "three times twenty gigabytes in a minute");
+        assert!((pace(1e6, 20_000_000_000) - 1e6).abs() < 1.0, "a bound is a bound");
     }
 }

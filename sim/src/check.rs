@@ -280,22 +280,34 @@ impl Model {
         partition.ends.clear();
     }
 
-    /// OnlyRotIsRefused: a batch that rotted may hide, by a wrong length, what follows it up to where the index leads on.
+    /// OnlyRotIsRefused: a batch that rotted may hide, by a wrong length, what follows it up to where the index leads on. Where the
+    /// batch that the index leads to has rotted as well, that is the next one's entry.
     ///
     /// # Panics
     /// It does not.
     pub fn check_refused(&self, at_topic: usize, at_partition: i32, at: i64) {
         let topic = &self.topics[at_topic];
         let partition = &topic.partitions[at_partition as usize];
-        let hides = |damage: &Damage| {
-            let from = damage.end.min(at);
-            let there = partition.acknowledged.range(from..at).map(|(&base, known)| (base, &self.sent[&known.number]));
+        let is_near = |from: i64, at: i64| {
+            let there = partition.acknowledged.range(from.min(at)..at).map(|(&base, known)| (base, &self.sent[&known.number]));
             let mut between = there.filter(|(base, sent)| base + sent.records <= at).map(|(_, sent)| sent.bytes.len());
             // The last of them may be the one that has the entry.
             between.next_back();
-            let is_near =
-                partition.rotten_indexes.contains(&damage.segment) || between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX;
-            damage.has(at) || (damage.is_header && damage.base <= at && is_near)
+            between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX
+        };
+        let hides = |damage: &Damage| {
+            if !damage.is_header || damage.base > at || partition.rotten_indexes.contains(&damage.segment) {
+                return damage.has(at) || (damage.is_header && damage.base <= at);
+            }
+            let mut others: Vec<_> = partition.damage.iter().filter(|other| other.segment == damage.segment).collect();
+            others.sort_by_key(|other| other.base);
+            let mut hidden_to = damage.end;
+            for other in others {
+                if (damage.base..=at).contains(&other.base) && is_near(hidden_to, other.base) {
+                    hidden_to = hidden_to.max(other.end);
+                }
+            }
+            damage.has(at) || is_near(hidden_to, at)
         };
         assert!(
             partition.damage.iter().any(hides),

@@ -45,7 +45,7 @@ const REGRESSIONS: [(u64, Groups, &str); 18] = [
 ];
 
 /// The same with hazards.
-const HAZARDOUS_REGRESSIONS: [(u64, &str); 8] = [
+const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
     (7_206_592, "a start believed an index entry that rot had moved, and what the index said of times was lost with it"),
     (101, "a rotted entry of an index led a fetch past what is there"),
     (10_537, "the same, in the middle of a segment"),
@@ -55,6 +55,10 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 8] = [
     (
         7_208_650,
         "a partition's folder whose making had failed half way was taken for durable, and power took it with all it held",
+    ),
+    (
+        9_403_360,
+        "records were deleted of a partition that is out of service, and what producers had sent with them was forgotten by the next start",
     ),
     (33_293, "a wall clock that was set back put the sync by flush.ms off for hours"),
 ];

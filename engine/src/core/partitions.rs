@@ -190,9 +190,13 @@ impl Core {
     /// DeleteRecords: the new log start is durable when this returns it.
     ///
     /// # Errors
-    /// An offset outside of the log, `None` in the place of the error where the disk failed, or no such partition.
+    /// An offset outside of the log, `None` in the place of the error where the disk failed or the partition is out of service, or no
+    /// such partition.
     pub async fn delete_records(&self, id: PartitionId, offset: Offset) -> Result<Offset, Option<OutsideLog>> {
         let slot = self.slot(id).ok_or(None)?;
+        if slot.log.borrow().offline_reason().is_some() {
+            return Err(None);
+        }
         let log_start = slot.log.borrow_mut().delete_records(offset).map_err(Some)?;
         self.apply_log_start(&[slot]).await.map_err(|error| {
             tracing::error!(%error, "the new log start could not be made durable");

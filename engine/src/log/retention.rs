@@ -63,12 +63,16 @@ impl Log {
     pub fn retain(&mut self, now: TimestampMs) -> bool {
         let config = self.config.clone();
         self.producers.expire(now);
+        if self.offline.is_some() {
+            // What its files lack of the producers would be below the log start then, where no start looks for it.
+            return false;
+        }
         if config.retention_ms >= 0 || config.roll_ms() < i64::MAX {
             let active = self.active();
             let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
             let expired = is_expired(&active.shared, &config, now);
             let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.roll_ms());
-            if active.bytes > 0 && (expired || old) && self.offline.is_none() {
+            if active.bytes > 0 && (expired || old) {
                 self.roll();
                 self.publish_view();
             }
@@ -82,7 +86,7 @@ impl Log {
     /// (**RotDeletesNothing**): it has to be held against the batches first, and there may be another one behind it then.
     #[must_use]
     pub fn wants_timestamp_of(&self, now: TimestampMs) -> Option<Arc<Segment>> {
-        self.retained_from(&self.config, now).1
+        if self.offline.is_some() { None } else { self.retained_from(&self.config, now).1 }
     }
 
     /// Where retention has the log begin, and the segment with which it ends because nobody knows how old that is.

@@ -748,7 +748,9 @@ impl Opening<'_> {
             copy.write_at(Payload::Buffer { buffer, len: read }, at - position).await?;
             at += read as u64;
         }
-        copy.sync_data().await
+        copy.sync_data().await?;
+        // Before the cut: of that nothing tells how far it has come when the power goes.
+        self.disk.sync_dir(&self.params.directory).await
     }
 
     /// The bytes of the active segment's last block, which the tail has to begin with.

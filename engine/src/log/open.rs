@@ -5,6 +5,9 @@
 //! What is cut is named in the log, and kept aside if sound batches lie behind the damage. Damage below the recovery point
 //! takes nothing away.
 
+mod cut;
+mod indexes;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,19 +15,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::batch::BatchHeader;
-use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, File, OpenOptions, Payload};
+use crate::disk::{BLOCK_BYTES, Create, DirEntry, Disk, OpenOptions};
 use crate::log::compaction::swap;
 use crate::log::config::LogConfig;
 use crate::log::epochs::LeaderEpochs;
 use crate::log::producers::ProducerStates;
-use crate::log::published::{LiveIndex, Published, Segment};
-use crate::log::scan::{Scanner, Stop};
+use crate::log::published::{Published, Segment};
+use crate::log::scan::{Scanner, Stop, is_time_of};
 use crate::log::tail::Tail;
 use crate::log::{LiveSegment, Log, SegmentState};
 use crate::memory::Pool;
-use crate::segment::index::{IndexEntry, TimeEntry};
+use crate::segment::index::TimeEntry;
 use crate::segment::{index, names};
 use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+
+use self::indexes::last_entry;
 
 /// Where the stream starts. Compaction may make a segment a little larger, and where it ends in the stream stays.
 const STREAM_START: u64 = 1 << 40;
@@ -206,6 +211,17 @@ struct Opening<'a> {
     snapshot_lost: bool,
 }
 
+/// A segment whose file is to be read.
+struct Unscanned {
+    base: Offset,
+    path: PathBuf,
+    file_bytes: u64,
+    /// Where the next segment begins.
+    next_base: Option<Offset>,
+    /// Where what is believed unseen ends: nowhere after a clean stop.
+    recovery_point: Offset,
+}
+
 struct Recovered {
     segments: VecDeque<SegmentState>,
     end_offset: Offset,
@@ -332,7 +348,7 @@ impl Opening<'_> {
                     out.segments.push_back(state);
                     out.end_offset = next;
                 }
-                _ => cut = self.scan_segment(&mut out, base, path, file_bytes, next_base, recovery_point).await?,
+                _ => cut = self.scan_segment(&mut out, Unscanned { base, path, file_bytes, next_base, recovery_point }).await?,
             }
         }
         Ok(out)
@@ -357,52 +373,6 @@ impl Opening<'_> {
         }
     }
 
-    /// The index entries of a segment that lie below `upto`, if its index files are sound; else none, and it is rebuilt.
-    ///
-    /// Index files are synced when their segment is full, so after a crash some entries may be missing at the end: no entry is
-    /// believed that lies behind the last one of the other file. Files with entries that are not believed are removed, since
-    /// what they say of batches that are lost must not mix with what is written next.
-    ///
-    /// With the last time that the file names, where that is not among them.
-    async fn load_indexes(
-        &mut self,
-        base: Offset,
-        path: &Path,
-        upto: Offset,
-        file_bytes: u64,
-    ) -> io::Result<(LiveIndex, Option<TimeEntry>)> {
-        let (live, whole, left_out) = self.read_indexes(base, path, upto, file_bytes).await?;
-        if !whole {
-            self.remove_indexes(path).await?;
-        }
-        Ok((live, left_out))
-    }
-
-    /// Writes a recovered segment's index files and syncs them; their names are synced with the directory.
-    async fn save_indexes(&mut self, base: Offset, path: &Path, live: &mut LiveSegment) -> io::Result<()> {
-        let (offsets, times) = live.index.encode(base);
-        for (bytes, suffix) in [(offsets, "index"), (times, "timeindex")] {
-            let file = self.disk.open(&path.with_extension(suffix), OpenOptions::WRITE).await?;
-            file.set_len(0).await?;
-            file.write_at(Payload::Bytes(bytes), 0).await?;
-            file.sync_data().await?;
-        }
-        live.indexes_synced = live.index_counts();
-        (live.offsets_saved, live.times_saved) = live.indexes_synced;
-        self.changed = true;
-        Ok(())
-    }
-
-    async fn remove_indexes(&mut self, path: &Path) -> io::Result<()> {
-        for suffix in ["index", "timeindex"] {
-            match self.disk.remove_file(&path.with_extension(suffix)).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.changed = true,
-            }
-        }
-        Ok(())
-    }
-
     async fn remove_segment(&mut self, base: Offset) -> io::Result<()> {
         let path = self.params.directory.join(names::log_file_name(base));
         for suffix in ["log", "index", "timeindex", "txnindex"] {
@@ -414,64 +384,13 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// The entries that are believed, and whether these are all that the files have.
-    async fn read_indexes(
-        &self,
-        base: Offset,
-        path: &Path,
-        upto: Offset,
-        file_bytes: u64,
-    ) -> io::Result<(LiveIndex, bool, Option<TimeEntry>)> {
-        let live = LiveIndex::default();
-        let offsets = self.read_if_there(&path.with_extension("index")).await?;
-        let times = self.read_if_there(&path.with_extension("timeindex")).await?;
-        let (offsets, times) = match (offsets, times) {
-            (Some(offsets), Some(times)) => (offsets, times),
-            (None, None) => return Ok((live, true, None)),
-            _ => return Ok((live, false, None)),
-        };
-        let parsed = (index::parse_offset_index(&offsets, base, file_bytes), index::parse_time_index(&times, base));
-        let (Ok(offsets), Ok(times)) = parsed else {
-            tracing::warn!(segment = %path.display(), "an index is damaged and is built anew");
-            return Ok((live, false, None));
-        };
-        // What was written and lost is zeros: one such entry is in order, but none names a segment's first batch.
-        if offsets.first().is_some_and(|entry| entry.position == 0) {
-            tracing::warn!(segment = %path.display(), "an index was lost in a crash and is built anew");
-            return Ok((live, false, None));
-        }
-        let have = (offsets.len(), times.len());
-        let newest = times.last().copied();
-        let timed = newest.map(|entry| entry.offset);
-        let believed = |entry: &IndexEntry| {
-            entry.last_offset < upto && (self.params.clean || timed.is_some_and(|timed| entry.last_offset <= timed))
-        };
-        for entry in offsets.into_iter().take_while(believed) {
-            live.offsets.push(entry);
-        }
-        let last = last_entry(&live).map(|entry| entry.last_offset);
-        for entry in times.into_iter().take_while(|entry| last.is_some_and(|last| entry.offset <= last)) {
-            live.times.push(entry);
-        }
-        let whole = self.params.clean || have == (live.offsets.count(), live.times.count());
-        let left_out = newest.filter(|_| live.offsets.count() > 0 && have.1 > live.times.count());
-        Ok((live, whole, left_out))
-    }
-
     /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.
-    async fn scan_segment(
-        &mut self,
-        out: &mut Recovered,
-        base: Offset,
-        path: PathBuf,
-        file_bytes: u64,
-        next_base: Option<Offset>,
-        recovery_point: Offset,
-    ) -> io::Result<bool> {
+    async fn scan_segment(&mut self, out: &mut Recovered, segment: Unscanned) -> io::Result<bool> {
+        let Unscanned { base, ref path, file_bytes, next_base, recovery_point } = segment;
         let direct = OpenOptions { create: Create::Never, write: false, direct: true };
-        let file = self.disk.open(&path, direct).await?;
+        let file = self.disk.open(path, direct).await?;
         let trusted = recovery_point;
-        let (loaded, left_out) = self.load_indexes(base, &path, trusted, file_bytes).await?;
+        let (loaded, left_out) = self.load_indexes(base, path, trusted, file_bytes).await?;
         // Everything from the last trusted index entry on is read and checked; more only for the producers' sake.
         let mut check_from = last_entry(&loaded).map_or(0, |entry| entry.position);
         let mut start = check_from;
@@ -502,12 +421,13 @@ impl Opening<'_> {
         // What is left out because its batch comes behind the last one that the index has is found there, or has rotted.
         let mut unconfirmed_times: Vec<TimeEntry> = newest.into_iter().chain(left_out).collect();
         if let Some(entry) = newest
-            && loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start
-            && !self.is_time_right(&file, &loaded, base, file_bytes, &entry).await?
+            && let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position)
+            && position < start
         {
-            return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
-        }
-        if newest.is_some_and(|entry| loaded.floor(entry.offset).map_or(0, |floor| floor.position) < start) {
+            let scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
+            if !scanner.confirms(&entry).await? {
+                return self.scan_without_indexes(out, segment).await;
+            }
             unconfirmed_times.remove(0);
         }
         live.index = Arc::new(loaded);
@@ -536,7 +456,7 @@ impl Opening<'_> {
                     .extract_if(.., |entry| ends_at.is_none_or(|last| last >= entry.offset))
                     .all(|entry| found.as_ref().is_ok_and(|(header, _)| is_time_of(&entry, header)));
             if !is_right {
-                return self.scan_without_indexes(out, base, path, file_bytes, next_base, recovery_point).await;
+                return self.scan_without_indexes(out, segment).await;
             }
             match found {
                 Ok((header, position)) => {
@@ -562,7 +482,7 @@ impl Opening<'_> {
                     }
                     // What stands behind a segment's last batch must not take the segments that follow, which were synced, too.
                     let follows_synced = next_base.is_some_and(|next| next < self.params.recovery_point);
-                    if follows_synced && !self.is_zero(&path, position, file_bytes).await? {
+                    if follows_synced && !self.is_zero(path, position, file_bytes).await? {
                         tracing::error!(
                             segment = %path.display(), position, %reason,
                             "what stands behind the last batch of a segment is not the log's: it is left in place and is not served; `ringlog log repair` takes it out"
@@ -578,7 +498,7 @@ impl Opening<'_> {
         let mut goes_on = true;
         let (end_position, end_offset) = match &cut {
             Some((position, next_offset, reason)) => {
-                let padding = self.cut(&path, base, *position, *next_offset, file_bytes, reason).await?;
+                let padding = self.cut(path, base, *position, *next_offset, file_bytes, reason).await?;
                 // The padding of a last block is nothing lost where the next segment goes on from there.
                 goes_on = padding && next_base.is_none_or(|next| next == *next_offset);
                 (*position, *next_offset)
@@ -600,7 +520,7 @@ impl Opening<'_> {
         out.end_offset = out.end_offset.max(end_offset).max(base);
         if !self.params.clean || cut.is_some() {
             // What is published is on the device.
-            let file = self.disk.open(&path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
+            let file = self.disk.open(path, OpenOptions { create: Create::Never, write: true, direct: false }).await?;
             file.sync_data().await?;
             live.changes = 1;
         }
@@ -613,7 +533,7 @@ impl Opening<'_> {
             live.close();
             if !self.params.clean {
                 // From the next checkpoint on it lies below the recovery point, and its indexes are believed.
-                self.save_indexes(base, &path, &mut live).await?;
+                self.save_indexes(base, path, &mut live).await?;
             }
         }
         shared.live_index.store(Some(live.index.clone()));
@@ -622,40 +542,13 @@ impl Opening<'_> {
     }
 
     /// The same after an entry of the segment's indexes did not fit its batch, or that was damaged.
-    async fn scan_without_indexes(
-        &mut self,
-        out: &mut Recovered,
-        base: Offset,
-        path: PathBuf,
-        file_bytes: u64,
-        next_base: Option<Offset>,
-        recovery_point: Offset,
-    ) -> io::Result<bool> {
+    async fn scan_without_indexes(&mut self, out: &mut Recovered, segment: Unscanned) -> io::Result<bool> {
         tracing::warn!(
-            segment = %path.display(), "an index entry does not fit its batch, or that is damaged: the indexes are built anew"
+            segment = %segment.path.display(),
+            "an index entry does not fit its batch, or that is damaged: the indexes are built anew"
         );
-        self.remove_indexes(&path).await?;
-        Box::pin(self.scan_segment(out, base, path, file_bytes, next_base, recovery_point)).await
-    }
-
-    /// Whether the batch that an entry of a time index names has its timestamp.
-    async fn is_time_right(
-        &self,
-        file: &Rc<dyn File>,
-        loaded: &LiveIndex,
-        base: Offset,
-        file_bytes: u64,
-        entry: &TimeEntry,
-    ) -> io::Result<bool> {
-        let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position);
-        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
-        loop {
-            match scanner.next().await? {
-                Ok((header, _)) if header.last_offset() < entry.offset => {}
-                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
-                Err(_) => return Ok(false),
-            }
-        }
+        self.remove_indexes(&segment.path).await?;
+        Box::pin(self.scan_segment(out, segment)).await
     }
 
     fn note(&self, out: &mut Recovered, live: &mut LiveSegment, header: &BatchHeader, position: u64, check_from: u64) {
@@ -674,85 +567,6 @@ impl Opening<'_> {
         }
     }
 
-    /// Cuts a file at the first damage above the recovery point. Returns whether that was only the padding of a last block.
-    async fn cut(
-        &mut self,
-        path: &Path,
-        base: Offset,
-        position: u64,
-        next_offset: Offset,
-        file_bytes: u64,
-        reason: &str,
-    ) -> io::Result<bool> {
-        let padding = self.is_zero(path, position, file_bytes).await?;
-        if !padding {
-            tracing::warn!(
-                segment = %path.display(), position, offset = next_offset.0, bytes = file_bytes - position, reason,
-                "the segment is cut at the first bad batch: a crash tore what was being written there"
-            );
-            self.set_aside(path, base, position, file_bytes).await?;
-        }
-        // Where nothing of it is left, it was renamed or removed: the segment starts empty.
-        let file = self.disk.open(path, OpenOptions { create: Create::IfMissing, write: true, direct: false }).await?;
-        file.set_len(position).await?;
-        file.sync_data().await?;
-        self.changed = true;
-        Ok(padding)
-    }
-
-    /// Whether a file has nothing but zeros from `position` on: the padding of a last block.
-    async fn is_zero(&self, path: &Path, position: u64, file_bytes: u64) -> io::Result<bool> {
-        let file = self.disk.open(path, OpenOptions::READ).await?;
-        let mut at = position;
-        while at < file_bytes {
-            let len = (256 << 10).min((file_bytes - at) as usize);
-            let buffer = self.pool.buffer_or_more(len)?;
-            let (buffer, read) = file.read_at(buffer, len, at).await?;
-            if read == 0 || buffer[..read].iter().any(|&byte| byte != 0) {
-                return Ok(read == 0);
-            }
-            at += read as u64;
-        }
-        Ok(true)
-    }
-
-    /// Copies what is cut off to a file of its own if sound batches are in it. A whole segment is renamed instead.
-    async fn set_aside(&mut self, path: &Path, base: Offset, position: u64, file_bytes: u64) -> io::Result<()> {
-        let aside = path.with_extension(format!("log.{position}.cut"));
-        let file: Rc<dyn File> = self.disk.open(path, OpenOptions::READ).await?;
-        let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
-        let sound = scanner.next().await?.is_ok() || scanner.skip_damage().await?;
-        self.changed = true;
-        if position == 0 {
-            if sound {
-                tracing::warn!(kept = %aside.display(), "a segment behind the damage is kept aside");
-                self.disk.rename(path, &aside).await?;
-            } else {
-                self.disk.remove_file(path).await?;
-            }
-            return self.remove_indexes(path).await;
-        }
-        if !sound {
-            return Ok(());
-        }
-        tracing::warn!(kept = %aside.display(), "what is cut off has sound batches: it is kept aside");
-        let copy = self.disk.open(&aside, OpenOptions::WRITE).await?;
-        let mut at = position;
-        while at < file_bytes {
-            let len = (1 << 20).min((file_bytes - at) as usize);
-            let buffer = self.pool.buffer_or_more(len)?;
-            let (buffer, read) = file.read_at(buffer, len, at).await?;
-            if read == 0 {
-                break;
-            }
-            copy.write_at(Payload::Buffer { buffer, len: read }, at - position).await?;
-            at += read as u64;
-        }
-        copy.sync_data().await?;
-        // Before the cut: of that nothing tells how far it has come when the power goes.
-        self.disk.sync_dir(&self.params.directory).await
-    }
-
     /// The bytes of the active segment's last block, which the tail has to begin with.
     async fn partial_block(&self, active: &SegmentState) -> io::Result<Vec<u8>> {
         let block = active.bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
@@ -768,13 +582,4 @@ impl Opening<'_> {
         }
         Ok(buffer[..len].to_vec())
     }
-}
-
-/// Whether this batch is the one that an entry of a time index names.
-pub(crate) fn is_time_of(entry: &TimeEntry, header: &BatchHeader) -> bool {
-    (header.base_offset..=header.last_offset()).contains(&entry.offset) && header.max_timestamp == entry.timestamp
-}
-
-fn last_entry(index: &LiveIndex) -> Option<IndexEntry> {
-    index.offsets.count().checked_sub(1).and_then(|at| index.offsets.get(at).copied())
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::{BLOCK_BYTES, File};
 use crate::memory::{Buffer, Pool};
-use crate::segment::index;
+use crate::segment::index::{self, TimeEntry};
 use crate::types::Offset;
 
 /// How much is read at once at first; more where a batch needs it.
@@ -166,6 +166,20 @@ impl Scanner {
         self.buffer.as_ref().and_then(|buffer| buffer.get(at..at + len)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
+    /// Whether the batch that an entry of a time index names has its timestamp. It begins at or before that batch.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) async fn confirms(mut self, entry: &TimeEntry) -> io::Result<bool> {
+        loop {
+            match self.next().await? {
+                Ok((header, _)) if header.last_offset() < entry.offset => {}
+                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
     /// Looks for the next sound batch behind damage, byte by byte, and moves there. Returns whether there is one.
     ///
     /// # Errors
@@ -191,4 +205,9 @@ impl Scanner {
         self.position = self.file_bytes;
         Ok(false)
     }
+}
+
+/// Whether this batch is the one that an entry of a time index names.
+pub(crate) fn is_time_of(entry: &TimeEntry, header: &BatchHeader) -> bool {
+    (header.base_offset..=header.last_offset()).contains(&entry.offset) && header.max_timestamp == entry.timestamp
 }

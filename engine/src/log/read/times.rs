@@ -7,9 +7,8 @@ use super::walk::Walk;
 use super::{ReadError, Reader};
 use crate::batch::{self, BatchHeader, BatchView};
 use crate::disk::cache::Purpose;
-use crate::log::open::is_time_of;
 use crate::log::published::{Published, Segment, Standing, View};
-use crate::log::scan::{Scanner, Stop};
+use crate::log::scan::{Scanner, Stop, is_time_of};
 use crate::segment::index::TimeEntry;
 use crate::types::{Offset, TimestampMs};
 
@@ -135,8 +134,12 @@ impl Reader {
         }
         let (timestamp, offset) = segment.max_timestamp();
         let claim = TimeEntry { timestamp, offset };
-        // What cannot be read does not speak against it.
-        let is_right = timestamp != TimestampMs::NONE && self.is_time_right(segment, &claim).await.unwrap_or(true);
+        let is_right = timestamp != TimestampMs::NONE
+            && match self.is_time_right(segment, &claim).await {
+                // A batch that the disk does not give does not speak against it; what else went wrong may be over the next time.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => true,
+                result => result?,
+            };
         let newest = if is_right { claim } else { self.newest_of(segment).await?.unwrap_or(claim) };
         if segment.standing() != Standing::Current {
             return Err(io::ErrorKind::NotFound.into());
@@ -154,14 +157,7 @@ impl Reader {
     /// Whether the batch that an entry names has its timestamp.
     async fn is_time_right(&self, segment: &Arc<Segment>, entry: &TimeEntry) -> io::Result<bool> {
         let floor = self.floor_near_end(segment, entry.offset).await;
-        let mut scanner = self.scanner(segment, floor.map_or(0, |floor| floor.position)).await?;
-        loop {
-            match scanner.next().await? {
-                Ok((header, _)) if header.last_offset() < entry.offset => {}
-                Ok((header, _)) => return Ok(is_time_of(entry, &header)),
-                Err(_) => return Ok(false),
-            }
-        }
+        self.scanner(segment, floor.map_or(0, |floor| floor.position)).await?.confirms(entry).await
     }
 
     /// The largest timestamp of a segment's sound batches.

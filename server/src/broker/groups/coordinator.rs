@@ -5,6 +5,8 @@
 //! It is a task, [`run`], that is told by a channel. A handler of its own core need not wait for the task's turn:
 //! [`Coordinator::ask_now`] answers at once what changes nothing in the log.
 
+mod asks;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -26,11 +28,13 @@ use ringlog_engine::types::{Offset, TopicId};
 use ringlog_protocol::{ErrorCode, Uuid};
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use asks::Asking;
+
 use super::Message;
 use super::load::{LoadError, load};
 use crate::broker::{Broker, Topic, Topics};
 use crate::catalogue::names::CONSUMER_OFFSETS;
-use crate::group::request::{Listed, Reply};
+use crate::group::request::Listed;
 use crate::group::{Answer, CallId, GroupConfigs, Name, Now, Output, RawRecord, Request, Settings, Shard, Usage};
 
 /// How many messages are taken before their records are appended.
@@ -38,8 +42,6 @@ const MESSAGES_MAX: usize = 256;
 /// How much is done before that, and before the other tasks of the core have their turn: so many records, and members, topics and
 /// partitions looked at, or as many as one request is about.
 const WORK_MAX: usize = 10_000;
-/// What a request that is answered at once counts as: a few microseconds.
-const ASK_WORK: usize = 4;
 /// How many bytes of records go into a batch, unless one is larger: no more than half a segment takes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 /// What a record of its own batch takes in the log beside its key and value, or more.
@@ -51,20 +53,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const FAILED_WAIT: Duration = Duration::from_millis(500);
 /// The longest that it becomes.
 const FAILED_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What became of a request that was asked at once.
-pub(super) struct Asked {
-    pub(super) answer: Asking,
-    /// Whether the coordinator's task has something to do now.
-    pub(super) needs_turn: bool,
-}
-
-/// The answer to a request.
-pub(super) enum Asking {
-    Done(Answer),
-    /// It comes when it may go.
-    Waits(oneshot::Receiver<Answer>),
-}
 
 type AppendDone = (i32, u64, Result<Appended, AppendError>);
 type LoadDone = (i32, Result<(Shard, Output), LoadError>);
@@ -282,52 +270,14 @@ impl Coordinator {
         Then::Wait
     }
 
-    /// Answers a request at once, where nothing came before it that the answer may speak of and that is not durable, and nobody who
-    /// asked before waits to be heard.
-    ///
-    /// # Errors
-    /// The request, where it has to go the way of all others: it is as if it had not been asked.
-    pub(super) fn ask_now(&mut self, partition: i32, group: &str, request: Request) -> Result<Asked, Request> {
-        if self.is_stopped || !self.receiver.is_empty() || self.work >= WORK_MAX {
-            return Err(request);
-        }
-        let known = self.topics.clone();
-        self.follow();
-        // What is new has to be loaded, which is for a turn.
-        let has_news = !Arc::ptr_eq(&known, &self.topics);
-        let now = self.now();
-        let Some(slot) = self.slots.get_mut(&partition) else { return Err(request) };
-        let State::Active(shard) = &mut slot.state else { return Err(request) };
-        if !slot.in_flight.is_empty() || !slot.out.is_empty() {
-            return Err(request);
-        }
-        let call = CallId(self.next_call);
-        self.next_call += 1;
-        shard.handle(call, group, request, now, &mut slot.out);
-        self.work += ASK_WORK + slot.out.records.len() + std::mem::take(&mut slot.out.work);
-        let is_earlier = |next| self.sleep.as_ref().is_none_or(|(at, _)| *at > next);
-        let needs_turn = has_news || shard.next_deadline().is_some_and(is_earlier);
-        if slot.out.records.is_empty()
-            && slot.out.replies.len() == 1
-            && let Some((_, answer)) = slot.out.replies.pop_if(|(answered, _)| *answered == call)
-        {
-            self.work += work_of(&answer);
-            return Ok(Asked { answer: Asking::Done(answer), needs_turn });
-        }
-        // It is as any other from here on: something is to be appended, or somebody else is to be answered.
-        let (reply, answer) = oneshot::channel();
-        slot.calls.insert(call, reply);
-        Ok(Asked { answer: Asking::Waits(answer), needs_turn: true })
-    }
-
     fn now(&self) -> Now {
         Now { monotonic: self.core.env.monotonic(), wall: self.core.env.now() }
     }
 
-    /// Follows the catalogue.
-    fn follow(&mut self) {
+    /// Follows the catalogue. Returns whether the topics are others than before.
+    fn follow(&mut self) -> bool {
         self.follow_configs();
-        self.follow_topic();
+        self.follow_topic()
     }
 
     /// Lets the shards know what groups have set.
@@ -345,10 +295,10 @@ impl Coordinator {
     }
 
     /// Has a slot for each partition of this core, of the topic as it is now, and lets the shards know what topics there are.
-    fn follow_topic(&mut self) {
+    fn follow_topic(&mut self) -> bool {
         // What is here follows from the snapshot: as long as that is the same, there is nothing to do.
         let topics = match self.broker.topics.load() {
-            same if Arc::ptr_eq(&same, &self.topics) => return,
+            same if Arc::ptr_eq(&same, &self.topics) => return false,
             other => Guard::into_inner(other),
         };
         self.topics = topics.clone();
@@ -368,12 +318,13 @@ impl Coordinator {
             self.close();
             self.slots.clear();
         }
-        let Some(topic) = topic else { return };
+        let Some(topic) = topic else { return true };
         for partition in &topic.partitions {
             if partition.core == self.core.index && !self.slots.contains_key(&partition.id.index) {
                 self.add(topic, partition);
             }
         }
+        true
     }
 
     fn add(&mut self, topic: &Topic, partition: &Arc<Partition>) {
@@ -719,14 +670,4 @@ fn append(core: &Core, partition: &Partition, batch: Bytes) -> oneshot::Receiver
     let (reply, answer) = oneshot::channel();
     core.append(Append { partition: partition.id, batch, header, acks: Acks::All, reply });
     answer
-}
-
-/// What an answer counts as by its length.
-fn work_of(answer: &Answer) -> usize {
-    match answer {
-        Ok(Reply::Fetched(topics)) => topics.iter().map(|(_, offsets)| offsets.len()).sum(),
-        Ok(Reply::Described(group)) => group.members.len(),
-        Ok(Reply::DescribedConsumers(group)) => group.members.len(),
-        _ => 0,
-    }
 }

@@ -284,7 +284,7 @@ impl Model {
     /// batch that the index leads to has rotted as well, that is the next one's entry.
     ///
     /// # Panics
-    /// It does not.
+    /// If what was refused had not rotted, and nothing rotten can hide it.
     pub fn check_refused(&self, at_topic: usize, at_partition: i32, at: i64) {
         let topic = &self.topics[at_topic];
         let partition = &topic.partitions[at_partition as usize];

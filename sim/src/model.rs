@@ -19,7 +19,7 @@
 //! - **HighWatermarkNeverRetreats**, **LogStartNeverRetreats**, **LogStartMovesWhenAsked**.
 //! - **TopicStays**, **TopicStaysDeleted**, **PartitionsStay**, **ConfigStays**: what was answered is so from then on.
 //! - **CutIsKeptAside**: what recovery cuts off behind rot, and was acknowledged as durable, is in a file beside the log.
-//! - **DamageIsNotServed**, **DamageIsTold**, **OnlyRotIsRefused**: rot is answered with an error, and only rot is.
+//! - **DamageIsNotServed**, **OnlyRotIsRefused**: rot is answered with an error, and only rot is.
 //! - **ScrubTellsRot**, **ScrubTellsOnlyRot**: a whole pass of the scrub tells the rot of sealed segments, and nothing that is sound.
 //! - **BrokerStarts**, **EverythingEnds**.
 

@@ -129,9 +129,9 @@ def test_who_joins_without_end_is_refused_and_disturbs_nobody(own_broker, kind):
 
 @pytest.mark.parametrize("version", ["classic", "new"])
 def test_a_group_has_no_more_members_than_it_may(own_broker, version):
-    broker, member, topic = start(own_broker, {"group.max.size": 10, "group.consumer.max.size": 10}, 4000)
+    broker, member, topic = start(own_broker, {"group.max.size": 10, "group.consumer.max.size": 10}, 60_000)
     kind = "ids of members of a classic group" if version == "classic" else "members of a group of the new protocol"
-    taken, refused = overrun(broker, kind, 4000, 1000)
+    taken, refused = overrun(broker, kind, 60_000, 1000)
     assert (taken, refused) == (10, 990)
     goes_on(broker, member, topic)
 

@@ -36,7 +36,8 @@ const STEP_BYTES_MIN: usize = crate::disk::BLOCK_BYTES;
 
 /// Where no bound is set, a cleaning goes at this pace, at which producers beside it do not tell it (ADR 0010) …
 const UNHURRIED_BYTES_PER_SECOND: f64 = 50e6;
-/// … or at the one at which all that is due would be done in this time, where that is more: so it keeps up with any producers.
+/// … or at the one at which all that is due on the core would be done in this time, where that is more: so it keeps up with any
+/// producers.
 const UNHURRIED_SECONDS: f64 = 60.0;
 
 /// The broker's options of compaction, under Kafka's names.
@@ -191,9 +192,14 @@ impl Core {
         }
         let _turn = cleaner.turn.lock().await;
         let _cleaning = self.cleaning_lock.lock().await;
-        self.hold_timestamps_to_clean().await;
         let found = match cleaner.points(&self.disk).await {
-            Ok(points) => points.as_ref().and_then(|points| self.dirtiest(points)),
+            Ok(points) => match points.as_ref() {
+                None => None,
+                Some(points) => {
+                    self.hold_timestamps_to_clean(points).await;
+                    self.dirtiest(points)
+                }
+            },
             Err(error) => {
                 tracing::error!(path = %cleaner.path.display(), %error, "the checkpoint of compaction cannot be read");
                 return false;
@@ -234,18 +240,13 @@ impl Core {
     }
 
     /// `min.compaction.lag.ms` goes by what batches have, not by what indexes say of them.
-    async fn hold_timestamps_to_clean(&self) {
-        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
+    async fn hold_timestamps_to_clean(&self, points: &OffsetCheckpoint) {
+        let monotonic = self.env.monotonic();
+        let slots: Vec<_> = self.slots.borrow().values().filter(|slot| slot.clean_after.get() <= monotonic).cloned().collect();
         for slot in slots {
-            loop {
-                let Some(segment) = slot.log.borrow().wants_timestamp_to_clean() else { break };
-                if slot.deleted.get() || self.stopping.get() {
-                    break;
-                }
-                if let Err(error) = self.reader.hold_max_timestamp(&segment).await {
-                    tracing::warn!(segment = %segment.path.display(), %error, "it is not known how old a segment is: it is not cleaned");
-                    break;
-                }
+            let point = point_of(points, slot.log.borrow().directory());
+            if !self.hold_timestamps(&slot, |log| log.wants_timestamp_to_clean(point)).await {
+                slot.clean_after.set(slot.clean_after.get().max(self.env.monotonic() + RETRY));
             }
         }
     }

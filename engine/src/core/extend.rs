@@ -1,6 +1,6 @@
 //! The journal's growth. Zeros are written ahead of the rounds, so that a round finds blocks that have been written before: the
 //! sync of one that makes the file longer is a commit of the filesystem, several times a flush. A task of the core's does it
-//! beside the rounds; a round that is there first waits, or does it itself. Nothing is synced for it: the next round's sync is.
+//! beside the rounds; a round that is there first waits, or does it itself. Nothing is synced for it: the next round's sync covers it.
 
 use std::io;
 use std::rc::Rc;
@@ -36,10 +36,9 @@ impl Journal {
         self.extent.clamp(EXTEND_BYTES_MIN, EXTEND_BYTES_MAX)
     }
 
-    /// The next extension, to `to` at least; from now on nobody else begins one.
+    /// The next extension, up to `to`; from now on nobody else begins one.
     fn begin_extension(&mut self, to: u64) -> Extension {
         self.extending = true;
-        let to = (self.extent + self.extend_step()).min(self.space.bytes_max()).max(to);
         Extension { file: self.file.clone(), generation: self.generation, from: self.extent, to }
     }
 }
@@ -50,7 +49,10 @@ pub(crate) async fn run(core: Rc<Core>) {
         core.extend_wanted.notified().await;
         let extension = {
             let mut journal = core.journal.borrow_mut();
-            (!journal.extending && journal.wants_extension()).then(|| journal.begin_extension(0))
+            (!journal.extending && journal.wants_extension()).then(|| {
+                let to = (journal.extent + journal.extend_step()).min(journal.space.bytes_max());
+                journal.begin_extension(to)
+            })
         };
         let Some(extension) = extension else { continue };
         match core.extend(&extension).await {

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use crate::core::{Core, Partition, Slot};
 use crate::disk::cache::Purpose;
 use crate::disk::{Disk, OpenOptions};
+use crate::log::Log;
 use crate::log::append::AppendError;
 use crate::log::config::LogConfig;
 use crate::log::journaling::Replies;
 use crate::log::open::{self, OpenParams};
+use crate::log::published::Segment;
 use crate::log::retention::{OutsideLog, Removed};
 use crate::log::{flush, side_files};
 use crate::segment::names::{FolderRole, PARTITION_METADATA_FILE, PartitionFolder};
-use crate::types::{LeaderEpoch, Offset, PartitionId, TimestampMs};
+use crate::types::{LeaderEpoch, Offset, PartitionId};
 
 /// How many partitions are opened or closed at the same time.
 const AT_ONCE: usize = 32;
@@ -214,7 +216,7 @@ impl Core {
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         let mut changed = Vec::new();
         for slot in slots {
-            self.hold_timestamps(&slot, now).await;
+            self.hold_timestamps(&slot, |log| log.wants_timestamp_of(now)).await;
             let mut log = slot.log.borrow_mut();
             if log.retain(now) || log.has_removable() {
                 drop(log);
@@ -224,16 +226,17 @@ impl Core {
         if changed.is_empty() { Ok(()) } else { self.apply_log_start(&changed).await }
     }
 
-    /// RotDeletesNothing: what retention by time goes by is held against the batches first. A segment that cannot be read stays.
-    async fn hold_timestamps(&self, slot: &Slot, now: TimestampMs) {
+    /// RotDeletesNothing: the segments that `wants` names, one after the other, have their largest timestamps held against their
+    /// batches. Returns whether that is known of all; one that cannot be read is left alone for now.
+    pub(super) async fn hold_timestamps(&self, slot: &Slot, wants: impl Fn(&Log) -> Option<Arc<Segment>>) -> bool {
         loop {
-            let Some(segment) = slot.log.borrow().wants_timestamp_of(now) else { return };
+            let Some(segment) = wants(&slot.log.borrow()) else { return true };
             if slot.deleted.get() || self.stopping.get() {
-                return;
+                return false;
             }
             if let Err(error) = self.reader.hold_max_timestamp(&segment).await {
-                tracing::warn!(segment = %segment.path.display(), %error, "it is not known how old a segment is: it stays for now");
-                return;
+                tracing::warn!(segment = %segment.path.display(), %error, "it is not known how old a segment is: it stays as it is for now");
+                return false;
             }
         }
     }

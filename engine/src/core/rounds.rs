@@ -36,7 +36,8 @@ pub(crate) struct Journal {
     pub(crate) id: JournalId,
     pub(crate) generation: u64,
     pub(crate) space: Space,
-    /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush.
+    /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush, once one has followed
+    /// the growth.
     pub(super) extent: u64,
     /// Whether it is being made longer.
     pub(super) extending: bool,

@@ -419,16 +419,17 @@ impl Opening<'_> {
         }
         let mut unconfirmed = last_entry(&loaded);
         // What is left out because its batch comes behind the last one that the index has is found there, or has rotted.
-        let mut unconfirmed_times: Vec<TimeEntry> = newest.into_iter().chain(left_out).collect();
-        if let Some(entry) = newest
-            && let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position)
-            && position < start
-        {
-            let scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
-            if !scanner.confirms(&entry).await? {
-                return self.scan_without_indexes(out, segment).await;
+        let mut unconfirmed_times: Vec<TimeEntry> = left_out.into_iter().collect();
+        if let Some(entry) = newest {
+            let position = loaded.floor(entry.offset).map_or(0, |floor| floor.position);
+            if position >= start {
+                unconfirmed_times.push(entry);
+            } else {
+                let scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
+                if !scanner.confirms(&entry).await? {
+                    return self.scan_without_indexes(out, segment).await;
+                }
             }
-            unconfirmed_times.remove(0);
         }
         live.index = Arc::new(loaded);
         if self.params.clean {
@@ -448,7 +449,7 @@ impl Opening<'_> {
                 Ok((header, position)) => (*position, Some(header.last_offset())),
                 Err(_) => (scanner.position(), None),
             };
-            // An index has no checksum, and what the segment's largest timestamp is goes by these two entries.
+            // An index has no checksum, and what the segment's largest timestamp is goes by these entries.
             let is_right = unconfirmed
                 .take_if(|entry| at >= entry.position)
                 .is_none_or(|entry| (at, ends_at) == (entry.position, Some(entry.last_offset)))

@@ -174,7 +174,7 @@ options! {
     /// How many bytes compaction reads or writes at once.
     log_cleaner_io_buffer_size: i32 = "log.cleaner.io.buffer.size", default Some("524288"), valid AtLeast(4096);
 
-    /// How many bytes a second compaction may read and write, together. By default 50,000,000, or more where what is due would take longer than a minute.
+    /// How many bytes a second compaction may read and write, together. By default 50,000,000, or more where what is due on a core would take longer than a minute.
     log_cleaner_io_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second", default Some(DOUBLE_MAX), valid AtLeast(1);
 
     /// Milliseconds after which a record is compacted whatever log.cleaner.min.cleanable.ratio says. Topics can override it.

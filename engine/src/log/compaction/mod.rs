@@ -51,9 +51,7 @@ impl Log {
         if self.offline.is_some() {
             return None;
         }
-        let log_start = self.published.log_start();
-        // A point beyond the end is of a log that was cut since: all of it counts as dirty.
-        let from = point.filter(|&point| point <= self.end_offset).map_or(log_start, |point| point.max(log_start));
+        let from = self.dirty_from(point);
         let mut found = Cleanable { from, to: from, segments: Vec::new(), ratio: 0.0, is_due: false };
         let (mut clean_bytes, mut dirty_bytes, mut is_late) = (0, 0, false);
         for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
@@ -88,11 +86,20 @@ impl Log {
         Some(found)
     }
 
-    /// The first segment that may be cleaned and for which only a time index says how old it is: where that counts, nothing from it on
-    /// is cleaned before it was held against the batches.
-    pub(crate) fn wants_timestamp_to_clean(&self) -> Option<Arc<Segment>> {
+    /// The first dirty segment for which only a time index says how old it is: where that counts, nothing from it on is cleaned before
+    /// it was held against the batches.
+    pub(crate) fn wants_timestamp_to_clean(&self, point: Option<Offset>) -> Option<Arc<Segment>> {
         self.config.compaction.as_ref().filter(|config| config.min_compaction_lag_ms > 0)?;
-        self.segments.iter().map(|segment| &segment.shared).find(|segment| segment.is_max_timestamp_claimed()).cloned()
+        let from = self.dirty_from(point);
+        let mut dirty = self.segments.iter().map(|segment| &segment.shared).filter(|segment| segment.end_offset() > from);
+        dirty.find(|segment| segment.is_max_timestamp_claimed()).cloned()
+    }
+
+    /// How far the log was cleaned, where `point` says that. One beyond the end is of a log that was cut since: all of it counts as
+    /// dirty.
+    fn dirty_from(&self, point: Option<Offset>) -> Offset {
+        let log_start = self.published.log_start();
+        point.filter(|&point| point <= self.end_offset).map_or(log_start, |point| point.max(log_start))
     }
 
     /// ProducersOutliveSegments: whether what producers wrote below `offset`, where a segment ends, is in a snapshot.

@@ -172,7 +172,6 @@ fn a_first_batch_that_is_taken_back_is_still_the_first() {
     assert!(loaded.check(&batch(0, 3, 0, 2, 2), NOW).is_err(), "which it can of those that began at 0");
 }
 
-/// Nor when it is refused before it is appended.
 #[test]
 fn the_first_batch_after_an_expiry_that_is_taken_back_is_still_the_first() {
     let mut states = states();
@@ -186,6 +185,7 @@ fn the_first_batch_after_an_expiry_that_is_taken_back_is_still_the_first() {
     assert_eq!(states.check(&next, later), Ok(Verdict::Append));
 }
 
+/// Nor when it is refused before it is appended.
 #[test]
 fn a_first_batch_that_is_refused_is_still_the_first() {
     let mut states = states();

@@ -1,6 +1,5 @@
 //! The binary: reads the command line, runs the command, prints and stores what it measured.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +11,7 @@ use ringlog_bench::results::{FORMAT, Outcome, Run};
 use ringlog_bench::{compare, disk, engine, groups, guard, load, report, stop, store};
 
 fn main() -> ExitCode {
-    tell_of_a_lost_terminal();
+    tell_of_lost_output();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(status) => status,
@@ -24,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 /// `println!` panics where standard output is a full disk or a pipe that nobody reads, which is no bug: one line says so.
-fn tell_of_a_lost_terminal() {
+fn tell_of_lost_output() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload().downcast_ref::<String>();
@@ -118,8 +117,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
 fn print(shared: &Shared, run: &Run) -> Result<(), Error> {
     if shared.json {
         let text = serde_json::to_string_pretty(run).map_err(|error| Error::Failed(error.to_string()))?;
-        return writeln!(std::io::stdout().lock(), "{text}")
-            .map_err(|error| Error::Failed(format!("the result could not be printed: {error}")));
+        println!("{text}");
+        return Ok(());
     }
     println!("{}", run.machine.table());
     match &run.outcome {

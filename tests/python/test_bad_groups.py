@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import TIMEOUT_S, create_topic, unique_name
-from wire import Connection, string
+from wire import Connection, compact, string
 
 COMMIT, FETCH, FIND_COORDINATOR, JOIN, HEARTBEAT, LEAVE, SYNC, CONSUMER_HEARTBEAT = 8, 9, 10, 11, 12, 13, 14, 68
 DESCRIBE, DELETE, OFFSET_DELETE = 15, 42, 47
@@ -38,18 +38,21 @@ def blob(data):
     return struct.pack(">i", len(data)) + data
 
 
-def join(broker, group, member="", session_ms=30_000, kind="consumer", protocols=(("range", SUBSCRIPTION),)):
-    """JoinGroup v2; gives (error, generation, member id)."""
-    body = string(group) + struct.pack(">ii", session_ms, 30_000) + string(member) + string(kind) + struct.pack(">i", len(protocols))
-    answer = ask(broker, JOIN, 2, body + b"".join(string(name) + blob(data) for name, data in protocols))
-    code = error(answer, 4)
-    (generation,) = struct.unpack_from(">i", answer, 6)
+def join_result(answer):
+    """(error, generation, member id) of JoinGroup v2 to v5."""
+    code, generation = struct.unpack_from(">hi", answer, 4)
     at = 10
     for _ in range(3):  # the protocol, the leader, the member
         (size,) = struct.unpack_from(">h", answer, at)
         text = answer[at + 2:at + 2 + max(size, 0)].decode()
         at += 2 + max(size, 0)
     return code, generation, text
+
+
+def join(broker, group, member="", session_ms=30_000, kind="consumer", protocols=(("range", SUBSCRIPTION),)):
+    """JoinGroup v2; gives (error, generation, member id)."""
+    body = string(group) + struct.pack(">ii", session_ms, 30_000) + string(member) + string(kind) + struct.pack(">i", len(protocols))
+    return join_result(ask(broker, JOIN, 2, body + b"".join(string(name) + blob(data) for name, data in protocols)))
 
 
 def sync(broker, group, generation, member, assignments=()):
@@ -100,14 +103,17 @@ class Member:
         return heartbeat(self.broker, self.group, self.generation, self.id)
 
 
-@pytest.fixture(scope="module")
-def bystander(broker):
+def wait_for_groups(broker):
+    """Who asks for a coordinator first makes the topic of the groups, and its partitions have to be there."""
     end = time.monotonic() + TIMEOUT_S
-    # Who asks for a coordinator first makes the topic of the groups, and its partitions have to be there.
-    while error(ask(broker, FIND_COORDINATOR, 0, string("g")), 0) != NONE \
-            or heartbeat(broker, "g", 0, "m") != UNKNOWN_MEMBER:
+    while error(ask(broker, FIND_COORDINATOR, 0, string("g"))) != NONE or heartbeat(broker, "g", 0, "m") != UNKNOWN_MEMBER:
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def bystander(broker):
+    wait_for_groups(broker)
     return Member(broker, "bystander", session_ms=600_000), create_topic(broker)
 
 
@@ -198,7 +204,6 @@ def test_commits_to_what_is_not_there(broker, topic):
 
 
 def test_a_commit_by_an_id_that_no_topic_has(broker):
-    compact = lambda text: bytes([len(text) + 1]) + text.encode()  # noqa: E731
     unknown = bytes(range(16))
     partition = struct.pack(">iqi", 0, 5, -1) + b"\0\0"
     body = compact(unique_name("ids")) + struct.pack(">i", -1) + compact("") + b"\0" + b"\2" + unknown + b"\2" + partition + b"\0" + b"\0"
@@ -292,17 +297,6 @@ def join_frame(group, member="", instance=None):
     return body + struct.pack(">i", 1) + string("range") + blob(SUBSCRIPTION)
 
 
-def join_result(answer):
-    """(error, generation, member id) of JoinGroup v5."""
-    code, generation = struct.unpack_from(">hi", answer, 4)
-    at = 10
-    for _ in range(3):  # the protocol, the leader, the member
-        (size,) = struct.unpack_from(">h", answer, at)
-        text = answer[at + 2:at + 2 + max(size, 0)].decode()
-        at += 2 + max(size, 0)
-    return code, generation, text
-
-
 def test_a_new_member_is_told_its_id_before_it_is_in(broker):
     group = unique_name("ids")
     code, generation, member = join_result(ask(broker, JOIN, 5, join_frame(group)))
@@ -384,7 +378,6 @@ def test_deletions_of_what_is_in_use_or_not_there(broker, topic):
 @pytest.mark.parametrize("version, wanted", [(5, NONE), (6, GROUP_ID_NOT_FOUND)])
 def test_a_group_that_is_not_there_is_described_as_dead(broker, version, wanted):
     group = unique_name("absent")
-    compact = lambda text: bytes([len(text) + 1]) + text.encode()  # noqa: E731
     answer = ask(broker, DESCRIBE, version, b"\2" + compact(group) + b"\0" + b"\0", flexible=True)
     assert error(answer, 4 + 1) == wanted and compact("Dead") in answer
 

@@ -12,21 +12,16 @@ import harness
 import pytest
 from conftest import TIMEOUT_S, create_topic, unique_name
 from test_bad_groups import (
-    CONSUMER_HEARTBEAT, FIND_COORDINATOR, JOIN, NONE, SUBSCRIPTION, UNKNOWN_MEMBER, Member, ask, blob, commit, committed, consumer_heartbeat,
-    error, heartbeat,
+    CONSUMER_HEARTBEAT, JOIN, MEMBER_ID_REQUIRED, NONE, SUBSCRIPTION, Member, blob, commit, committed, consumer_heartbeat, wait_for_groups,
 )
-from wire import Connection, header, string
+from wire import Connection, compact, header, string
 
 pytestmark = pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, reason="Kafka has no limit for all groups together")
 
 MIB = 1 << 20
-MAX_SIZE_REACHED, MEMBER_ID_REQUIRED = 81, 79
+MAX_SIZE_REACHED = 81
 # So many requests are sent before the first answer is read: all of them fit into the buffers of a socket.
 WINDOW = 200
-
-
-def compact(text):
-    return bytes([len(text) + 1]) + text.encode()
 
 
 def classic_join(group, version, session_ms):
@@ -83,10 +78,7 @@ def start(own_broker, settings, session_ms):
         "group.consumer.min.heartbeat.interval.ms": 1, "group.consumer.heartbeat.interval.ms": min(1000, session_ms // 3),
         "group.consumer.session.timeout.ms": session_ms, "offsets.retention.check.interval.ms": 1000, **settings,
     })
-    end = time.monotonic() + TIMEOUT_S
-    while error(ask(broker, FIND_COORDINATOR, 0, string("g"))) != NONE or heartbeat(broker, "g", 0, "m") != UNKNOWN_MEMBER:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for_groups(broker)
     member, topic = Member(broker, "bystander", session_ms=600_000), create_topic(broker)
     assert commit(broker, member.group, [(topic, 0)], member.generation, member.id) == {(topic, 0): NONE}
     return broker, member, topic

@@ -48,6 +48,11 @@ def string(text):
     return struct.pack(">h", len(text)) + text.encode()
 
 
+def compact(text):
+    """A string of a flexible version."""
+    return bytes([len(text) + 1]) + text.encode()
+
+
 def varint(value):
     value = (value << 1) ^ (value >> 63)
     out = b""

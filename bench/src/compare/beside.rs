@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringlog_engine::memory::Buffer;
 
-use super::disk_loop::{self, Pace};
+use super::disk_loop::{self, PacedLoad};
 use super::spec::Loop;
 use crate::error::Error;
 use crate::results::BareLoop;
@@ -42,12 +42,12 @@ impl Beside {
     ///
     /// # Errors
     /// The file cannot be made, or a socket of this machine fails.
-    pub(super) fn measure(&self, wanted: Loop, pace: Option<Pace>) -> Result<BareLoop, Error> {
+    pub(super) fn measure(&self, wanted: Loop, load: Option<PacedLoad>) -> Result<BareLoop, Error> {
         let of_network = |way: &str, mb_per_s| BareLoop { way: way.to_owned(), mb_per_s, latency: None };
         let of_disk = |way: &str, sync| {
-            let Some(pace) = pace else { unreachable!("it was checked with its step") };
+            let Some(load) = load else { unreachable!("a loop that writes comes with its load") };
             let path = self.path.with_extension("disk");
-            let measured = disk_loop::run(&path, pace, PACED, sync);
+            let measured = disk_loop::run(&path, load, PACED, sync);
             let _ = std::fs::remove_file(&path);
             let (latency, mb_per_s) = measured?;
             Ok(BareLoop { way: way.to_owned(), mb_per_s, latency })

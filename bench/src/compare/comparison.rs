@@ -204,8 +204,8 @@ impl Comparison<'_> {
             };
             if let Some(wanted) = step.beside {
                 self.stage(&format!("{title}: {}, the bare loop", step.name));
-                let pace = workload.pace_of(step).ok();
-                run.bare = Some(self.beside.measure(wanted, pace)?);
+                let load = wanted.is_paced().then(|| workload.paced_load_of(step)).transpose().map_err(Error::Usage)?;
+                run.bare = Some(self.beside.measure(wanted, load)?);
             }
             runs.push(run);
         }

@@ -1,6 +1,6 @@
 //! `compare`: starts brokers, brings the machine into a steady state, runs the same workloads interleaved A B B A, each on an empty
 //! data directory, and holds the figures beside each other. It drives brokers only from outside, and load only through the load
-//! generator's own process; [`beside`] has the loops without a broker that consumers are held against. Whatever ends it, no process
+//! generator's own process; [`beside`] has the loops without a broker that steps are held against. Whatever ends it, no process
 //! and no data directory of its making is left.
 
 mod arguments;

@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::arguments::{Action, GroupsAction, OF_AMOUNT, arguments, groups_arguments, is_known, shown};
 use super::broker::{Broker, in_one_line};
-use super::disk_loop::Pace;
+use super::disk_loop::PacedLoad;
 use crate::error::Error;
 use crate::load::ClientKind;
 use crate::units;
@@ -169,7 +169,7 @@ pub(super) enum Loop {
 
 impl Loop {
     /// Whether it does as much a second as the step, and not all it can.
-    fn is_paced(self) -> bool {
+    pub(super) fn is_paced(self) -> bool {
         matches!(self, Self::Write | Self::Sync)
     }
 
@@ -420,7 +420,7 @@ impl Workload {
                 // The workload's are checked whether this step takes them or not.
                 arguments(&self.options)?;
                 if step.beside.is_some_and(Loop::is_paced) {
-                    self.pace_of(step)?;
+                    self.paced_load_of(step)?;
                 }
                 arguments(&self.options_of(step)).map(drop)
             }
@@ -441,21 +441,20 @@ impl Workload {
     }
 
     /// The load of a step, for a bare loop beside it.
-    pub(super) fn pace_of(&self, step: &Step) -> Result<Pace, String> {
+    pub(super) fn paced_load_of(&self, step: &Step) -> Result<PacedLoad, String> {
         let options = self.options_of(step);
-        let count = |name: &str| {
-            let text = match options.get(name) {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Integer(number)) => number.to_string(),
-                _ => return Err(format!("beside: a loop that writes needs the step's {name}")),
-            };
-            units::count(&text).map_err(|error| format!("{name}: {error}"))
+        let read = |name: &str, read: fn(&str) -> Result<u64, String>| {
+            let value = options.get(name).ok_or_else(|| format!("beside: a loop that writes needs the step's {name}"))?;
+            match read(&shown(value)) {
+                Ok(0) => Err(format!("{name}: a loop that writes needs more than none")),
+                result => result.map_err(|error| format!("{name}: {error}")),
+            }
         };
-        let pace = Pace { rate: count("rate")?, batch_records: count("batch_records")?, record_bytes: count("record_bytes")? };
-        if pace.rate == 0 || pace.batch_records == 0 || pace.record_bytes == 0 {
-            return Err("beside: a loop that writes needs a rate, batches and records of some size".to_owned());
-        }
-        Ok(pace)
+        Ok(PacedLoad {
+            rate: read("rate", units::count)?,
+            batch_records: read("batch_records", units::count)?,
+            record_bytes: read("record_bytes", units::bytes)?,
+        })
     }
 
     /// A step's options over those of the workload's that its action takes.

@@ -186,11 +186,11 @@ fn goes_on(meter: &Meter, plan: &Plan) -> bool {
     meter.elapsed() < plan.times.measure && meter.bytes < WAY_BYTES_MAX && !stop::requested()
 }
 
-fn block(pool: &Pool, len: usize) -> io::Result<Buffer> {
+pub(crate) fn block(pool: &Pool, len: usize) -> io::Result<Buffer> {
     pool.buffer(len).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
-async fn write(file: &Rc<dyn File>, buffer: Buffer, len: usize, position: u64, synced: bool) -> io::Result<()> {
+pub(crate) async fn write(file: &Rc<dyn File>, buffer: Buffer, len: usize, position: u64, synced: bool) -> io::Result<()> {
     let payload = Payload::Buffer { buffer, len };
     if synced {
         let (written, _) = oneshot::channel();

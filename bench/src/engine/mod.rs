@@ -5,7 +5,7 @@
 //! [`bare`] has the loops without the engine, [`journal`] those with it, [`reads`] sends what was stored to a socket, [`meter`]
 //! counts, [`table`] shows. All files are below one directory of this process's own, which is removed at the end, whatever it is.
 
-mod bare;
+pub(crate) mod bare;
 mod journal;
 mod meter;
 mod reads;

@@ -50,29 +50,26 @@ pub fn tables(groups: &Groups) -> Vec<(String, Table)> {
             &["protocol", "members", "each every", "per s", "broker, % of a core", "p50", "p99", "max", "we, % of a core"],
             1..9,
         );
-        for heartbeats in &groups.heartbeats {
+        let mut add = |name: &str, members, interval_ms: u64, per_s: f64, cpu: Option<f64>, times: Option<&Latency>, own: f64| {
             let mut row = vec![
-                heartbeats.protocol.name().to_owned(),
-                show_count(heartbeats.members),
-                ms(heartbeats.interval_ms as f64),
-                show_count(heartbeats.per_s.round() as u64),
-                heartbeats.broker_cpu_percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}")),
+                name.to_owned(),
+                show_count(members),
+                ms(interval_ms as f64),
+                show_count(per_s.round() as u64),
+                cpu.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}")),
             ];
-            row.extend(latency(heartbeats.latency.as_ref()));
-            row.push(format!("{:.1}", heartbeats.generator_cpu_percent));
+            row.extend(latency(times));
+            row.push(format!("{own:.1}"));
             rows.add_row(row);
+        };
+        for beats in &groups.heartbeats {
+            let (times, own) = (beats.latency.as_ref(), beats.generator_cpu_percent);
+            let (name, cpu) = (beats.protocol.name(), beats.broker_cpu_percent);
+            add(name, beats.members, beats.interval_ms, beats.per_s, cpu, times, own);
         }
         if let Some(echo) = &groups.echo {
-            let mut row = vec![
-                "bare echo".to_owned(),
-                show_count(echo.connections),
-                ms(echo.interval_ms as f64),
-                show_count(echo.per_s.round() as u64),
-                echo.server_cpu_percent.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}")),
-            ];
-            row.extend(latency(echo.latency.as_ref()));
-            row.push(format!("{:.1}", echo.generator_cpu_percent));
-            rows.add_row(row);
+            let (times, own) = (echo.latency.as_ref(), echo.generator_cpu_percent);
+            add("bare echo", echo.connections, echo.interval_ms, echo.per_s, echo.server_cpu_percent, times, own);
         }
         tables.push(("Heartbeats of idle members".to_owned(), rows));
     }

@@ -43,7 +43,7 @@ pub enum Request {
 impl Request {
     /// Whether it seldom comes to a record: a member that says that it is there, or somebody who looks.
     #[must_use]
-    pub fn only_looks(&self) -> bool {
+    pub fn seldom_writes(&self) -> bool {
         match self {
             Self::Heartbeat(_) | Self::ConsumerHeartbeat(_) | Self::Fetch(_) | Self::FetchAs(..) => true,
             Self::Describe | Self::DescribeConsumers => true,

@@ -51,6 +51,17 @@ impl Output {
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.replies.is_empty()
     }
+
+    /// Answers somebody who looks: what the answer lists was looked at.
+    fn show(&mut self, call: CallId, answer: Answer) {
+        self.work += match &answer {
+            Ok(Reply::Fetched(topics)) => topics.iter().map(|(_, offsets)| offsets.len()).sum(),
+            Ok(Reply::Described(group)) => group.members.len(),
+            Ok(Reply::DescribedConsumers(group)) => group.members.len(),
+            _ => 0,
+        };
+        self.replies.push((call, answer));
+    }
 }
 
 /// A group: its members, by one protocol or the other, and its offsets, either of which may be missing.
@@ -131,25 +142,25 @@ impl Shard {
             }
             Request::FetchAs(identity, topics) => {
                 let answer = self.fetch_as(group, &identity, topics);
-                out.replies.push((call, answer));
+                out.show(call, answer);
             }
             Request::ConsumerHeartbeat(beat) => {
                 let reply = self.consumer_heartbeat(group, &beat, now, out).map_or_else(Reply::Refused, Reply::Beat);
                 out.replies.push((call, Ok(reply)));
             }
-            Request::DescribeConsumers => out.replies.push((call, Ok(self.describe_consumers(group)))),
+            Request::DescribeConsumers => out.show(call, Ok(self.describe_consumers(group))),
             Request::Fetch(topics) => {
                 let fetched = match self.groups.get(group) {
                     Some(group) => group.offsets.fetch(topics),
                     None => fetch_nothing(topics),
                 };
-                out.replies.push((call, Ok(Reply::Fetched(fetched))));
+                out.show(call, Ok(Reply::Fetched(fetched)));
             }
             Request::DeleteOffsets(wanted) => {
                 let answer = self.delete_offsets(group, &wanted, out);
                 out.replies.push((call, answer));
             }
-            Request::Describe => out.replies.push((call, self.describe(group))),
+            Request::Describe => out.show(call, self.describe(group)),
             Request::Delete => {
                 let answer = self.delete(group, now, out);
                 out.replies.push((call, answer));

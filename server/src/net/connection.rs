@@ -152,11 +152,12 @@ impl Shared {
     pub(super) fn take_ready(&self) -> Option<(Outcome, bool)> {
         let mut ready = self.ready.borrow_mut();
         let outcome = ready.pop_front()?;
-        if ready.is_empty() {
+        let is_alone = ready.is_empty();
+        if is_alone {
             // A connection without traffic holds no memory; and what was just used is quick to be had again.
             *ready = VecDeque::new();
         }
-        Some((outcome, ready.is_empty()))
+        Some((outcome, is_alone))
     }
 
     /// Told when a request is answered and its bytes are with the kernel, or nothing was to be sent.

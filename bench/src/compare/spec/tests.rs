@@ -91,6 +91,10 @@ fn nonsense_is_refused_with_its_place() {
     assert!(refusal(&format!("{LEAST}[[workload.step]]\nname = 's'\nload = 'consume'")).contains("two steps"));
     assert!(refusal(&format!("{LEAST}prepares = true")).contains("prepares for nothing"));
     assert!(refusal(&format!("{LEAST}beside = 'send'")).contains("beside consumers alone"));
+    let options = "options = { rate = '1k', batch_records = 2, record_bytes = '1KiB' }\nbeside = 'sync'";
+    let load = Spec::parse(&format!("{LEAST}{options}"), "file").unwrap().workload[0].clone();
+    let load = load.paced_load_of(&load.step[0]).unwrap();
+    assert_eq!((load.rate, load.batch_records, load.record_bytes), (1000, 2, 1024));
     let paced = refusal(&format!("{LEAST}beside = 'sync'"));
     assert!(paced.contains("beside") && paced.contains("rate"), "{paced}");
     assert!(refusal(&format!("{LEAST}restart = {{}}")).contains("one of load, start_stop, groups and restart"));

@@ -3,7 +3,7 @@
 //! is thrown away, everybody who waits for it is told to ask again, and it is replayed from what is committed.
 //!
 //! It is a task, [`run`], that is told by a channel. A handler of its own core need not wait for the task's turn:
-//! [`Coordinator::ask_now`] answers at once what changes nothing in the log.
+//! [`Coordinator::ask_now`] answers at once what seldom writes; where it does, its answer waits like any other.
 
 mod asks;
 

@@ -167,7 +167,7 @@ impl CoreGroups {
 
     /// Asks the coordinator of this core, where it is the one and can answer.
     fn ask_here(&self, place: Place, group: &str, request: Request) -> Result<Asking, Request> {
-        if place.core != self.core || !request.only_looks() {
+        if place.core != self.core || !request.seldom_writes() {
             return Err(request);
         }
         let Some(here) = self.here.upgrade() else { return Err(request) };

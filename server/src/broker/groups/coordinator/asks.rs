@@ -3,7 +3,6 @@
 use tokio::sync::oneshot;
 
 use super::{Coordinator, State, WORK_MAX};
-use crate::group::request::Reply;
 use crate::group::{Answer, CallId, Request};
 
 /// What a request that is answered at once counts as: a few microseconds.
@@ -51,22 +50,11 @@ impl Coordinator {
             && slot.out.replies.len() == 1
             && let Some((_, answer)) = slot.out.replies.pop_if(|(answered, _)| *answered == call)
         {
-            self.work += work_of(&answer);
             return Ok(Asked { answer: Asking::Done(answer), needs_turn });
         }
         // It is as any other from here on: something is to be appended, or somebody else is to be answered.
         let (reply, answer) = oneshot::channel();
         slot.calls.insert(call, reply);
         Ok(Asked { answer: Asking::Waits(answer), needs_turn: true })
-    }
-}
-
-/// What an answer counts as by its length.
-fn work_of(answer: &Answer) -> usize {
-    match answer {
-        Ok(Reply::Fetched(topics)) => topics.iter().map(|(_, offsets)| offsets.len()).sum(),
-        Ok(Reply::Described(group)) => group.members.len(),
-        Ok(Reply::DescribedConsumers(group)) => group.members.len(),
-        _ => 0,
     }
 }

@@ -134,7 +134,7 @@ impl Groups {
     }
 }
 
-/// The way to all groups from one core. What is asked of groups that live there and changes nothing in the log is answered on the
+/// The way to all groups from one core. What is asked of groups that live there and seldom writes is answered on the
 /// spot, which spares a heartbeat two turns of tasks.
 pub struct CoreGroups {
     groups: Groups,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ringlog_engine::batch::BatchBuilder;
 use ringlog_engine::disk::cache::FileCache;
 use ringlog_engine::disk::sim::SimDisk;
-use ringlog_engine::disk::{Disk, OpenOptions, Payload};
+use ringlog_engine::disk::{Disk, OpenOptions, Payload, read_file};
 use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::Log;
 use ringlog_engine::log::config::LogConfig;
@@ -25,6 +25,7 @@ struct Opened {
     log: Log,
     reader: Reader,
     simulation: Simulation,
+    disk: Rc<dyn Disk>,
     names: Vec<String>,
 }
 
@@ -85,11 +86,15 @@ fn opened_as(files: Vec<(&'static str, Vec<u8>)>, recovery_point: i64, clean: bo
         }
     });
     let files = Rc::new(FileCache::new(disk.clone(), 8));
-    let reader = Reader::new(disk, simulation.env(), files, pool, Box::new(|_, _, _| false));
-    Opened { log, reader, simulation, names }
+    let reader = Reader::new(disk.clone(), simulation.env(), files, pool, Box::new(|_, _, _| false));
+    Opened { log, reader, simulation, disk, names }
 }
 
 impl Opened {
+    fn file(&self, name: &str) -> Vec<u8> {
+        self.simulation.block_on(read_file(&self.disk, &Path::new(FOLDER).join(name))).unwrap()
+    }
+
     /// How many bytes a read at `offset` gets, or that it meets the damage.
     fn read(&self, offset: i64) -> Result<u64, ()> {
         let plan = self.reader.plan(self.log.published(), Offset(offset), 1 << 20, true);
@@ -168,6 +173,30 @@ fn damage_above_the_recovery_point_cuts_and_keeps_what_is_sound() {
     let last = opened(BATCHES - 1, 1, false);
     assert_eq!(last.log.published().log_end(), Offset(BATCHES - 1));
     assert!(!last.names.iter().any(|name| name.ends_with(".cut")), "nothing sound lay behind: {:?}", last.names);
+}
+
+/// NothingSoundIsDeleted: what an earlier cut at the same place kept stays.
+#[test]
+fn a_second_cut_at_the_same_place_keeps_both() {
+    let segment = "00000000000000000000.log";
+    let first = opened(2, 1, false);
+    let kept = first.names.iter().find(|name| name.ends_with(".cut")).unwrap();
+    let mut bytes = Vec::new();
+    for offset in 0..BATCHES {
+        let batch = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        bytes.extend(batch.record(TimestampMs(1000 + offset), None, Some(&[7; 300])).build());
+    }
+    let at = bytes.len() / BATCHES as usize * 2;
+    bytes[at + 100] ^= 1;
+    let name: &'static str = kept.clone().leak();
+    let unfinished: &'static str = format!("{name}.tmp").leak();
+    let files = vec![(segment, bytes.clone()), (name, b"earlier".to_vec()), (unfinished, b"of a crash".to_vec())];
+    let second = opened_from(files, 1, false);
+    let cuts: Vec<_> = second.names.iter().filter(|name| name.contains(".cut")).map(String::as_str).collect();
+    let again = format!("{segment}.{at}.1.cut");
+    assert_eq!(cuts, [again.as_str(), name]);
+    assert_eq!(second.file(name), b"earlier");
+    assert_eq!(second.file(&again), bytes[at..]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! For [`super`].
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::Opening;
@@ -55,13 +55,13 @@ impl Opening<'_> {
 
     /// Copies what is cut off to a file of its own if sound batches are in it. A whole segment is renamed instead.
     pub(super) async fn set_aside(&mut self, path: &Path, base: Offset, position: u64, file_bytes: u64) -> io::Result<()> {
-        let aside = path.with_extension(format!("log.{position}.cut"));
         let file: Rc<dyn File> = self.disk.open(path, OpenOptions::READ).await?;
         let mut scanner = Scanner::new(file.clone(), self.pool, file_bytes, position, base, true);
         let sound = scanner.next().await?.is_ok() || scanner.skip_damage().await?;
         self.changed = true;
         if position == 0 {
             if sound {
+                let aside = self.free_name(path, position).await?;
                 tracing::warn!(kept = %aside.display(), "a segment behind the damage is kept aside");
                 self.disk.rename(path, &aside).await?;
             } else {
@@ -72,8 +72,11 @@ impl Opening<'_> {
         if !sound {
             return Ok(());
         }
+        let aside = self.free_name(path, position).await?;
         tracing::warn!(kept = %aside.display(), "what is cut off has sound batches: it is kept aside");
-        let copy = self.disk.open(&aside, OpenOptions::WRITE).await?;
+        // By a name that the next start removes, so that a copy which a crash left unfinished is not taken for a whole one.
+        let unfinished = aside.with_extension("cut.tmp");
+        let copy = self.disk.open(&unfinished, OpenOptions::WRITE).await?;
         let mut at = position;
         while at < file_bytes {
             let len = (1 << 20).min((file_bytes - at) as usize);
@@ -86,7 +89,22 @@ impl Opening<'_> {
             at += read as u64;
         }
         copy.sync_data().await?;
+        self.disk.rename(&unfinished, &aside).await?;
         // Before the cut: of that nothing tells how far it has come when the power goes.
         self.disk.sync_dir(&self.params.directory).await
+    }
+
+    /// A name for what is cut off at `position`, with a number where an earlier cut has it.
+    async fn free_name(&self, path: &Path, position: u64) -> io::Result<PathBuf> {
+        let names = self.disk.list(&self.params.directory).await?;
+        let taken = |path: &PathBuf| names.iter().any(|entry| path.ends_with(&entry.name));
+        let mut aside = path.with_extension(format!("log.{position}.cut"));
+        for number in 1.. {
+            if !taken(&aside) {
+                break;
+            }
+            aside = path.with_extension(format!("log.{position}.{number}.cut"));
+        }
+        Ok(aside)
     }
 }

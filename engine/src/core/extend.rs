@@ -76,8 +76,7 @@ impl Core {
     /// Waits until the journal's blocks up to `to` have been written before.
     ///
     /// # Errors
-    /// Those of the disk. Where it is full the journal stays as long as it is: the little room that is left is for the round
-    /// itself, which finds out whether it is enough.
+    /// Those of the disk. Where it is full the journal stays as long as it is.
     pub(super) async fn extend_to(&self, to: u64) -> io::Result<()> {
         let extension = loop {
             let done = self.extend_done.notified();
@@ -92,10 +91,7 @@ impl Core {
             }
             done.await;
         };
-        match self.extend(&extension).await {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
-            result => result,
-        }
+        self.extend(&extension).await
     }
 
     /// Writes the zeros. Where the disk is full, the file ends with the last that were written.

@@ -106,6 +106,8 @@ pub(crate) struct Slot {
     pub(crate) log: Rc<RefCell<Log>>,
     /// Whether it is in the list of those with something for the journal.
     pub(crate) queued: Cell<bool>,
+    /// Whether the next round has something of it that makes room.
+    pub(crate) makes_room: Cell<bool>,
     /// Whether it is in the list of those with much to flush.
     pub(crate) flush_queued: Cell<bool>,
     /// Whether it is in the list of those that may have memory to let go.
@@ -131,6 +133,7 @@ impl Slot {
             id: log.id(),
             log: Rc::new(RefCell::new(log)),
             queued: Cell::new(false),
+            makes_room: Cell::new(false),
             flush_queued: Cell::new(false),
             releasable: Cell::new(false),
             deleted: Cell::new(false),
@@ -317,9 +320,21 @@ impl Core {
     pub fn append(&self, append: Append) {
         if !self.waiting.borrow().is_empty() {
             self.waiting.borrow_mut().push_back(append);
-        } else if let Err(append) = self.try_append(append) {
+        } else if let Err(append) = self.try_append(&self.pool, append) {
             self.waiting.borrow_mut().push_back(append);
             self.reclaim_wanted.notify_one();
+        }
+    }
+
+    /// Takes a small batch that makes room on the disk once it is committed, as the removal of a topic does. Where there is no room for
+    /// others, in memory or in the journal, there is for these: waiting would be for others to make it. One at a time for a partition.
+    pub fn append_to_make_room(&self, append: Append) {
+        let slot = self.slot(append.partition);
+        let appended = self.try_append(&self.pool, append).or_else(|append| self.try_append(&self.scratch, append));
+        match (appended, slot) {
+            (Ok(()), Some(slot)) => slot.makes_room.set(true),
+            (Ok(()), None) => {}
+            (Err(append), _) => self.refuse(append, "the system has no memory left"),
         }
     }
 
@@ -327,7 +342,7 @@ impl Core {
         clippy::result_large_err,
         reason = "it comes back for want of memory only, and a box would be an allocation per batch"
     )]
-    fn try_append(&self, mut append: Append) -> Result<(), Append> {
+    fn try_append(&self, pool: &Pool, mut append: Append) -> Result<(), Append> {
         if self.stopping.get() {
             let _ = append.reply.send(Err(AppendError::Offline("the broker is stopping".to_owned())));
             return Ok(());
@@ -343,7 +358,7 @@ impl Core {
         let now = self.env.now();
         loop {
             let Append { batch, header, acks, reply, .. } = append;
-            let result = slot.log.borrow_mut().append(&batch, &header, acks, reply, &self.pool, now);
+            let result = slot.log.borrow_mut().append(&batch, &header, acks, reply, pool, now);
             match result {
                 Ok(()) => {
                     self.queue(&slot);
@@ -390,7 +405,7 @@ impl Core {
     pub(crate) fn retry_waiting(&self) {
         loop {
             let Some(append) = self.waiting.borrow_mut().pop_front() else { return };
-            if let Err(append) = self.try_append(append) {
+            if let Err(append) = self.try_append(&self.pool, append) {
                 self.waiting.borrow_mut().push_front(append);
                 return;
             }

@@ -196,7 +196,11 @@ impl Core {
             return;
         }
         if error.kind() == io::ErrorKind::StorageFull {
-            tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
+            if self.full.borrow().is_some() {
+                tracing::debug!(core = self.index, %error, "the disk is still full");
+            } else {
+                tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
+            }
         } else if error.kind() != io::ErrorKind::OutOfMemory {
             slot.log.borrow_mut().flush_failed(error);
         }
@@ -205,7 +209,10 @@ impl Core {
     /// Tells those who wait for space whether a full disk is why there is none.
     fn note_full(&self, settled: &io::Result<()>) {
         let full = settled.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        *self.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+        let before = self.full.replace(full.map(|error| format!("the disk is full: {error}")));
+        if before.is_some() && full.is_none() && settled.is_ok() {
+            tracing::info!(core = self.index, "the disk takes segments again");
+        }
     }
 
     /// The partitions in service of which `look` is true.

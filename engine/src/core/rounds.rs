@@ -1,7 +1,7 @@
 //! The journal's rounds. A round takes all that arrived for the core's partitions since the last one, in one run of blocks; while
 //! it is in flight the next one collects, so group commit needs no timer. When it is written and synced, positions move,
-//! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else; any
-//! other failure of the journal is believed for good, and a new one is started.
+//! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else, and what makes
+//! room on it has some of the journal to itself; any other failure of the journal is believed for good, and a new one is started.
 
 use std::cell::Cell;
 use std::io;
@@ -121,13 +121,24 @@ pub(crate) async fn remove_other_generations(disk: &Rc<dyn Disk>, directory: &Pa
 pub(super) struct Taken {
     pub(super) slot: Rc<Slot>,
     pub(super) run: Run,
+    /// Whether it makes room on the disk.
+    pub(super) makes_room: bool,
+}
+
+/// How much of the journal a round may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// All but its reserve.
+    Common,
+    /// All of it: it makes room.
+    All,
 }
 
 /// What became of the journal's part of a round where it was not written.
 enum Failure {
-    /// Nothing was tried: the reason.
+    /// Nothing was written: the reason.
     NoRoom(String),
-    /// The disk is full.
+    /// The disk is full, and some of it may be written.
     DiskFull(LiveRound, io::Error),
     /// The journal is not to be believed any more.
     Journal(io::Error),
@@ -157,13 +168,20 @@ impl Core {
 
     /// One round, from collecting to answering.
     async fn round(&self) {
-        let (taken, straight) = self.collect();
+        let (mut taken, straight) = self.collect();
         if taken.is_empty() && straight.is_empty() {
             return self.sync_only().await;
         }
         let around = all(straight.iter().map(|taken| self.write_straight(taken)));
         // Whatever failed, what is still under way ends first.
-        let (result, _) = tokio::join!(self.write_round(&taken), around);
+        let (mut result, _) = tokio::join!(self.write_round(&taken, Share::Common), around);
+        if let Err(Failure::NoRoom(reason)) = &result {
+            let others;
+            (taken, others) = taken.into_iter().partition(|taken| taken.makes_room);
+            self.cut(&others, &AppendError::NoRoom(reason.clone()));
+            self.cut_stains().await;
+            result = self.write_round(&taken, Share::All).await;
+        }
         match result {
             Ok(()) => return,
             Err(Failure::NoRoom(reason)) => self.cut(&taken, &AppendError::NoRoom(reason)),
@@ -174,7 +192,7 @@ impl Core {
     }
 
     /// The journal's part of a round.
-    async fn write_round(&self, taken: &[Taken]) -> Result<(), Failure> {
+    async fn write_round(&self, taken: &[Taken], share: Share) -> Result<(), Failure> {
         if taken.is_empty() {
             return Ok(());
         }
@@ -183,7 +201,7 @@ impl Core {
         let entries: Vec<Entry> = taken.iter().map(|taken| taken.run.entry(taken.slot.id)).collect();
         let payload_bytes = taken.iter().map(|taken| taken.run.to - taken.run.from).sum();
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
-        let round = self.place(len, payload_bytes).await.map_err(Failure::NoRoom)?;
+        let round = self.place(len, payload_bytes, share).await?;
         let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
             self.journal.borrow_mut().space.give_back(round);
             return Err(Failure::NoRoom("no memory for a round of the journal".to_owned()));
@@ -198,10 +216,6 @@ impl Core {
             (journal.file.clone(), journal.id)
         };
         let (buffer, len) = builder.finish(id, round);
-        if let Err(error) = self.extend_to(round.position + len as u64).await {
-            let full = error.kind() == io::ErrorKind::StorageFull;
-            return Err(if full { Failure::DiskFull(round, error) } else { Failure::Journal(error) });
-        }
         let payload = Payload::Buffer { buffer, len };
         let write_done = Cell::new(false);
         let result = if sync {
@@ -258,15 +272,16 @@ impl Core {
                 let more = log.has_unjournaled();
                 drop(log);
                 slot.queued.set(more);
-                straight.push(Taken { slot: slot.clone(), run });
+                straight.push(Taken { slot: slot.clone(), run, makes_room: false });
                 if more {
                     later.push(slot);
                 }
                 continue;
             }
+            let makes_room = slot.makes_room.take();
             while let Some(run) = log.next_run(ROUND_BYTES_MAX.saturating_sub(bytes), taken.is_empty()) {
                 bytes += run.to - run.from;
-                taken.push(Taken { slot: slot.clone(), run });
+                taken.push(Taken { slot: slot.clone(), run, makes_room });
             }
             let more = log.has_unjournaled();
             drop(log);
@@ -280,13 +295,41 @@ impl Core {
         (taken, straight)
     }
 
-    /// Finds a place for a round, waiting until space is free. The reason where none will be.
-    async fn place(&self, len: u64, payload_bytes: u64) -> Result<LiveRound, String> {
+    /// Finds a place for a round in blocks that were written before, waiting until space is free.
+    async fn place(&self, len: u64, payload_bytes: u64, share: Share) -> Result<LiveRound, Failure> {
+        let round = self.free_place(len, payload_bytes, share).await.map_err(Failure::NoRoom)?;
+        let end = {
+            let space = &self.journal.borrow().space;
+            let spared = if share == Share::Common { space.reserve_bytes() } else { 0 };
+            (round.position + len + spared).min(space.bytes_max())
+        };
+        match self.extend_to(end).await {
+            Ok(()) => Ok(round),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                if share == Share::All {
+                    // The little room that is left may be enough for the round itself, which finds it out.
+                    return Ok(round);
+                }
+                let mut journal = self.journal.borrow_mut();
+                journal.space.give_back(round);
+                journal.in_flight = None;
+                drop(journal);
+                Err(Failure::NoRoom(self.told_full(&error)))
+            }
+            Err(error) => Err(Failure::Journal(error)),
+        }
+    }
+
+    async fn free_place(&self, len: u64, payload_bytes: u64, share: Share) -> Result<LiveRound, String> {
         let mut passes_left = SPACE_PASSES_MAX;
         loop {
             {
                 let mut journal = self.journal.borrow_mut();
-                if let Some(position) = journal.space.place(len) {
+                let position = match share {
+                    Share::Common => journal.space.place(len),
+                    Share::All => journal.space.place_to_the_last(len),
+                };
+                if let Some(position) = position {
                     let round = journal.space.take(position, len, payload_bytes);
                     journal.in_flight = Some(round.sequence);
                     return Ok(round);
@@ -365,20 +408,29 @@ impl Core {
         }
     }
 
-    /// The disk has no room to extend the journal: it stays as long as it is, and the producers of the round are told.
+    /// The disk has no room for a round: the producers of the round are told.
     fn disk_full(&self, taken: &[Taken], round: LiveRound, error: &io::Error) {
         {
             let mut journal = self.journal.borrow_mut();
             journal.space.give_back(round);
             journal.gave_back = Some(round.sequence);
+        }
+        let reason = self.told_full(error);
+        self.cut(taken, &AppendError::NoRoom(reason));
+    }
+
+    /// The disk has no room to extend the journal, which stays as long as it is. Returns what producers are told.
+    fn told_full(&self, error: &io::Error) -> String {
+        {
+            let mut journal = self.journal.borrow_mut();
             let extent = journal.extent;
             if extent > 0 {
                 journal.space.limit_to(extent);
             }
         }
         tracing::warn!(core = self.index, %error, "the disk is full: producers are told to try again");
-        self.cut(taken, &AppendError::NoRoom(format!("the disk is full: {error}")));
         self.reclaim_wanted.notify_one();
+        format!("the disk is full: {error}")
     }
 
     /// What a round took is answered with an error and cut off the logs.

@@ -11,6 +11,10 @@ use crate::memory::{Buffer, Pool};
 /// bytes that the CRC takes in three streams at a time.
 const COPY_STEP_BYTES: usize = 3 << 10;
 
+/// How much of a journal only those rounds may use that make room: no more than this, nor than a part of it.
+const RESERVE_BYTES_MAX: u64 = 64 << 10;
+const RESERVE_PART: u64 = 16;
+
 /// A round that is still needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LiveRound {
@@ -39,8 +43,18 @@ impl Space {
         Self { bytes_max, head: 0, next_sequence: 1, last_sequence: 0, live: VecDeque::new(), payload_bytes: 0 }
     }
 
-    /// Where a round of `len` bytes can go, or `None` while the journal is full.
+    /// What a round has to leave free behind itself, unless it makes room.
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        (self.bytes_max / RESERVE_PART).min(RESERVE_BYTES_MAX) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
+    }
+
+    /// Where a round of `len` bytes can go that leaves the reserve free, or `None` while the journal is full.
     pub(crate) fn place(&self, len: u64) -> Option<u64> {
+        if self.live.is_empty() { self.place_to_the_last(len) } else { self.place_to_the_last(len + self.reserve_bytes()) }
+    }
+
+    /// The same with the reserve, for a round that makes room.
+    pub(crate) fn place_to_the_last(&self, len: u64) -> Option<u64> {
         debug_assert!(len.is_multiple_of(BLOCK_BYTES as u64));
         let Some(oldest) = self.live.front() else {
             return if self.head + len <= self.bytes_max { Some(self.head) } else { (len <= self.bytes_max).then_some(0) };
@@ -54,7 +68,7 @@ impl Space {
         (self.head + len <= oldest.position).then_some(self.head)
     }
 
-    /// Takes the place that [`Space::place`] gave, for a round that carries so many bytes.
+    /// Takes the place that was given, for a round that carries so many bytes.
     pub(crate) fn take(&mut self, position: u64, len: u64, payload_bytes: u64) -> LiveRound {
         let round = LiveRound { sequence: self.next_sequence, previous: self.last_sequence, position, len, payload_bytes };
         self.payload_bytes += payload_bytes;

@@ -194,10 +194,19 @@ impl Boot {
     }
 
     pub(crate) fn send(&self, index: usize, batch: &[u8]) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        self.send_with(Core::append, index, batch)
+    }
+
+    pub(crate) fn send_with(
+        &self,
+        append: impl FnOnce(&Core, Append),
+        index: usize,
+        batch: &[u8],
+    ) -> oneshot::Receiver<Result<Appended, AppendError>> {
         let header = BatchHeader::parse(batch).unwrap();
         let (reply, answer) = oneshot::channel();
         let (partition, batch) = (self.partitions[index].id, Bytes::copy_from_slice(batch));
-        self.core.append(Append { partition, batch, header, acks: Acks::All, reply });
+        append(&self.core, Append { partition, batch, header, acks: Acks::All, reply });
         answer
     }
 

@@ -30,9 +30,8 @@ use crate::group::GroupConfigs;
 
 /// When what could not be carried out is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a command is tried on a full disk, one that makes room more often, and how long it waits in between.
+/// How often a command is tried on a full disk, and how long it waits in between.
 const FULL_TRIES: u32 = 10;
-const FULL_TRIES_OF_REMOVALS: u32 = 50;
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// A source of random topic ids, for any thread.
@@ -234,8 +233,7 @@ async fn commit(
 ) -> Result<(), CommandError> {
     if !records.is_empty() {
         let mut committed = metadata_log::commit(&core, &mut state, &records).await;
-        let removes = records.iter().any(|record| matches!(record, MetadataRecord::RemoveTopic { .. }));
-        for _ in 0..if removes { FULL_TRIES_OF_REMOVALS } else { FULL_TRIES } {
+        for _ in 0..FULL_TRIES {
             if !matches!(&committed, Err(CommitError::Append(AppendError::NoRoom(_)))) {
                 break;
             }

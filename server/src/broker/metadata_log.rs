@@ -146,7 +146,13 @@ pub(crate) async fn commit(core: &Rc<Core>, state: &mut State, records: &[Metada
         Err(error) => unreachable!("the batch was just made: {error}"),
     };
     let (reply, answer) = oneshot::channel();
-    core.append(Append { partition: PARTITION, batch, header, acks: Acks::All, reply });
+    let append = Append { partition: PARTITION, batch, header, acks: Acks::All, reply };
+    // The journal has little to itself for these: no command that takes room uses it up.
+    if records.iter().any(|record| matches!(record, MetadataRecord::RemoveTopic { .. })) {
+        core.append_to_make_room(append);
+    } else {
+        core.append(append);
+    }
     let offline = |_| AppendError::Offline("the log is closed".to_owned());
     let appended = answer.await.map_err(offline)??;
     for (at, record) in (0..).zip(records) {

@@ -5,10 +5,12 @@
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
 //! - [`cleaner`]: which log is compacted next. [`scrubber`]: looks for what has rotted.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
+//! - [`inflow`]: how much is on its way into a partition.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
 pub mod cleaner;
 mod extend;
+pub mod inflow;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use self::inflow::Inflow;
 use crate::batch::BatchHeader;
 use crate::disk::Disk;
 use crate::disk::cache::FileCache;
@@ -67,6 +70,8 @@ pub struct Partition {
     pub core: usize,
     /// What may be read of it without asking that core.
     pub published: Arc<Published>,
+    /// How much is on its way into it.
+    pub inflow: Arc<Inflow>,
 }
 
 /// A batch on its way into a partition. The header is validated, but not the CRC.
@@ -330,11 +335,13 @@ impl Core {
     /// others, in memory or in the journal, there is for these: waiting would be for others to make it. One at a time for a partition.
     pub fn append_to_make_room(&self, append: Append) {
         let slot = self.slot(append.partition);
-        let appended = self.try_append(&self.pool, append).or_else(|append| self.try_append(&self.scratch, append));
-        match (appended, slot) {
-            (Ok(()), Some(slot)) => slot.makes_room.set(true),
-            (Ok(()), None) => {}
-            (Err(append), _) => self.refuse(append, "the system has no memory left"),
+        if let Err(append) = self.try_append(&self.pool, append)
+            && let Err(append) = self.try_append(&self.scratch, append)
+        {
+            return self.refuse(append, "the system has no memory left");
+        }
+        if let Some(slot) = slot {
+            slot.makes_room.set(true);
         }
     }
 

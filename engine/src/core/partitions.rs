@@ -76,7 +76,7 @@ impl Core {
         if let Some(cleaner) = self.cleaner.get() {
             cleaner.forget_beyond(&self.disk, log.directory(), Some(log.published().log_end())).await?;
         }
-        let partition = Partition { id: new.id, core: self.index, published: log.published().clone() };
+        let partition = Partition { id: new.id, core: self.index, published: log.published().clone(), inflow: Arc::default() };
         self.slots.borrow_mut().insert(new.id, Rc::new(Slot::new(log)));
         Ok(partition)
     }

@@ -17,6 +17,7 @@ use ringlog_engine::batch::{
     BatchError, BatchHeader, BatchView, ErrorKind, HEADER_BYTES, ProduceRules, TimestampType, validate_produced, validate_records,
 };
 use ringlog_engine::compression::Codec;
+use ringlog_engine::core::inflow::Entering;
 use ringlog_engine::core::{Append, Message, Partition};
 use ringlog_engine::env::LocalFuture;
 use ringlog_engine::log::append::{Acks, AppendError, Appended};
@@ -33,7 +34,7 @@ use tokio::sync::oneshot;
 use super::{Api, decode, produce_legacy, reply};
 use crate::broker::Topic;
 use crate::config::TopicConfig;
-use crate::net::{Outcome, RequestContext};
+use crate::net::{ConnectionInfo, Outcome, RequestContext};
 
 /// What the records of one compressed batch may take while they are checked.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
@@ -63,7 +64,7 @@ impl Failure {
 type Answer = Result<Appended, Box<Failure>>;
 
 enum State {
-    Waiting(oneshot::Receiver<Result<Appended, AppendError>>),
+    Waiting { answer: oneshot::Receiver<Result<Appended, AppendError>>, _entering: Entering },
     Answered(Answer),
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
             _ => None,
         };
         let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).max(TIMEOUT_MIN);
-        (acks, timeout, start(&api, context.api_version, &body, &request, acks))
+        (acks, timeout, start(&api, &context, &body, &request, acks))
     };
     drop(body);
     if acks == Some(Acks::None) {
@@ -116,8 +117,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
 }
 
 /// Hands over all batches of a request. `acks` is `None` where the request asks for something that does not exist.
-fn start(api: &Api, version: i16, body: &Bytes, request: &ProduceRequest<'_>, acks: Option<Acks>) -> Vec<TopicState> {
-    let topics = api.topics();
+fn start(api: &Api, context: &RequestContext, body: &Bytes, request: &ProduceRequest<'_>, acks: Option<Acks>) -> Vec<TopicState> {
+    let (topics, version) = (api.topics(), context.api_version);
     let now = api.core.core.env.now();
     let start_topic = |data: &TopicProduceData<'_>| {
         let by_id = version >= TOPIC_ID_VERSION_MIN;
@@ -129,7 +130,7 @@ fn start(api: &Api, version: i16, body: &Bytes, request: &ProduceRequest<'_>, ac
                     ErrorCode::INVALID_REQUIRED_ACKS,
                     "acks must be 0, 1 or -1 (all in-sync replicas)",
                 ))),
-                (Some(acks), Some((topic, rules))) => start_batch(api, body, topic, rules, acks, partition),
+                (Some(acks), Some((topic, rules))) => start_batch(api, &context.connection, body, topic, rules, acks, partition),
                 (Some(_), None) => State::Answered(Err(unknown_topic(by_id))),
             };
             PartitionState { index: partition.index, state }
@@ -166,6 +167,7 @@ fn rules(config: &TopicConfig, version: i16, now: TimestampMs) -> ProduceRules {
 
 fn start_batch(
     api: &Api,
+    connection: &ConnectionInfo,
     body: &Bytes,
     topic: &Topic,
     rules: &ProduceRules,
@@ -184,6 +186,8 @@ fn start_batch(
     });
     match checked {
         Ok((partition, records, header)) => {
+            let _entering = partition.inflow.enter(records.len());
+            connection.crowd.feeds(&partition.inflow);
             let (reply, answer) = oneshot::channel();
             let append = Append { partition: partition.id, batch: body.slice_ref(records), header, acks, reply };
             if partition.core == api.core.core.index {
@@ -191,7 +195,7 @@ fn start_batch(
             } else {
                 api.outbox.send(partition.core, Message::Append(append));
             }
-            State::Waiting(answer)
+            State::Waiting { answer, _entering }
         }
         Err(failure) => State::Answered(Err(failure)),
     }
@@ -275,7 +279,7 @@ async fn wait(api: &Api, version: i16, topics: &mut [TopicState], timeout: Optio
     let mut deadline: Option<LocalFuture<()>> = None;
     let mut is_late = false;
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        let State::Waiting(answer) = &mut partition.state else { continue };
+        let State::Waiting { answer, .. } = &mut partition.state else { continue };
         let answer = poll_fn(|cx| {
             if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
                 return Poll::Ready(Some(answer));
@@ -337,7 +341,7 @@ fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_
                 batch_index_error_message: Some(Cow::Borrowed(&*failure.message)),
             }));
         }
-        State::Waiting(_) => unreachable!("all answers were waited for"),
+        State::Waiting { .. } => unreachable!("all answers were waited for"),
     }
     response
 }

@@ -105,7 +105,10 @@ impl Shared {
     /// Whether one more request may be read.
     pub(super) fn has_room(&self) -> bool {
         let limits = &self.core.limits;
-        self.requests.get() < limits.connection_requests_max && self.bytes.get() < limits.connection_bytes_max
+        let requests = self.requests.get();
+        requests < limits.connection_requests_max
+            && self.bytes.get() < limits.connection_bytes_max
+            && (requests == 0 || !self.info.crowd.is_there())
     }
 
     /// Takes in a request's handler, after its first poll here: that makes requests start in order.

@@ -21,6 +21,7 @@ use crate::config::BrokerOptions;
 
 mod budget;
 mod connection;
+mod crowd;
 mod home;
 pub mod listener;
 mod reader;
@@ -32,6 +33,7 @@ mod server;
 mod tests;
 mod writer;
 
+pub use crowd::Crowd;
 pub use home::Home;
 pub use response::{FileRange, Response, Source, TailRange};
 pub use server::{Core, Stop, StopSender, serve, stop_channel};
@@ -90,6 +92,8 @@ impl Default for Limits {
 pub struct ConnectionInfo {
     /// The core that serves it best. In front, beside the counts of an `Rc`: every request looks at both.
     pub home: Home,
+    /// What it feeds that has too much to take.
+    pub crowd: Crowd,
     /// A number of its own in this process, for log lines.
     pub id: u64,
     /// The other end.

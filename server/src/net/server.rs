@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::budget::Budget;
+use super::crowd::Crowd;
 use super::listener::{Accepted, Dealer};
 use super::reader::SCRATCH_BYTES;
 use super::{ConnectionInfo, Handler, Limits, connection};
@@ -134,7 +135,8 @@ async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
     match ready() {
         Ok((local, stream)) => {
             let principal = Rc::from("User:ANONYMOUS");
-            let info = Rc::new(ConnectionInfo { id, peer, local, listener: listener.clone(), principal, home });
+            let info =
+                Rc::new(ConnectionInfo { id, peer, local, listener: listener.clone(), principal, home, crowd: Crowd::default() });
             let Some(stream) = connection::run(core.clone(), stream, info.clone(), stop).await else { return };
             match stream.into_std() {
                 Ok(stream) => {

@@ -47,10 +47,14 @@ fn requests_that_are_under_way_together_keep_their_order() {
             let records = batch(&[&number.to_string()]);
             under_way.push(broker.start(0, &produce(&topic, partitions[number % 2], &records, 1), 11));
         }
+        let inflow = |index| topic.partition(partitions[index]).unwrap().inflow.bytes();
+        let least = COUNT / 2 * batch(&["0"]).len();
+        assert!((0..2).all(|index| inflow(index) >= least), "{} and {} bytes are on their way", inflow(0), inflow(1));
         for (number, outcome) in futures_util::future::join_all(under_way).await.into_iter().enumerate() {
             let answer = answer(outcome, ApiKey::Produce, 11).await;
             assert_eq!(produced(&answer), (ErrorCode::NONE, (number / 2) as i64), "request {number}");
         }
+        assert_eq!((inflow(0), inflow(1)), (0, 0));
     });
 }
 

@@ -1,5 +1,9 @@
 //! Bytes in: frames whole, split, large, oversized; the bounds on what is in flight.
 
+use std::sync::Arc;
+
+use ringlog_engine::core::inflow::Inflow;
+
 use super::*;
 use crate::net::reader::{SCRATCH_BYTES, SMALL_FRAME_BYTES_MAX};
 
@@ -167,6 +171,58 @@ fn a_connection_has_so_many_bytes_in_flight_and_one_request_more() {
             gates.open(id);
             assert_eq!(response(&mut client).await.0, id);
         }
+    });
+}
+
+/// A partition that has much to take holds back who feeds it, to one request each, and nobody else.
+#[test]
+fn a_crowded_partition_is_fed_one_request_at_a_time() {
+    const BATCH_BYTES: usize = 20 << 20;
+    run(async {
+        let inflow = Arc::new(Inflow::default());
+        let gates = Gates::default();
+        let (echo, partition) = (gates.echo(), inflow.clone());
+        let serve: Serve = Box::new(move |context, body| {
+            let entering = (&body[..] == b"crowded").then(|| partition.enter(BATCH_BYTES));
+            if entering.is_some() {
+                context.connection.crowd.feeds(&partition);
+            }
+            let answered = echo(context, body);
+            Box::pin(async move {
+                let outcome = answered.await;
+                drop(entering);
+                outcome
+            })
+        });
+        let broker = Broker::start(Limits::default(), serve);
+        let (mut first, mut second, mut other) = (broker.connect().await, broker.connect().await, broker.connect().await);
+        let many: Vec<u8> = (0..5).flat_map(|id| request(id, b"crowded")).collect();
+        first.write_all(&many).await.unwrap();
+        broker.until(|broker| broker.started() == [0, 1]).await;
+        second.write_all(&[request(10, b"crowded"), request(11, b"crowded")].concat()).await.unwrap();
+        broker.until(|broker| broker.started() == [0, 1, 10]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(broker.started(), [0, 1, 10]);
+        other.write_all(&[request(20, b"other"), request(21, b"other")].concat()).await.unwrap();
+        broker.until(|broker| broker.started() == [0, 1, 10, 20, 21]).await;
+        gates.open(0);
+        assert_eq!(response(&mut first).await.0, 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(broker.started(), [0, 1, 10, 20, 21], "two are more than enough");
+        gates.open(1);
+        assert_eq!(response(&mut first).await.0, 1);
+        broker.until(|broker| broker.started() == [0, 1, 10, 20, 21, 2]).await;
+        gates.open(10);
+        assert_eq!(response(&mut second).await.0, 10);
+        for id in [2, 3, 4] {
+            broker.until(|broker| broker.started().contains(&id)).await;
+            gates.open(id);
+            assert_eq!(response(&mut first).await.0, id);
+        }
+        broker.until(|broker| broker.started().contains(&11)).await;
+        gates.open(11);
+        assert_eq!(response(&mut second).await.0, 11);
+        assert_eq!(inflow.bytes(), 0);
     });
 }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::*;
+use crate::net::Crowd;
 use crate::net::listener::BindError;
 
 #[test]
@@ -209,6 +210,7 @@ fn a_connection_s_task_is_small() {
         let broker = Broker::start(Limits::default(), echo());
         let stream = broker.connect().await;
         let info = ConnectionInfo {
+            crowd: Crowd::default(),
             home: Home::dealt_to(0),
             id: 1,
             peer: stream.peer_addr().unwrap(),

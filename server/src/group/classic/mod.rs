@@ -636,13 +636,14 @@ impl Classic {
         }
     }
 
-    /// After the replay: sessions begin anew.
+    /// After the replay: sessions begin anew. Members without a leader come from the new protocol, and have not joined since.
     pub(super) fn begin(&mut self, scope: &mut Scope<'_>) {
         let ids: Vec<Name> = self.members.keys().cloned().collect();
         for id in &ids {
             self.touch(id, scope);
         }
-        if ids.len() > scope.settings.group_size_max {
+        let is_leaderless = self.leader.is_none() && !ids.is_empty();
+        if is_leaderless || ids.len() > scope.settings.group_size_max {
             self.prepare_rebalance(scope);
         }
     }

@@ -62,7 +62,9 @@ impl Classic {
         Err(Refusal { code: ErrorCode::GROUP_ID_NOT_FOUND, message })
     }
 
-    /// The group that one of the new protocol becomes. It is written, and its members are to join again.
+    /// The group that one of the new protocol becomes. It is written, and its members are to join again. It has no leader before they
+    /// have: should the broker stop first, that tells the next start to have them join ([`Self::begin`]). Its members were never told
+    /// who leads, so that nobody would see that topics have changed.
     pub(in crate::group) fn from_consumer(generation: i32, members: Vec<Traveller>, scope: &mut Scope<'_>) -> Self {
         let mut classic = Self { generation, protocol_type: Some(PROTOCOL_TYPE.into()), state: State::Stable, ..Self::default() };
         classic.state_since = Some(scope.now.wall);
@@ -88,7 +90,6 @@ impl Classic {
                 charge: scope.usage.charge(0),
             };
             member.set_charge(&id);
-            classic.leader.get_or_insert_with(|| id.clone());
             classic.members.insert(id.clone(), member);
             classic.touch(&id, scope);
         }

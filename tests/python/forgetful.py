@@ -1,11 +1,11 @@
 """A disk that forgets what it was not told to keep, when its power goes: a FUSE file system of one file, spoken over /dev/fuse, under a
 loop device, under ext4 or XFS. Needs root. Written for the power loss tests; a server of its own process:
 
-    python forgetful.py MOUNT IMAGE CONTROL
+    python forgetful.py MOUNT IMAGE CONTROL WHOLE_BYTES
 
 IMAGE holds what is durable. A write is kept in memory, sector by sector, until a flush (FSYNC) writes all that came before it.
 "power SEED" on CONTROL, a FIFO: of the sectors that were not flushed some are written and some not, as the seed says, and from then on
-every request fails, as when the machine is gone.
+every request fails, as when the machine is gone. Those of one aligned piece of WHOLE_BYTES are written all, or none of them.
 """
 
 import ctypes
@@ -29,7 +29,8 @@ WRITE_BYTES_MAX = 1 << 20
 
 
 class Disk:
-    def __init__(self, image):
+    def __init__(self, image, whole_bytes):
+        self.whole_sectors = whole_bytes // SECTOR
         self.file = os.open(image, os.O_RDWR)
         self.size = os.fstat(self.file).st_size
         self.unsynced = {}  # sector: bytes
@@ -77,7 +78,9 @@ class Disk:
         with self.lock:
             rng = random.Random(seed)
             chance = rng.choice([0.0, 0.5, 0.9, 0.1, 1.0])
-            kept = [s for s in sorted(self.unsynced) if rng.random() < chance]
+            pieces = sorted({s // self.whole_sectors for s in self.unsynced})
+            kept_pieces = {piece for piece in pieces if rng.random() < chance}
+            kept = [s for s in sorted(self.unsynced) if s // self.whole_sectors in kept_pieces]
             lost = len(self.unsynced) - len(kept)
             self.keep(kept)
             self.unsynced.clear()
@@ -145,13 +148,13 @@ def serve(fuse, disk):
             pass  # whoever asked is gone
 
 
-def main(mount, image, control):
+def main(mount, image, control, whole_bytes):
     libc = ctypes.CDLL(None, use_errno=True)
     fuse = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,max_read={WRITE_BYTES_MAX}".encode()
     if libc.mount(b"forgetful", mount.encode(), b"fuse.forgetful", 0, options) != 0:
         sys.exit(f"no FUSE mount here: {os.strerror(ctypes.get_errno())}")
-    disk = Disk(image)
+    disk = Disk(image, int(whole_bytes))
     threading.Thread(target=serve, args=(fuse, disk), daemon=True).start()
     print("ready", flush=True)
     with open(control) as commands:

@@ -23,6 +23,9 @@ pytestmark = [
 ]
 
 SIZE_BYTES = 1 << 30
+# What the disk writes whole. ext4 replays blocks that were torn; XFS takes the sequence number in a block's first sector for that of
+# all of it, and does not mount if a block of its own was torn.
+WHOLE_BYTES = {"ext4": 512, "xfs": 4096}
 
 
 def command(*words):
@@ -50,7 +53,7 @@ class ForgetfulDisk:
     def attach(self):
         server = pathlib.Path(__file__).with_name("forgetful.py")
         self.server = subprocess.Popen(
-            [sys.executable, server, self.fuse, self.image, self.control], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, server, self.fuse, self.image, self.control, str(WHOLE_BYTES[self.kind])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=harness.die_with_parent,
         )
         if self.server.stdout.readline() != "ready\n":

@@ -457,7 +457,7 @@ impl Workload {
         })
     }
 
-    /// A step's options over those of the workload's that its action takes.
+    /// A step's options over those of the workload's that its action takes; where it says `false`, neither.
     #[must_use]
     pub(super) fn options_of(&self, step: &Step) -> toml::Table {
         let mut options = self.options.clone();
@@ -472,6 +472,7 @@ impl Workload {
             options.retain(|option, _| option != "batch_bytes" && option != "batch_records");
         }
         options.extend(step.options.clone());
+        options.retain(|_, value| *value != Value::Boolean(false));
         options
     }
 

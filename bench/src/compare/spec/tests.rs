@@ -62,6 +62,9 @@ fn sweeps_become_workloads_the_last_one_fastest() {
     assert_eq!(names, ["1 by 1", "1 by 64", "10 by 1", "10 by 64"]);
     let last = &spec.workload[3];
     assert_eq!(arguments(&last.options_of(&last.step[0])).unwrap(), ["--acks=all", "--batch-records=10", "--producers=64"]);
+    let mut without = last.step[0].clone();
+    without.options.insert("producers".to_owned(), toml::Value::Boolean(false));
+    assert_eq!(arguments(&last.options_of(&without)).unwrap(), ["--acks=all", "--batch-records=10"]);
 }
 
 #[test]

@@ -92,8 +92,13 @@ impl Appends {
     pub fn append(&mut self, count: usize) {
         for _ in 0..count {
             let (reply, answer) = oneshot::channel();
-            let append =
-                Append { partition: self.partition.id, batch: self.batch.clone(), header: self.header, acks: Acks::All, reply };
+            let append = Append {
+                partition: self.partition.id,
+                batch: self.batch.clone(),
+                header: self.header,
+                acks: Acks::All,
+                reply: reply.into(),
+            };
             self.core.append(append);
             self.answers.push(answer);
         }

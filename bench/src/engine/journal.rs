@@ -131,7 +131,7 @@ pub(super) async fn appends(directory: &Path, case: &Case, plan: &Plan) -> Resul
     while !stop::requested() {
         for &partition in &ids {
             let (reply, answer) = oneshot::channel();
-            core.append(Append { partition, batch: batch.clone(), header, acks: Acks::All, reply });
+            core.append(Append { partition, batch: batch.clone(), header, acks: Acks::All, reply: reply.into() });
             answers.push(answer);
         }
         for answer in answers.drain(..) {

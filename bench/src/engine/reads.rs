@@ -98,7 +98,7 @@ async fn fill(directory: &Path, count: u64, plan: &Plan) -> Result<(Rc<Core>, Ar
     let mut answers = std::collections::VecDeque::new();
     for sent in 0..count {
         let (reply, answer) = oneshot::channel();
-        core.append(Append { partition: partition.id, batch: batch.clone(), header, acks: Acks::All, reply });
+        core.append(Append { partition: partition.id, batch: batch.clone(), header, acks: Acks::All, reply: reply.into() });
         answers.push_back(answer);
         while answers.len() as u64 > if sent + 1 == count { 0 } else { APPENDS } {
             let Some(answer) = answers.pop_front() else { break };

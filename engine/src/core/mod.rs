@@ -5,12 +5,10 @@
 //! - [`reclaim`]: from the tail to the segments, so that journal space and memory come free.
 //! - [`cleaner`]: which log is compacted next. [`scrubber`]: looks for what has rotted.
 //! - [`partitions`]: opening, deleting, retention, the clean stop.
-//! - [`inflow`]: how much is on its way into a partition.
 //! - [`recover`]: replay of the journals at start. [`runtime`]: the threads.
 
 pub mod cleaner;
 mod extend;
-pub mod inflow;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -31,7 +29,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use self::inflow::Inflow;
 use crate::batch::BatchHeader;
 use crate::disk::Disk;
 use crate::disk::cache::FileCache;
@@ -39,6 +36,7 @@ use crate::env::Env;
 use crate::log::Log;
 use crate::log::append::{Acks, AppendError, AppendReply};
 use crate::log::flush::FlushIo;
+use crate::log::inflow::Inflow;
 use crate::log::published::Published;
 use crate::log::read::{Probe, Reader};
 use crate::memory::Pool;
@@ -230,6 +228,8 @@ pub struct Core {
     carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
+    /// When it was last said in the log that the disk is full.
+    full_warned: Cell<Option<Duration>>,
     /// Appends that wait for memory, in order.
     waiting: RefCell<VecDeque<Append>>,
     /// Partitions whose tail may have something to let go.
@@ -292,6 +292,7 @@ impl Core {
             begun: Cell::new(false),
             carried: RefCell::default(),
             journal_lost: RefCell::default(),
+            full_warned: Cell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),
             stopping: Cell::new(false),
@@ -340,7 +341,7 @@ impl Core {
         {
             return self.refuse(append, "the system has no memory left");
         }
-        if let Some(slot) = slot {
+        if let Some(slot) = slot.filter(|slot| slot.queued.get()) {
             slot.makes_room.set(true);
         }
     }
@@ -351,15 +352,15 @@ impl Core {
     )]
     fn try_append(&self, pool: &Pool, mut append: Append) -> Result<(), Append> {
         if self.stopping.get() {
-            let _ = append.reply.send(Err(AppendError::Offline("the broker is stopping".to_owned())));
+            append.reply.send(Err(AppendError::Offline("the broker is stopping".to_owned())));
             return Ok(());
         }
         let Some(slot) = self.slot(append.partition) else {
-            let _ = append.reply.send(Err(AppendError::Deleted));
+            append.reply.send(Err(AppendError::Deleted));
             return Ok(());
         };
         if let Some(reason) = self.journal_lost.borrow().as_ref() {
-            let _ = append.reply.send(Err(AppendError::Offline(reason.clone())));
+            append.reply.send(Err(AppendError::Offline(reason.clone())));
             return Ok(());
         }
         let now = self.env.now();
@@ -435,7 +436,7 @@ impl Core {
     fn refuse(&self, append: Append, reason: &str) {
         let now = self.env.now();
         self.with_log(append.partition, |log| log.note_refused(&append.batch, &append.header, now));
-        let _ = append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
+        append.reply.send(Err(AppendError::NoRoom(reason.to_owned())));
     }
 
     /// Wakes `watcher` when the partition shows more than up to `seen`; at once if it does already or is not here any more.

@@ -32,6 +32,8 @@ const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
+/// How often a disk that stays full is worth a warning.
+const FULL_WARNINGS: Duration = Duration::from_secs(60);
 /// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none.
 const REFUSED_MAX: Duration = Duration::from_millis(500);
 
@@ -196,23 +198,27 @@ impl Core {
             return;
         }
         if error.kind() == io::ErrorKind::StorageFull {
-            if self.full.borrow().is_some() {
-                tracing::debug!(core = self.index, %error, "the disk is still full");
-            } else {
-                tracing::warn!(core = self.index, %error, "the disk is full: segments wait in the journal");
-            }
+            self.warn_full(error, "segments wait in the journal");
         } else if error.kind() != io::ErrorKind::OutOfMemory {
             slot.log.borrow_mut().flush_failed(error);
+        }
+    }
+
+    /// Says so in the log, but not each time that it is tried.
+    pub(crate) fn warn_full(&self, error: &io::Error, follows: &str) {
+        let now = self.env.monotonic();
+        if self.full_warned.get().is_none_or(|warned| now.saturating_sub(warned) >= FULL_WARNINGS) {
+            self.full_warned.set(Some(now));
+            tracing::warn!(core = self.index, %error, "the disk is full: {follows}");
+        } else {
+            tracing::debug!(core = self.index, %error, "the disk is still full: {follows}");
         }
     }
 
     /// Tells those who wait for space whether a full disk is why there is none.
     fn note_full(&self, settled: &io::Result<()>) {
         let full = settled.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        let before = self.full.replace(full.map(|error| format!("the disk is full: {error}")));
-        if before.is_some() && full.is_none() && settled.is_ok() {
-            tracing::info!(core = self.index, "the disk takes segments again");
-        }
+        *self.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
     }
 
     /// The partitions in service of which `look` is true.

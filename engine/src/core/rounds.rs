@@ -278,7 +278,7 @@ impl Core {
                 }
                 continue;
             }
-            let makes_room = slot.makes_room.take();
+            let makes_room = slot.makes_room.get();
             while let Some(run) = log.next_run(ROUND_BYTES_MAX.saturating_sub(bytes), taken.is_empty()) {
                 bytes += run.to - run.from;
                 taken.push(Taken { slot: slot.clone(), run, makes_room });
@@ -290,6 +290,7 @@ impl Core {
                 break;
             }
             slot.queued.set(false);
+            slot.makes_room.set(false);
         }
         dirty.extend(later);
         (taken, straight)
@@ -327,7 +328,11 @@ impl Core {
                 let mut journal = self.journal.borrow_mut();
                 let position = match share {
                     Share::Common => journal.space.place(len),
-                    Share::All => journal.space.place_to_the_last(len),
+                    Share::All => journal.space.place_to_the_last(len).or_else(|| {
+                        // The disk, where it was full, may have as little as this now.
+                        journal.space.limit_to(self.settings.journal_bytes);
+                        journal.space.place_to_the_last(len)
+                    }),
                 };
                 if let Some(position) = position {
                     let round = journal.space.take(position, len, payload_bytes);
@@ -335,6 +340,8 @@ impl Core {
                     return Ok(round);
                 }
                 if journal.space.used_bytes() == 0 {
+                    // It may be as short as this because the disk was full: a checkpoint finds out whether it still is.
+                    self.reclaim_wanted.notify_one();
                     return Err(format!("the journal ({} bytes) is smaller than the batch", journal.space.bytes_max()));
                 }
             }
@@ -428,7 +435,7 @@ impl Core {
                 journal.space.limit_to(extent);
             }
         }
-        tracing::warn!(core = self.index, %error, "the disk is full: producers are told to try again");
+        self.warn_full(error, "producers are told to try again");
         self.reclaim_wanted.notify_one();
         format!("the disk is full: {error}")
     }
@@ -475,6 +482,7 @@ impl Core {
         for slot in &slots {
             slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
             slot.queued.set(false);
+            slot.makes_room.set(false);
         }
         self.dirty.borrow_mut().clear();
         replies.send();
@@ -498,7 +506,8 @@ impl Core {
                 let payload_bytes = run.to - run.from;
                 let len = RoundBuilder::round_bytes(1, payload_bytes);
                 let full = || io::Error::from(io::ErrorKind::StorageFull);
-                let round = journal.space.place(len).map(|at| journal.space.take(at, len, payload_bytes)).ok_or_else(full)?;
+                let round =
+                    journal.space.place_to_the_last(len).map(|at| journal.space.take(at, len, payload_bytes)).ok_or_else(full)?;
                 let mut builder = RoundBuilder::new(&self.scratch, &[entry]).ok_or(io::ErrorKind::OutOfMemory)?;
                 {
                     let mut log = slot.log.borrow_mut();

@@ -48,9 +48,12 @@ impl Space {
         (self.bytes_max / RESERVE_PART).min(RESERVE_BYTES_MAX) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
     }
 
-    /// Where a round of `len` bytes can go that leaves the reserve free, or `None` while the journal is full.
+    /// Where a round of `len` bytes can go that leaves the reserve free, or `None` while the journal is full. One for which there never
+    /// would be room with it has all of an empty journal.
     pub(crate) fn place(&self, len: u64) -> Option<u64> {
-        if self.live.is_empty() { self.place_to_the_last(len) } else { self.place_to_the_last(len + self.reserve_bytes()) }
+        let with_reserve = len + self.reserve_bytes();
+        let fits_never = with_reserve > self.bytes_max;
+        self.place_to_the_last(if fits_never && self.live.is_empty() { len } else { with_reserve })
     }
 
     /// The same with the reserve, for a round that makes room.
@@ -218,20 +221,30 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// JournalRoundsNeverOverlap: no place that is given out touches a round that is still needed.
+        /// JournalRoundsNeverOverlap: no place that is given out touches a round that is still needed, whoever may have the reserve,
+        /// whatever is given back, and as long as the file may be.
         #[test]
-        fn journal_rounds_never_overlap(steps in prop::collection::vec((1_u64..20, 0_u64..6), 1..200)) {
+        fn journal_rounds_never_overlap(steps in prop::collection::vec((1_u64..20, 0_u64..6, 0_u8..10), 1..200)) {
             let mut space = Space::new(64 * 4096);
-            for (blocks, free) in steps {
+            for (blocks, free, kind) in steps {
                 let len = blocks * 4096;
-                if let Some(position) = space.place(len) {
-                    prop_assert!(position + len <= 64 * 4096);
+                match kind {
+                    0 => space.limit_to(blocks * 4096),
+                    1 | 2 => space.limit_to(64 * 4096),
+                    _ => {}
+                }
+                let place = if kind % 2 == 0 { space.place(len) } else { space.place_to_the_last(len) };
+                if let Some(position) = place {
+                    prop_assert!(position + len <= space.bytes_max());
                     for round in &space.live {
                         prop_assert!(position + len <= round.position || round.position + round.len <= position);
                     }
-                    space.take(position, len, 0);
+                    let round = space.take(position, len, 0);
+                    if kind == 3 {
+                        space.give_back(round);
+                    }
                 } else {
-                    prop_assert!(!space.live.is_empty());
+                    prop_assert!(!space.live.is_empty() || len > space.bytes_max());
                 }
                 let oldest = space.live.front().map_or(0, |round| round.sequence);
                 space.free_below(oldest + free);

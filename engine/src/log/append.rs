@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{self, BatchHeader};
 use crate::log::config::TimestampType;
+use crate::log::inflow::Entering;
 use crate::log::producers::{ProducerError, Verdict};
 use crate::log::published::{LiveIndex, Segment};
 use crate::log::{LiveSegment, Log, SegmentState, tail};
@@ -83,7 +84,31 @@ pub enum AppendError {
 }
 
 /// Where the answer to an append goes.
-pub type AppendReply = oneshot::Sender<Result<Appended, AppendError>>;
+#[derive(Debug)]
+pub struct AppendReply {
+    sender: oneshot::Sender<Result<Appended, AppendError>>,
+    entering: Option<Entering>,
+}
+
+impl AppendReply {
+    /// For a batch that is counted as on its way into its partition until it is answered, whether somebody still waits or not.
+    #[must_use]
+    pub fn counted(sender: oneshot::Sender<Result<Appended, AppendError>>, entering: Entering) -> Self {
+        Self { sender, entering: Some(entering) }
+    }
+
+    /// Answers. Nobody may wait any more.
+    pub(crate) fn send(self, answer: Result<Appended, AppendError>) {
+        drop(self.entering);
+        let _ = self.sender.send(answer);
+    }
+}
+
+impl From<oneshot::Sender<Result<Appended, AppendError>>> for AppendReply {
+    fn from(sender: oneshot::Sender<Result<Appended, AppendError>>) -> Self {
+        Self { sender, entering: None }
+    }
+}
 
 /// Somebody waits for a batch.
 pub(crate) struct Waiter {
@@ -122,7 +147,7 @@ impl Log {
             Ok(Outcome::Appended(appended)) => {
                 let mut waiters = SmallVec::new();
                 if acks == Acks::None {
-                    let _ = reply.send(Ok(appended));
+                    reply.send(Ok(appended));
                 } else {
                     waiters.push(Waiter { acks, appended, reply });
                 }
@@ -133,11 +158,11 @@ impl Log {
                 // A retry of a batch that is still on its way waits with it.
                 match self.pending.iter_mut().find(|pending| pending.base_offset == appended.base_offset) {
                     Some(pending) if acks != Acks::None => pending.waiters.push(Waiter { acks, appended, reply }),
-                    _ => drop(reply.send(Ok(appended))),
+                    _ => reply.send(Ok(appended)),
                 }
             }
             Err(Refused::Memory) => return Err(reply),
-            Err(Refused::Error(error)) => drop(reply.send(Err(error))),
+            Err(Refused::Error(error)) => reply.send(Err(error)),
         }
         Ok(())
     }

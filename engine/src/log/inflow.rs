@@ -1,5 +1,5 @@
-//! How much is on its way into a partition. Whoever hands batches over counts them, from any thread, and takes in less of what
-//! feeds a partition that has too much; the core itself refuses nothing for it.
+//! How much is on its way into a partition. Whoever takes batches from clients counts them, from any thread, and takes in less of
+//! what feeds a partition that has too much; the log itself refuses nothing for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ pub struct Inflow {
 }
 
 impl Inflow {
-    /// Counts a batch of so many bytes as long as what is returned lives.
+    /// Counts a batch of so many bytes as long as what is returned lives: it goes along with the batch's reply.
     #[must_use]
     pub fn enter(self: &Arc<Self>, bytes: usize) -> Entering {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

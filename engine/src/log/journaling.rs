@@ -45,7 +45,7 @@ impl Replies {
     /// Sends them all. Who does not wait any more is nobody's loss.
     pub(crate) fn send(&mut self) {
         for (reply, result) in self.0.drain(..) {
-            let _ = reply.send(result);
+            reply.send(result);
         }
     }
 }

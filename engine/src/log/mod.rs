@@ -22,6 +22,7 @@ pub(crate) mod compaction;
 pub mod config;
 pub mod epochs;
 pub(crate) mod flush;
+pub mod inflow;
 pub(crate) mod journaling;
 pub mod open;
 pub mod producer_snapshot;

@@ -206,7 +206,7 @@ impl Boot {
         let header = BatchHeader::parse(batch).unwrap();
         let (reply, answer) = oneshot::channel();
         let (partition, batch) = (self.partitions[index].id, Bytes::copy_from_slice(batch));
-        append(&self.core, Append { partition, batch, header, acks: Acks::All, reply });
+        append(&self.core, Append { partition, batch, header, acks: Acks::All, reply: reply.into() });
         answer
     }
 

@@ -17,10 +17,9 @@ use ringlog_engine::batch::{
     BatchError, BatchHeader, BatchView, ErrorKind, HEADER_BYTES, ProduceRules, TimestampType, validate_produced, validate_records,
 };
 use ringlog_engine::compression::Codec;
-use ringlog_engine::core::inflow::Entering;
 use ringlog_engine::core::{Append, Message, Partition};
 use ringlog_engine::env::LocalFuture;
-use ringlog_engine::log::append::{Acks, AppendError, Appended};
+use ringlog_engine::log::append::{Acks, AppendError, AppendReply, Appended};
 use ringlog_engine::log::producers::ProducerError;
 use ringlog_engine::types::{TimestampMs, TopicId};
 use ringlog_protocol::api::produce::{
@@ -64,7 +63,7 @@ impl Failure {
 type Answer = Result<Appended, Box<Failure>>;
 
 enum State {
-    Waiting { answer: oneshot::Receiver<Result<Appended, AppendError>>, _entering: Entering },
+    Waiting(oneshot::Receiver<Result<Appended, AppendError>>),
     Answered(Answer),
 }
 
@@ -186,16 +185,16 @@ fn start_batch(
     });
     match checked {
         Ok((partition, records, header)) => {
-            let _entering = partition.inflow.enter(records.len());
+            let (sender, answer) = oneshot::channel();
+            let reply = AppendReply::counted(sender, partition.inflow.enter(records.len()));
             connection.crowd.feeds(&partition.inflow);
-            let (reply, answer) = oneshot::channel();
             let append = Append { partition: partition.id, batch: body.slice_ref(records), header, acks, reply };
             if partition.core == api.core.core.index {
                 api.core.core.append(append);
             } else {
                 api.outbox.send(partition.core, Message::Append(append));
             }
-            State::Waiting { answer, _entering }
+            State::Waiting(answer)
         }
         Err(failure) => State::Answered(Err(failure)),
     }
@@ -279,7 +278,7 @@ async fn wait(api: &Api, version: i16, topics: &mut [TopicState], timeout: Optio
     let mut deadline: Option<LocalFuture<()>> = None;
     let mut is_late = false;
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        let State::Waiting { answer, .. } = &mut partition.state else { continue };
+        let State::Waiting(answer) = &mut partition.state else { continue };
         let answer = poll_fn(|cx| {
             if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
                 return Poll::Ready(Some(answer));
@@ -341,7 +340,7 @@ fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_
                 batch_index_error_message: Some(Cow::Borrowed(&*failure.message)),
             }));
         }
-        State::Waiting { .. } => unreachable!("all answers were waited for"),
+        State::Waiting(_) => unreachable!("all answers were waited for"),
     }
     response
 }

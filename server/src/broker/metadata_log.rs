@@ -146,7 +146,7 @@ pub(crate) async fn commit(core: &Rc<Core>, state: &mut State, records: &[Metada
         Err(error) => unreachable!("the batch was just made: {error}"),
     };
     let (reply, answer) = oneshot::channel();
-    let append = Append { partition: PARTITION, batch, header, acks: Acks::All, reply };
+    let append = Append { partition: PARTITION, batch, header, acks: Acks::All, reply: reply.into() };
     // The journal has little to itself for these: no command that takes room uses it up.
     if records.iter().any(|record| matches!(record, MetadataRecord::RemoveTopic { .. })) {
         core.append_to_make_room(append);

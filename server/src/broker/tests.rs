@@ -166,7 +166,7 @@ impl Running {
         let batch = builder.build();
         let header = BatchHeader::parse(&batch).unwrap();
         let (reply, answer) = oneshot::channel();
-        let append = Append { partition: partition.id, batch: Bytes::from(batch), header, acks: Acks::All, reply };
+        let append = Append { partition: partition.id, batch: Bytes::from(batch), header, acks: Acks::All, reply: reply.into() };
         self.cores[partition.core].append(append);
         answer.await.unwrap().unwrap()
     }

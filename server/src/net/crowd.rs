@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use ringlog_engine::core::inflow::Inflow;
+use ringlog_engine::log::inflow::Inflow;
 
 /// What holds a connection back.
 #[derive(Clone, Debug, Default)]

@@ -668,6 +668,6 @@ fn append(core: &Core, partition: &Partition, batch: Bytes) -> oneshot::Receiver
         Err(error) => unreachable!("the batch was just made: {error}"),
     };
     let (reply, answer) = oneshot::channel();
-    core.append(Append { partition: partition.id, batch, header, acks: Acks::All, reply });
+    core.append(Append { partition: partition.id, batch, header, acks: Acks::All, reply: reply.into() });
     answer
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringlog_engine::core::inflow::Inflow;
+use ringlog_engine::log::inflow::Inflow;
 
 use super::*;
 use crate::net::reader::{SCRATCH_BYTES, SMALL_FRAME_BYTES_MAX};

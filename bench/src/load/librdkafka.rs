@@ -6,23 +6,31 @@
 //! report, so in a closed loop it is mostly the wait in the library's queue. A consumer's is that of records too: from the stamp in
 //! them, or, where there is none, from asking the library for one to having it; the library fetches ahead, so that is what an
 //! application stands still for.
+//!
+//! To verify, a producer notes each record in its [`Ledger`] before it hands it over, and again when it is reported to be
+//! delivered: by the stamp in the value that the report brings. What the library sends again by itself it does not tell. It counts
+//! what it transmits to each partition, though (`txmsgs` of its statistics), so in the end it is known how many it sent again.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Deserialize;
 
 use super::client::ClientError;
 use super::content::{Filler, Keys, STAMP_BYTES, Stamp, key_bytes};
 use super::control::{Clock, Lane, LaneReport, Phase, Times};
 use super::pace::Pace;
 use super::plan::{ConsumePlan, ProducePlan};
+use super::verify::{Ledger, Tracker};
 
 /// How long a call may wait before the phase is looked at.
 const WAIT: Duration = Duration::from_millis(20);
@@ -32,6 +40,8 @@ const RECORDS_PER_POLL: u64 = 64;
 const NAP: Duration = Duration::from_micros(50);
 /// A record of an open loop that begins later than this, though the library took it, is our delay.
 const LATE_NS: u64 = 1_000_000;
+/// Between two statistics of a producer that verifies; the last are waited for.
+const STATISTICS_MS: u32 = 500;
 
 /// A producer to be.
 #[derive(Debug)]
@@ -54,6 +64,8 @@ pub(crate) struct Sender {
     pub timeout: Duration,
     /// How long a record may go undelivered.
     pub retry_for: Duration,
+    /// What it sent to each partition, where that is to be verified; read by the main thread as well.
+    pub ledger: Option<Arc<Mutex<Vec<Ledger>>>>,
 }
 
 /// A consumer to be.
@@ -75,6 +87,8 @@ pub(crate) struct Receiver {
     pub timeout: Duration,
     /// How long the broker may be away.
     pub retry_for: Duration,
+    /// What looks at every record.
+    pub tracker: Option<Tracker>,
 }
 
 fn failed(error: impl std::fmt::Display) -> ClientError {
@@ -90,34 +104,79 @@ fn client(bootstrap: &[SocketAddr]) -> ClientConfig {
     config
 }
 
-/// Callbacks of the library: its own log and errors go nowhere, as its calls tell what goes wrong.
-struct Quiet;
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Callbacks of the library: its own log goes nowhere, as its calls tell what goes wrong. They do not tell where; the words of the
+/// last error do.
+#[derive(Default)]
+struct Quiet {
+    words: Mutex<String>,
+}
 
 impl ClientContext for Quiet {
-    fn error(&self, _: KafkaError, _: &str) {}
+    fn error(&self, _: KafkaError, words: &str) {
+        words.clone_into(&mut lock(&self.words));
+    }
 }
 
 impl rdkafka::consumer::ConsumerContext for Quiet {}
 
-/// What was delivered since it was last taken: when it was sent, when it came, or what went wrong.
+/// The report of one record: when it was sent, when it came, or what went wrong.
+struct Delivery {
+    sent_ns: u64,
+    outcome: Result<u64, KafkaError>,
+    /// What the value says that it is, where someone wants to know.
+    stamp: Option<Stamp>,
+}
+
+/// What the library told since it was last taken.
 struct Delivered {
     clock: Clock,
-    taken: Mutex<Vec<(u64, Result<u64, KafkaError>)>>,
+    stamps: bool,
+    taken: Mutex<Vec<Delivery>>,
+    /// The last statistics.
+    statistics: Mutex<Vec<u8>>,
 }
 
 impl ClientContext for Delivered {
     fn error(&self, _: KafkaError, _: &str) {}
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        statistics.clone_into(&mut lock(&self.statistics));
+    }
+}
+
+/// Of the library's statistics, what it transmitted.
+#[derive(Deserialize)]
+struct Statistics {
+    /// Microseconds of the monotonic clock.
+    ts: i64,
+    topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct TopicStatistics {
+    partitions: HashMap<i32, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    /// Records written into requests, one that is sent again each time.
+    txmsgs: u64,
 }
 
 impl ProducerContext for Delivered {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent_ns: usize) {
-        let outcome = match result {
-            Ok(_) => Ok(self.clock.now_ns()),
-            Err((error, _)) => Err(error.clone()),
+        let (outcome, message) = match result {
+            Ok(message) => (Ok(self.clock.now_ns()), message),
+            Err((error, message)) => (Err(error.clone()), message),
         };
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).push((sent_ns as u64, outcome));
+        let stamp = if self.stamps { message.payload().and_then(Stamp::read) } else { None };
+        lock(&self.taken).push(Delivery { sent_ns: sent_ns as u64, outcome, stamp });
     }
 }
 
@@ -164,7 +223,11 @@ impl Sender {
         if plan.rate.is_some() {
             config.set("linger.ms", format!("{}", plan.linger.as_secs_f64() * 1e3));
         }
-        let context = Delivered { clock, taken: Mutex::default() };
+        if self.ledger.is_some() {
+            config.set("statistics.interval.ms", STATISTICS_MS.to_string());
+        }
+        let stamps = self.ledger.is_some();
+        let context = Delivered { clock, stamps, taken: Mutex::default(), statistics: Mutex::default() };
         let producer: BaseProducer<Delivered> = config.create_with_context(context).map_err(failed)?;
         producer.client().fetch_metadata(Some(&self.topic), self.timeout).map_err(failed)?;
         Ok(Sending {
@@ -227,10 +290,41 @@ impl Sending {
             self.producer.poll(WAIT);
             self.take(lane, times)?;
             if matches!(lane.signal.borrow_and_update().phase, Phase::Abort) {
-                break;
+                return Ok(self.report);
             }
         }
+        self.settle(lane);
         Ok(self.report)
+    }
+
+    /// All is delivered: notes how many records took more than one transmission. Where the library does not say, each may have.
+    fn settle(&mut self, lane: &mut Lane) {
+        let Some(ledgers) = self.spec.ledger.clone() else { return };
+        let Some(transmitted) = self.transmitted(lane) else {
+            self.report.error("librdkafka did not tell how much it sent again", 1);
+            return;
+        };
+        let mut ledgers = lock(&ledgers);
+        let of = |partition: usize| transmitted.get(&(partition as i32)).map_or(0, |told| told.txmsgs);
+        let again = ledgers.iter_mut().enumerate().map(|(partition, ledger)| ledger.transmitted(of(partition))).sum();
+        self.report.error("sent again by librdkafka", again);
+    }
+
+    /// What was transmitted to each partition, by statistics from after this call.
+    fn transmitted(&mut self, lane: &mut Lane) -> Option<HashMap<i32, PartitionStatistics>> {
+        let now = clock_gettime(ClockId::Monotonic);
+        let since_us = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        let until_ns = lane.shared.clock.now_ns() + self.spec.timeout.as_nanos() as u64;
+        while lane.shared.clock.now_ns() < until_ns && !matches!(lane.signal.borrow_and_update().phase, Phase::Abort) {
+            self.producer.poll(WAIT);
+            let told = std::mem::take(&mut *lock(&self.producer.context().statistics));
+            // What cannot be read is as good as not told.
+            let Ok(mut told) = serde_json::from_slice::<Statistics>(&told) else { continue };
+            if told.ts >= since_us {
+                return Some(told.topics.remove(&self.spec.topic).map(|topic| topic.partitions).unwrap_or_default());
+            }
+        }
+        None
     }
 
     /// Hears what was delivered, and in an open loop waits for the next record.
@@ -279,6 +373,9 @@ impl Sending {
             };
             stamp.write(&mut self.value);
         }
+        if let Some(ledgers) = &self.spec.ledger {
+            lock(ledgers)[partition as usize].hand_over(*sequence);
+        }
         *sequence += 1;
         Due { partition, key, sent_ns }
     }
@@ -309,23 +406,35 @@ impl Sending {
         }
     }
 
-    /// Counts what was delivered.
+    /// Counts what was delivered. What was not may be there or not.
     fn take(&mut self, lane: &Lane, times: Times) -> Result<(), ClientError> {
-        let mut taken = self.producer.context().taken.lock().unwrap_or_else(PoisonError::into_inner);
-        for (sent_ns, outcome) in taken.drain(..) {
-            match outcome {
-                Ok(now_ns) if sent_ns >= times.measure_ns => lane.record(|recorder| {
-                    recorder.count(sent_ns, now_ns, 1, self.spec.plan.value_bytes as u64);
-                    recorder.latency(now_ns.saturating_sub(sent_ns), 1);
-                }),
-                Ok(_) => {}
+        let taken = std::mem::take(&mut *lock(&self.producer.context().taken));
+        let mut ledgers = self.spec.ledger.as_deref().map(lock);
+        let mut ended = Ok(());
+        for Delivery { sent_ns, outcome, stamp } in taken {
+            let now_ns = match outcome {
+                Ok(now_ns) => now_ns,
                 Err(error) => {
                     self.report.error(error.to_string(), 1);
-                    return Err(failed(error));
+                    ended = ended.and(Err(ClientError::Undelivered(format!("librdkafka: {error}"))));
+                    continue;
                 }
+            };
+            if let Some(ledgers) = &mut ledgers {
+                let Some(stamp) = stamp else {
+                    ended = ended.and(Err(failed("it reports bytes as delivered that it was not given")));
+                    continue;
+                };
+                ledgers[stamp.partition as usize].acknowledged.insert(stamp.sequence, stamp.sequence + 1);
+            }
+            if sent_ns >= times.measure_ns {
+                lane.record(|recorder| {
+                    recorder.count(sent_ns, now_ns, 1, self.spec.plan.value_bytes as u64);
+                    recorder.latency(now_ns.saturating_sub(sent_ns), 1);
+                });
             }
         }
-        Ok(())
+        ended
     }
 }
 
@@ -342,6 +451,8 @@ pub(crate) struct Receiving {
     heard_ns: u64,
     /// Since when the broker is away.
     away_ns: Option<u64>,
+    /// What the library said of batches that it could not read. It may fetch one again.
+    unreadable: BTreeSet<String>,
 }
 
 impl Receiver {
@@ -362,7 +473,7 @@ impl Receiver {
             // The library wants room for a message of the size that it may send.
             .set("fetch.max.bytes", bytes_max.max(1_048_576).to_string())
             .set("queued.max.messages.kbytes", "65536");
-        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(failed)?;
+        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default()).map_err(failed)?;
         consumer.fetch_metadata(Some(&self.topic), self.timeout).map_err(failed)?;
         let mut receiving = Receiving {
             next: Vec::new(),
@@ -372,6 +483,7 @@ impl Receiver {
             until: None,
             heard_ns: 0,
             away_ns: None,
+            unreadable: BTreeSet::new(),
         };
         // What is there is not to be fetched before the start.
         if receiving.spec.ends.is_none() {
@@ -391,6 +503,14 @@ impl Receiving {
             self.assign()?;
         }
         self.heard_ns = lane.shared.clock.now_ns();
+        self.hear(lane, times)?;
+        let partitions = self.spec.partitions.iter().map(|(index, _)| *index).collect();
+        self.report.tracker = self.spec.tracker.take().map(|tracker| (tracker, partitions));
+        Ok(self.report)
+    }
+
+    /// Takes what comes until all is read, or nothing comes.
+    fn hear(&mut self, lane: &mut Lane, times: Times) -> Result<(), ClientError> {
         while !self.is_done(lane, times)? {
             let asked_ns = lane.shared.clock.now_ns();
             let polled = self.consumer.poll(WAIT);
@@ -403,6 +523,11 @@ impl Receiving {
                         return Err(failed(format!("offset {} where {} is due", message.offset(), self.next[at])));
                     }
                     self.next[at] = message.offset() + 1;
+                    if let Some(tracker) = &mut self.spec.tracker {
+                        let has_headers = message.headers().is_some_and(|headers| headers.count() > 0);
+                        let (key, value) = (message.key(), message.payload());
+                        tracker.take_parts(message.partition(), message.offset(), key, value, has_headers);
+                    }
                     if now_ns >= times.measure_ns {
                         self.count(lane, &message, asked_ns.max(times.measure_ns), now_ns);
                     }
@@ -410,6 +535,9 @@ impl Receiving {
                 }
                 Some(Err(error)) => {
                     self.report.error(error.to_string(), 1);
+                    if self.is_noted(&error) {
+                        continue;
+                    }
                     // The library connects again by itself.
                     let may_pass = matches!(
                         error.rdkafka_error_code(),
@@ -426,11 +554,26 @@ impl Receiving {
                 }
                 None => {
                     lane.record(|recorder| recorder.turn(now_ns));
-                    self.check_patience(now_ns)?;
+                    if let Some(stalled) = self.stalled(now_ns) {
+                        // With a tracker, what is missing is found out and counted.
+                        return if self.spec.tracker.is_some() { Ok(()) } else { Err(stalled) };
+                    }
                 }
             }
         }
-        Ok(self.report)
+        Ok(())
+    }
+
+    /// Whether an error says that bytes are damaged, and a tracker has taken note of them.
+    fn is_noted(&mut self, error: &KafkaError) -> bool {
+        use RDKafkaErrorCode::{BadCompression, BadMessage};
+        let Some(tracker) = &mut self.spec.tracker else { return false };
+        let Some(BadMessage | BadCompression) = error.rdkafka_error_code() else { return false };
+        let words = lock(&self.consumer.context().words).clone();
+        if self.unreadable.insert(words.clone()) {
+            tracker.unreadable_somewhere(&words);
+        }
+        true
     }
 
     /// Whether all is read; begins again where that is wanted.
@@ -485,16 +628,16 @@ impl Receiving {
     }
 
     /// Nothing may come for a while, unless there is something below the end that the broker told.
-    fn check_patience(&self, now_ns: u64) -> Result<(), ClientError> {
+    fn stalled(&self, now_ns: u64) -> Option<ClientError> {
         if self.spec.ends.is_none() && self.until.is_none() {
-            return Ok(());
+            return None;
         }
         let patience = if self.away_ns.is_some() { self.spec.timeout.max(self.spec.retry_for) } else { self.spec.timeout };
         let waited = Duration::from_nanos(now_ns.saturating_sub(self.heard_ns));
         if waited <= patience + self.spec.plan.wait {
-            return Ok(());
+            return None;
         }
-        Err(failed(format!("no record below the end of the partitions for {:.1} s", waited.as_secs_f64())))
+        Some(failed(format!("no record below the end of the partitions for {:.1} s", waited.as_secs_f64())))
     }
 
     /// Begins at the start of each partition.

@@ -201,9 +201,9 @@ struct ProduceArgs {
     #[arg(long, value_parser = units::count, value_name = "RECORDS")]
     rate: Option<u64>,
     /// Read back every acknowledged record and compare it byte for byte: key, value, and that there are no headers. Without
-    /// consumers the lean client reads back, whoever sent; consumers of the run look at what they get themselves. Of librdkafka it
-    /// is known how many records it sent again by itself, not which: as many of them as are there again or late are told apart
-    /// from duplicated and reordered ones. With --idempotent all of those are faults.
+    /// consumers the lean client reads back, whoever sent; consumers of the run look at what they get themselves (those of
+    /// librdkafka not at a batch's CRC). Of librdkafka it is known how many records it sent again by itself, not which: up to that
+    /// many that are there again or late are told apart from duplicated and reordered ones. With --idempotent all are faults.
     #[arg(long)]
     verify: bool,
     /// Keep what was acknowledged in this file, for `load verify`, which reads back by the lean client; implies --keep-topic.

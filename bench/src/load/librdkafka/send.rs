@@ -1,39 +1,28 @@
-//! The same run through librdkafka, the C library that most languages' clients are made of: what an application sees. Each
-//! producer and consumer is a client of its own on a thread of its own; beside that librdkafka has threads that count as the
-//! generator's. Bytes are those of values. Only with the cargo feature `librdkafka`.
-//!
-//! A producer's latency is that of records, from handing them over (or, in an open loop, from when they were to be) to the delivery
-//! report, so in a closed loop it is mostly the wait in the library's queue. A consumer's is that of records too: from the stamp in
-//! them, or, where there is none, from asking the library for one to having it; the library fetches ahead, so that is what an
-//! application stands still for.
+//! A producer of librdkafka's.
 //!
 //! To verify, a producer notes each record in its [`Ledger`] before it hands it over, and again when it is reported to be
 //! delivered: by the stamp in the value that the report brings. What the library sends again by itself it does not tell. It counts
 //! what it transmits to each partition, though (`txmsgs` of its statistics), so in the end it is known how many it sent again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 
-use super::client::ClientError;
-use super::content::{Filler, Keys, STAMP_BYTES, Stamp, key_bytes};
-use super::control::{Clock, Lane, LaneReport, Phase, Times};
-use super::pace::Pace;
-use super::plan::{ConsumePlan, ProducePlan};
-use super::verify::{Ledger, Tracker};
+use super::super::client::ClientError;
+use super::super::content::{Filler, Keys, STAMP_BYTES, Stamp, key_bytes};
+use super::super::control::{Clock, Lane, LaneReport, Phase, Times};
+use super::super::pace::Pace;
+use super::super::plan::ProducePlan;
+use super::super::verify::Ledger;
+use super::{WAIT, client, failed, lock};
 
-/// How long a call may wait before the phase is looked at.
-const WAIT: Duration = Duration::from_millis(20);
 /// Records between two looks at what was delivered.
 const RECORDS_PER_POLL: u64 = 64;
 /// The library's waits are whole milliseconds; an open loop whose next record is due before sleeps for at most this instead.
@@ -67,61 +56,6 @@ pub(crate) struct Sender {
     /// What it sent to each partition, where that is to be verified; read by the main thread as well.
     pub ledger: Option<Arc<Mutex<Vec<Ledger>>>>,
 }
-
-/// A consumer to be.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    /// Where to connect first.
-    pub bootstrap: Vec<SocketAddr>,
-    /// The topic.
-    pub topic: String,
-    /// The partitions, and where to start in each.
-    pub partitions: Vec<(i32, i64)>,
-    /// Without producers: where what is there ends, in the same order.
-    pub ends: Option<Vec<i64>>,
-    /// Whether to begin again at the end.
-    pub again: bool,
-    /// What to do.
-    pub plan: ConsumePlan,
-    /// How long nothing may come.
-    pub timeout: Duration,
-    /// How long the broker may be away.
-    pub retry_for: Duration,
-    /// What looks at every record.
-    pub tracker: Option<Tracker>,
-}
-
-fn failed(error: impl std::fmt::Display) -> ClientError {
-    ClientError::Unfit(format!("librdkafka: {error}"))
-}
-
-fn client(bootstrap: &[SocketAddr]) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    let servers: Vec<String> = bootstrap.iter().map(ToString::to_string).collect();
-    config.set("bootstrap.servers", servers.join(",")).set("client.id", super::client::CLIENT_ID);
-    // What goes wrong is told by the calls; the library's own log would go to the terminal.
-    config.set("log_level", "0");
-    config
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Callbacks of the library: its own log goes nowhere, as its calls tell what goes wrong. They do not tell where; the words of the
-/// last error do.
-#[derive(Default)]
-struct Quiet {
-    words: Mutex<String>,
-}
-
-impl ClientContext for Quiet {
-    fn error(&self, _: KafkaError, words: &str) {
-        words.clone_into(&mut lock(&self.words));
-    }
-}
-
-impl rdkafka::consumer::ConsumerContext for Quiet {}
 
 /// The report of one record: when it was sent, when it came, or what went wrong.
 struct Delivery {
@@ -421,11 +355,14 @@ impl Sending {
                 }
             };
             if let Some(ledgers) = &mut ledgers {
-                let Some(stamp) = stamp else {
+                let stamp = stamp.filter(|stamp| (stamp.run, stamp.producer) == (self.spec.run, self.spec.producer));
+                let found =
+                    stamp.and_then(|stamp| Some((ledgers.get_mut(usize::try_from(stamp.partition).ok()?)?, stamp.sequence)));
+                let Some((ledger, sequence)) = found else {
                     ended = ended.and(Err(failed("it reports bytes as delivered that it was not given")));
                     continue;
                 };
-                ledgers[stamp.partition as usize].acknowledged.insert(stamp.sequence, stamp.sequence + 1);
+                ledger.acknowledged.insert(sequence, sequence + 1);
             }
             if sent_ns >= times.measure_ns {
                 lane.record(|recorder| {
@@ -435,221 +372,5 @@ impl Sending {
             }
         }
         ended
-    }
-}
-
-/// A consumer that is connected.
-pub(crate) struct Receiving {
-    spec: Receiver,
-    consumer: BaseConsumer<Quiet>,
-    report: LaneReport,
-    /// The next offset of each partition.
-    next: Vec<i64>,
-    /// Where to end, once producers have.
-    until: Option<Arc<Vec<i64>>>,
-    /// When a record came, or began to be waited for.
-    heard_ns: u64,
-    /// Since when the broker is away.
-    away_ns: Option<u64>,
-    /// What the library said of batches that it could not read. It may fetch one again.
-    unreadable: BTreeSet<String>,
-}
-
-impl Receiver {
-    /// Makes the library's client. Beside producers it waits for their records then.
-    ///
-    /// # Errors
-    /// What the library says.
-    pub(crate) fn connect(self) -> Result<Receiving, ClientError> {
-        let bytes_max = self.plan.bytes_max;
-        let mut config = client(&self.bootstrap);
-        config
-            .set("group.id", super::client::CLIENT_ID)
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "error")
-            .set("fetch.min.bytes", self.plan.bytes_min.to_string())
-            .set("fetch.wait.max.ms", self.plan.wait.as_millis().to_string())
-            .set("fetch.message.max.bytes", bytes_max.to_string())
-            // The library wants room for a message of the size that it may send.
-            .set("fetch.max.bytes", bytes_max.max(1_048_576).to_string())
-            .set("queued.max.messages.kbytes", "65536");
-        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet::default()).map_err(failed)?;
-        consumer.fetch_metadata(Some(&self.topic), self.timeout).map_err(failed)?;
-        let mut receiving = Receiving {
-            next: Vec::new(),
-            spec: self,
-            consumer,
-            report: LaneReport::default(),
-            until: None,
-            heard_ns: 0,
-            away_ns: None,
-            unreadable: BTreeSet::new(),
-        };
-        // What is there is not to be fetched before the start.
-        if receiving.spec.ends.is_none() {
-            receiving.assign()?;
-        }
-        Ok(receiving)
-    }
-}
-
-impl Receiving {
-    /// Runs it to its end.
-    ///
-    /// # Errors
-    /// What the library says.
-    pub(crate) fn run(mut self, lane: &mut Lane, times: Times) -> Result<LaneReport, ClientError> {
-        if self.spec.ends.is_some() {
-            self.assign()?;
-        }
-        self.heard_ns = lane.shared.clock.now_ns();
-        self.hear(lane, times)?;
-        let partitions = self.spec.partitions.iter().map(|(index, _)| *index).collect();
-        self.report.tracker = self.spec.tracker.take().map(|tracker| (tracker, partitions));
-        Ok(self.report)
-    }
-
-    /// Takes what comes until all is read, or nothing comes.
-    fn hear(&mut self, lane: &mut Lane, times: Times) -> Result<(), ClientError> {
-        while !self.is_done(lane, times)? {
-            let asked_ns = lane.shared.clock.now_ns();
-            let polled = self.consumer.poll(WAIT);
-            let now_ns = lane.shared.clock.now_ns();
-            match polled {
-                Some(Ok(message)) => {
-                    let at = self.spec.partitions.iter().position(|(index, _)| *index == message.partition());
-                    let Some(at) = at else { return Err(failed(format!("a record of partition {}", message.partition()))) };
-                    if message.offset() < self.next[at] {
-                        return Err(failed(format!("offset {} where {} is due", message.offset(), self.next[at])));
-                    }
-                    self.next[at] = message.offset() + 1;
-                    if let Some(tracker) = &mut self.spec.tracker {
-                        let has_headers = message.headers().is_some_and(|headers| headers.count() > 0);
-                        let (key, value) = (message.key(), message.payload());
-                        tracker.take_parts(message.partition(), message.offset(), key, value, has_headers);
-                    }
-                    if now_ns >= times.measure_ns {
-                        self.count(lane, &message, asked_ns.max(times.measure_ns), now_ns);
-                    }
-                    (self.heard_ns, self.away_ns) = (now_ns, None);
-                }
-                Some(Err(error)) => {
-                    self.report.error(error.to_string(), 1);
-                    if self.is_noted(&error) {
-                        continue;
-                    }
-                    // The library connects again by itself.
-                    let may_pass = matches!(
-                        error.rdkafka_error_code(),
-                        Some(
-                            RDKafkaErrorCode::BrokerTransportFailure
-                                | RDKafkaErrorCode::AllBrokersDown
-                                | RDKafkaErrorCode::OperationTimedOut
-                        )
-                    );
-                    let away_ns = *self.away_ns.get_or_insert(now_ns);
-                    if !may_pass || u128::from(now_ns - away_ns) >= self.spec.retry_for.as_nanos() {
-                        return Err(failed(error));
-                    }
-                }
-                None => {
-                    lane.record(|recorder| recorder.turn(now_ns));
-                    if let Some(stalled) = self.stalled(now_ns) {
-                        // With a tracker, what is missing is found out and counted.
-                        return if self.spec.tracker.is_some() { Ok(()) } else { Err(stalled) };
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an error says that bytes are damaged, and a tracker has taken note of them.
-    fn is_noted(&mut self, error: &KafkaError) -> bool {
-        use RDKafkaErrorCode::{BadCompression, BadMessage};
-        let Some(tracker) = &mut self.spec.tracker else { return false };
-        let Some(BadMessage | BadCompression) = error.rdkafka_error_code() else { return false };
-        let words = lock(&self.consumer.context().words).clone();
-        if self.unreadable.insert(words.clone()) {
-            tracker.unreadable_somewhere(&words);
-        }
-        true
-    }
-
-    /// Whether all is read; begins again where that is wanted.
-    fn is_done(&mut self, lane: &mut Lane, times: Times) -> Result<bool, ClientError> {
-        match &lane.signal.borrow_and_update().phase {
-            Phase::Connect | Phase::Run(_) => {}
-            // Beside producers there is something to catch up with.
-            Phase::Drain if self.spec.ends.is_none() => {}
-            Phase::Drain | Phase::Abort => return Ok(true),
-            Phase::CatchUp(until) => {
-                if self.until.is_none() {
-                    self.heard_ns = lane.shared.clock.now_ns();
-                    self.until = Some(until.clone());
-                }
-            }
-        }
-        if let Some(until) = &self.until {
-            let mut all = self.spec.partitions.iter().zip(&self.next);
-            return Ok(all.all(|((index, _), next)| *next >= until[*index as usize]));
-        }
-        let Some(ends) = &self.spec.ends else { return Ok(false) };
-        let is_over = times.deadline_ns.is_some_and(|deadline| lane.shared.clock.now_ns() >= deadline);
-        if is_over || lane.shared.budget.is_spent() {
-            return Ok(true);
-        }
-        if ends.iter().zip(&self.next).any(|(end, next)| next < end) {
-            return Ok(false);
-        }
-        if self.spec.again {
-            self.assign()?;
-        }
-        Ok(!self.spec.again)
-    }
-
-    fn count(&self, lane: &Lane, message: &BorrowedMessage<'_>, asked_ns: u64, now_ns: u64) {
-        let bytes = message.payload_len() as u64;
-        // Beside producers, what they send is the amount.
-        if self.spec.ends.is_some() {
-            lane.shared.budget.spend(1, bytes);
-        }
-        let since_ns = if self.spec.plan.end_to_end {
-            message.payload().and_then(Stamp::read).map(|stamp| stamp.sent_ns)
-        } else {
-            Some(asked_ns)
-        };
-        lane.record(|recorder| {
-            recorder.count(asked_ns, now_ns, 1, bytes);
-            if let Some(since_ns) = since_ns {
-                recorder.latency(now_ns.saturating_sub(since_ns), 1);
-            }
-        });
-    }
-
-    /// Nothing may come for a while, unless there is something below the end that the broker told.
-    fn stalled(&self, now_ns: u64) -> Option<ClientError> {
-        if self.spec.ends.is_none() && self.until.is_none() {
-            return None;
-        }
-        let patience = if self.away_ns.is_some() { self.spec.timeout.max(self.spec.retry_for) } else { self.spec.timeout };
-        let waited = Duration::from_nanos(now_ns.saturating_sub(self.heard_ns));
-        if waited <= patience + self.spec.plan.wait {
-            return None;
-        }
-        Some(failed(format!("no record below the end of the partitions for {:.1} s", waited.as_secs_f64())))
-    }
-
-    /// Begins at the start of each partition.
-    fn assign(&mut self) -> Result<(), ClientError> {
-        let mut wanted = TopicPartitionList::new();
-        for (at, (index, start)) in self.spec.partitions.iter().enumerate() {
-            if self.spec.ends.as_ref().is_none_or(|ends| *start < ends[at]) {
-                wanted.add_partition_offset(&self.spec.topic, *index, Offset::Offset(*start)).map_err(failed)?;
-            }
-        }
-        self.consumer.assign(&wanted).map_err(failed)?;
-        self.next = self.spec.partitions.iter().map(|(_, start)| *start).collect();
-        Ok(())
     }
 }

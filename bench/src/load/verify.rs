@@ -42,16 +42,16 @@ impl Ledger {
         self.repeated.insert(sequence, sequence + 1);
     }
 
-    /// Notes that all of what was sent is acknowledged and took so many transmissions, of each record one at least. Returns how
-    /// many of them were repetitions.
+    /// Notes that all of what was sent is acknowledged and took so many transmissions. Returns how many of them were repetitions;
+    /// `None` where it cannot be, as each record took one at least.
     #[cfg(feature = "librdkafka")]
-    pub(crate) fn transmitted(&mut self, count: u64) -> u64 {
-        let repeated = count.saturating_sub(self.sent);
+    pub(crate) fn transmitted(&mut self, count: u64) -> Option<u64> {
+        let repeated = count.checked_sub(self.sent)?;
         if repeated == 0 {
             self.repeated = Ranges::default();
         }
         self.repeated_count = Some(repeated);
-        repeated
+        Some(repeated)
     }
 
     /// Of records that are there again and of those that are late, both in `repeated`, how many are more than were sent again.
@@ -497,9 +497,11 @@ mod tests {
         let mut ledger = Ledger::default();
         (0..5).for_each(|sequence| ledger.hand_over(sequence));
         assert_eq!((ledger.sent, ledger.repeated.count(), ledger.repeated_count), (5, 5, None));
-        assert_eq!(ledger.transmitted(8), 3);
+        assert_eq!(ledger.transmitted(4), None);
+        assert_eq!((ledger.repeated.count(), ledger.repeated_count), (5, None));
+        assert_eq!(ledger.transmitted(8), Some(3));
         assert_eq!((ledger.repeated.count(), ledger.repeated_count), (5, Some(3)));
-        assert_eq!(ledger.transmitted(5), 0);
+        assert_eq!(ledger.transmitted(5), Some(0));
         assert_eq!((ledger.repeated.count(), ledger.repeated_count), (0, Some(0)));
     }
 

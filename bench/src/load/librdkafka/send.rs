@@ -234,17 +234,17 @@ impl Sending {
     /// All is delivered: notes how many records took more than one transmission. Where the library does not say, each may have.
     fn settle(&mut self, lane: &mut Lane) {
         let Some(ledgers) = self.spec.ledger.clone() else { return };
-        let Some(transmitted) = self.transmitted(lane) else {
-            self.report.error("librdkafka did not tell how much it sent again", 1);
-            return;
-        };
-        let mut ledgers = lock(&ledgers);
-        let of = |partition: usize| transmitted.get(&(partition as i32)).map_or(0, |told| told.txmsgs);
-        let again = ledgers.iter_mut().enumerate().map(|(partition, ledger)| ledger.transmitted(of(partition))).sum();
-        self.report.error("sent again by librdkafka", again);
+        let transmitted = self.transmitted(lane).unwrap_or_default();
+        for (partition, ledger) in lock(&ledgers).iter_mut().enumerate() {
+            let count = transmitted.get(&(partition as i32)).map_or(0, |told| told.txmsgs);
+            match ledger.transmitted(count) {
+                Some(again) => self.report.error("sent again by librdkafka", again),
+                None => self.report.error("partitions of which librdkafka did not tell how much it sent again", 1),
+            }
+        }
     }
 
-    /// What was transmitted to each partition, by statistics from after this call.
+    /// What was transmitted to each partition, by statistics from after this call; `None` where none come.
     fn transmitted(&mut self, lane: &mut Lane) -> Option<HashMap<i32, PartitionStatistics>> {
         let now = clock_gettime(ClockId::Monotonic);
         let since_us = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;

@@ -525,8 +525,8 @@ impl Workload {
         let step = self.step.iter().find(produces).filter(|_| self.verify)?;
         let mut options = self.options_of(step);
         options.retain(|option, _| {
-            // Neither paced nor through a library that does not tell what it sends again.
-            let left_out = ["topic", "rate", "linger", CLIENT, "warm_up"];
+            // As fast as it goes: there is little of it.
+            let left_out = ["topic", "rate", "linger", "warm_up"];
             Action::Produce.takes(option) && !OF_AMOUNT.contains(&option) && !left_out.contains(&option)
         });
         if options.get("acks").is_some_and(|acks| shown(acks) == "0") {

@@ -278,6 +278,7 @@ impl LaneReport {
             ClientError::Silent { .. } => "no answer".to_owned(),
             ClientError::Unreachable { .. } => "no connection".to_owned(),
             ClientError::Gone { .. } => "connection lost".to_owned(),
+            ClientError::Undelivered(_) => "not delivered".to_owned(),
             ClientError::NotKafka { .. } | ClientError::Nonsense { .. } | ClientError::Unfit(_) => "nonsense".to_owned(),
         };
         self.error(name, 1);

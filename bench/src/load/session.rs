@@ -143,7 +143,7 @@ impl Session<'_> {
                 lanes.extend(self.consumers(&starts, &ends)?);
             }
             ClientKind::Librdkafka => {
-                lanes = self.through_librdkafka(&starts, &ends)?;
+                lanes = self.through_librdkafka(&starts, &ends, &mut ledgers)?;
                 threads = lanes.len();
             }
         }
@@ -271,18 +271,21 @@ impl Session<'_> {
     }
 
     #[cfg(not(feature = "librdkafka"))]
-    fn through_librdkafka(&self, _: &[i64], _: &[i64]) -> Result<Vec<LaneSpec>, Error> {
+    fn through_librdkafka(&self, _: &[i64], _: &[i64], _: &mut SharedLedgers) -> Result<Vec<LaneSpec>, Error> {
         Err(Error::Usage(NO_LIBRDKAFKA.to_owned()))
     }
 
     /// The lanes of a run through librdkafka, which finds leaders itself.
     #[cfg(feature = "librdkafka")]
-    fn through_librdkafka(&self, starts: &[i64], ends: &[i64]) -> Result<Vec<LaneSpec>, Error> {
+    fn through_librdkafka(&self, starts: &[i64], ends: &[i64], ledgers: &mut SharedLedgers) -> Result<Vec<LaneSpec>, Error> {
         use super::librdkafka::{Receiver, Sender};
         let partitions = self.topic.partitions.len() as u32;
         let mut lanes = Vec::new();
         if let Some(plan) = &self.plan.produce {
+            let verifies = self.plan.verify || self.plan.verify_log.is_some();
             lanes.extend((0..plan.producers).map(|producer| {
+                let ledger = verifies.then(|| Arc::new(Mutex::new(vec![Ledger::default(); partitions as usize])));
+                ledgers.extend(ledger.iter().map(|ledger| (producer, (0..partitions.cast_signed()).collect(), ledger.clone())));
                 let sender = Sender {
                     bootstrap: self.admin.addresses.clone(),
                     topic: self.topic.name.clone(),
@@ -293,6 +296,7 @@ impl Session<'_> {
                     plan: plan.clone(),
                     timeout: self.plan.timeout,
                     retry_for: self.plan.retry_for,
+                    ledger,
                 };
                 LaneSpec::Send(Box::new(sender), (producer, plan.producers))
             }));
@@ -308,6 +312,7 @@ impl Session<'_> {
                 plan: plan.clone(),
                 timeout: self.plan.timeout,
                 retry_for: self.plan.retry_for,
+                tracker: spec.tracker,
             })));
         }
         Ok(lanes)
@@ -359,8 +364,13 @@ impl Session<'_> {
 
     /// Why a run failed. Where it was to verify and the broker is still there, with what became of what had been acknowledged.
     fn failure(&self, error: ClientError, starts: &[i64], ledgers: &SharedLedgers) -> Error {
-        let may_tell = matches!(error, ClientError::Refused { .. } | ClientError::Nonsense { .. });
-        if !self.plan.verify || !may_tell || stop::requested() {
+        let may_tell = || match error {
+            ClientError::Refused { .. } | ClientError::Nonsense { .. } => true,
+            // The library gives up what was refused and what was not answered.
+            ClientError::Undelivered(_) => self.admin.find(&self.topic.name).is_ok(),
+            _ => false,
+        };
+        if !self.plan.verify || stop::requested() || !may_tell() {
             return error.into();
         }
         let found = self.read_back(starts, ledgers);

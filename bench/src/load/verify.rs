@@ -28,6 +28,37 @@ pub(crate) struct Ledger {
     /// Which of them were sent more than once: they may rightly be there more than once, or behind what was sent between, unless
     /// the producer is idempotent.
     pub repeated: Ranges,
+    /// Where only their number is known, and `repeated` has all that it may be: how many transmissions there were beyond the first
+    /// of each record. No more than that may be there again or late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated_count: Option<u64>,
+}
+
+impl Ledger {
+    /// Notes that `sequence` is sent by a library that may send it again without saying so.
+    #[cfg(feature = "librdkafka")]
+    pub(crate) fn hand_over(&mut self, sequence: u64) {
+        self.sent = self.sent.max(sequence + 1);
+        self.repeated.insert(sequence, sequence + 1);
+    }
+
+    /// Notes that all of what was sent is acknowledged and took so many transmissions. Returns how many of them were repetitions;
+    /// `None` where it cannot be, as each record took one at least.
+    #[cfg(feature = "librdkafka")]
+    pub(crate) fn transmitted(&mut self, count: u64) -> Option<u64> {
+        let repeated = count.checked_sub(self.sent)?;
+        if repeated == 0 {
+            self.repeated = Ranges::default();
+        }
+        self.repeated_count = Some(repeated);
+        Some(repeated)
+    }
+
+    /// Of records that are there again and of those that are late, both in `repeated`, how many are more than were sent again.
+    fn beyond_repeated(&self, again: u64, late: u64) -> (u64, u64) {
+        let beyond = self.repeated_count.map_or(0, |count| (again + late).saturating_sub(count));
+        (beyond.min(again), beyond.saturating_sub(again))
+    }
 }
 
 /// What a run sent: the ledger of each producer and partition.
@@ -163,9 +194,28 @@ impl Tracker {
         self.find(None, || format!("partition {partition}, offset {offset}: {why}"));
     }
 
-    /// Takes the next record of a partition: its value, its key, and that it has no headers, as none is sent.
+    /// Notes records that cannot be read at all, and of which only these words are known.
+    #[cfg(feature = "librdkafka")]
+    pub(crate) fn unreadable_somewhere(&mut self, words: &str) {
+        self.damaged += 1;
+        self.find(None, || words.to_owned());
+    }
+
+    /// Takes the next record of a partition.
     pub(crate) fn take(&mut self, partition: i32, offset: i64, record: &Record<'_>) {
-        let value = record.value.unwrap_or_default();
+        self.take_parts(partition, offset, record.key, record.value, record.headers().next().is_some());
+    }
+
+    /// Takes the next record of a partition: its key, its value, and whether it has headers, as none is sent.
+    pub(crate) fn take_parts(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        has_headers: bool,
+    ) {
+        let value = value.unwrap_or_default();
         let Some(stamp) = Stamp::read(value) else {
             self.damaged += 1;
             self.find(None, || format!("partition {partition}, offset {offset}: bytes that nobody sent"));
@@ -181,9 +231,9 @@ impl Tracker {
             });
             return;
         };
-        let key = stamp.key.map(key_bytes);
-        let whole = record.key == key.as_ref().map(|key| &key[..])
-            && record.headers().next().is_none()
+        let key_sent = stamp.key.map(key_bytes);
+        let whole = key == key_sent.as_ref().map(|key| &key[..])
+            && !has_headers
             && value.len() == stamp.value_bytes as usize
             && filler.slice(stamp.filler_at, value.len() - STAMP_BYTES) == Some(&value[STAMP_BYTES..]);
         let sequence = stamp.sequence;
@@ -242,12 +292,20 @@ impl Tracker {
             let ledger = of_run.and_then(|run| run.producers.get(producer)?.get(partition)).unwrap_or(&nothing);
             let idempotent = of_run.is_some_and(|run| run.idempotent);
             let excused = (!idempotent).then_some(&ledger.repeated);
-            let (by_retry, duplicated) = stream.again.split(excused);
-            verified.duplicated_by_retry += by_retry;
-            verified.duplicated += duplicated;
-            let (by_retry, reordered) = stream.late.split(excused);
-            verified.reordered_by_retry += by_retry;
-            verified.reordered += reordered;
+            let (again_by_retry, duplicated) = stream.again.split(excused);
+            let (late_by_retry, reordered) = stream.late.split(excused);
+            let (again_beyond, late_beyond) = ledger.beyond_repeated(again_by_retry, late_by_retry);
+            verified.duplicated_by_retry += again_by_retry - again_beyond;
+            verified.duplicated += duplicated + again_beyond;
+            verified.reordered_by_retry += late_by_retry - late_beyond;
+            verified.reordered += reordered + late_beyond;
+            if again_beyond + late_beyond > 0 {
+                findings.push(format!(
+                    "partition {partition}, producer {producer}: {} records come again or late, {} were sent again",
+                    again_by_retry + late_by_retry,
+                    ledger.repeated_count.unwrap_or_default()
+                ));
+            }
             // What was never sent, as far as the ledger goes.
             if stream.next > ledger.sent && of_run.is_none_or(|run| run.complete) {
                 let beyond = stream.next - ledger.sent;
@@ -400,6 +458,51 @@ mod tests {
         sent.idempotent = true;
         assert_eq!(counts(&verified(&[0, 3, 1, 2], &sent)), [0, 0, 0, 2, 0, 0]);
         assert_eq!(counts(&verified(&[0, 1, 2, 1, 2, 3], &sent)), [0, 2, 0, 0, 0, 0]);
+    }
+
+    /// Where only the number is known, it is the bound of what is excused.
+    #[test]
+    fn no_more_than_was_sent_again_is_excused() {
+        let mut sent = ledger(4, 4);
+        let of_run = |sent: &mut RunLedger, count| {
+            let ledger = sent.producers.get_mut(&0).unwrap().get_mut(&0).unwrap();
+            (ledger.repeated, ledger.repeated_count) = (Ranges::default(), count);
+            ledger.repeated.insert(0, 4);
+        };
+        // Nobody says how many: whichever there are.
+        of_run(&mut sent, None);
+        assert_eq!(counts(&verified(&[0, 1, 2, 3, 0, 1, 2, 3, 3], &sent)), [0, 0, 5, 0, 0, 0]);
+        of_run(&mut sent, Some(2));
+        let found = verified(&[0, 1, 2, 1, 2, 3], &sent);
+        assert!(found.is_sound() && found.findings.is_empty() && found.duplicated_by_retry == 2, "{found:?}");
+        let found = verified(&[0, 1, 2, 3, 0, 1, 2], &sent);
+        assert_eq!(counts(&found), [0, 1, 2, 0, 0, 0], "{found:?}");
+        assert_eq!(found.findings, ["partition 0, producer 0: 3 records come again or late, 2 were sent again"]);
+        // One that is late and comes again took two.
+        let found = verified(&[1, 2, 3, 0, 0], &sent);
+        assert!(found.is_sound() && found.reordered_by_retry == 1 && found.duplicated_by_retry == 1, "{found:?}");
+        let found = verified(&[3, 0, 1, 2], &sent);
+        assert_eq!((found.reordered, found.reordered_by_retry), (1, 2), "{found:?}");
+        sent.idempotent = true;
+        assert_eq!(counts(&verified(&[0, 1, 2, 1, 2, 3], &sent)), [0, 2, 0, 0, 0, 0]);
+        // It is kept with the ledger, and one from before has none.
+        let text = serde_json::to_string(&sent).unwrap();
+        assert_eq!(serde_json::from_str::<RunLedger>(&text).unwrap(), sent);
+        assert!(!serde_json::to_string(&ledger(1, 1)).unwrap().contains("repeated_count"));
+    }
+
+    #[cfg(feature = "librdkafka")]
+    #[test]
+    fn transmissions_beyond_the_first_are_repetitions() {
+        let mut ledger = Ledger::default();
+        (0..5).for_each(|sequence| ledger.hand_over(sequence));
+        assert_eq!((ledger.sent, ledger.repeated.count(), ledger.repeated_count), (5, 5, None));
+        assert_eq!(ledger.transmitted(4), None);
+        assert_eq!((ledger.repeated.count(), ledger.repeated_count), (5, None));
+        assert_eq!(ledger.transmitted(8), Some(3));
+        assert_eq!((ledger.repeated.count(), ledger.repeated_count), (5, Some(3)));
+        assert_eq!(ledger.transmitted(5), Some(0));
+        assert_eq!((ledger.repeated.count(), ledger.repeated_count), (0, Some(0)));
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub struct Verified {
     pub lost: u64,
     /// There more than once.
     pub duplicated: u64,
-    /// There more than once because we sent them again: rightly so, unless the producer is idempotent.
+    /// There more than once because we, or the client library, sent them again: rightly so, unless the producer is idempotent.
     #[serde(default)]
     pub duplicated_by_retry: u64,
     /// There, behind one that was sent later.

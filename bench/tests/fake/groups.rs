@@ -37,7 +37,13 @@ impl Broker {
                     ..Default::default()
                 };
                 let coordinators = request.coordinator_keys.iter().map(coordinator).collect();
-                FindCoordinatorResponse { coordinators, ..Default::default() }.encode(encoder, version);
+                let mut response = FindCoordinatorResponse { coordinators, ..Default::default() };
+                if version < 4 {
+                    let port = self.address.port().into();
+                    response =
+                        FindCoordinatorResponse { error_code, node_id: 1, host: "127.0.0.1".into(), port, ..Default::default() };
+                }
+                response.encode(encoder, version);
             }
             ApiKey::OffsetCommit => {
                 let request = OffsetCommitRequest::decode(decoder, version).unwrap();

@@ -198,7 +198,7 @@ impl Broker {
                     ApiVersionsRequest::decode(&mut decoder, version).unwrap();
                     let range = |api: &ApiKey| ApiVersion {
                         api_key: api.key(),
-                        min_version: api.version_min(),
+                        min_version: api.version_min_advertised(),
                         max_version: api.version_max(),
                     };
                     let faults = self.lock().faults.clone();
@@ -396,7 +396,7 @@ impl Broker {
                 });
                 let mut base_offset = -1;
                 if error_code.is_none() {
-                    let name = state.topics.keys().find(|name| topic_id(name) == topic.topic_id).cloned();
+                    let name = name_of(&state, &topic.name, topic.topic_id);
                     let log = &mut state.topics.get_mut(&name?)?[data.index as usize];
                     base_offset = log.next;
                     let bytes = data.records.bytes()?.to_vec();
@@ -414,7 +414,8 @@ impl Broker {
                     ..Default::default()
                 });
             }
-            responses.push(TopicProduceResponse { topic_id: topic.topic_id, partition_responses, ..Default::default() });
+            let (name, topic_id) = (topic.name.clone().into_owned().into(), topic.topic_id);
+            responses.push(TopicProduceResponse { name, topic_id, partition_responses });
         }
         Some(ProduceResponse { responses, ..Default::default() })
     }
@@ -441,10 +442,10 @@ impl Broker {
             let mut all = Vec::new();
             let mut bytes_left = request.max_bytes as usize;
             for topic in &request.topics {
-                let name = state.topics.keys().find(|name| topic_id(name) == topic.topic_id);
+                let name = name_of(&state, &topic.topic, topic.topic_id);
                 for partition in &topic.partitions {
                     let mut bytes = Vec::new();
-                    let logs = name.map(|name| &state.topics[name]);
+                    let logs = name.as_ref().map(|name| &state.topics[name]);
                     for batch in logs.into_iter().flat_map(|logs| &logs[partition.partition as usize].batches) {
                         let end = BatchView::new(batch).unwrap().header().next_offset().0;
                         let fits = bytes.is_empty() && all.iter().all(|(_, bytes): &(i32, Vec<u8>)| bytes.is_empty());
@@ -477,9 +478,13 @@ impl Broker {
                 records: Records::Bytes(bytes),
                 ..Default::default()
             });
-            let topic_id = request.topics[0].topic_id;
-            let topic = FetchableTopicResponse { topic_id, partitions: partitions.collect(), ..Default::default() };
-            FetchResponse { responses: vec![topic], ..Default::default() }.encode(encoder, version);
+            // Of a session, which no client here keeps, there might be none.
+            let topics = request.topics.iter().take(1).map(|topic| FetchableTopicResponse {
+                topic: topic.topic.clone(),
+                topic_id: topic.topic_id,
+                partitions: partitions.clone().collect(),
+            });
+            FetchResponse { responses: topics.collect(), ..Default::default() }.encode(encoder, version);
             return true;
         }
     }
@@ -525,6 +530,11 @@ impl Log {
         self.next = BatchView::new(&bytes).unwrap().header().next_offset().0;
         self.batches.push(bytes);
     }
+}
+
+/// The topic that a request means: by its name, or in versions without by its id.
+fn name_of(state: &State, name: &str, id: [u8; 16]) -> Option<String> {
+    state.topics.keys().find(|known| if name.is_empty() { topic_id(known) == id } else { *known == name }).cloned()
 }
 
 fn topic_id(name: &str) -> [u8; 16] {

@@ -9,6 +9,8 @@ mod real;
 #[path = "../real_broker/mod.rs"]
 mod real_broker;
 mod results;
+#[cfg(feature = "librdkafka")]
+mod through_librdkafka;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

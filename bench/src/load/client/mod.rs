@@ -78,6 +78,10 @@ pub(crate) enum ClientError {
         /// The broker's words after a colon, or empty.
         detail: String,
     },
+    /// A client library gave a record up, or was told no.
+    #[error("{0}")]
+    #[cfg_attr(not(feature = "librdkafka"), expect(dead_code, reason = "the lean client tells more"))]
+    Undelivered(String),
     /// The broker lacks what the run needs.
     #[error("{0}")]
     Unfit(String),
@@ -90,7 +94,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Gone { .. } | Self::Silent { .. } => true,
             Self::Refused { code, .. } => code.is_retriable(),
-            Self::NotKafka { .. } | Self::Nonsense { .. } | Self::Unfit(_) => false,
+            Self::NotKafka { .. } | Self::Nonsense { .. } | Self::Undelivered(_) | Self::Unfit(_) => false,
         }
     }
 

@@ -17,9 +17,10 @@ NEWEST = 50
 
 
 class Topic:
-    """A topic under load by one producer. Values say which record they are, so that none can be taken for another."""
+    """A topic under load by one producer. Values say which record they are, so that none can be taken for another. All of them are
+    remembered: who lets it run for long bounds how many a second they are."""
 
-    def __init__(self, broker, name, partitions, seed, durable, idempotent, message_timeout_ms=180_000):
+    def __init__(self, broker, name, partitions, seed, durable, idempotent, message_timeout_ms=180_000, per_second_max=float("inf")):
         self.broker, self.name, self.partitions, self.durable, self.idempotent = broker, name, partitions, durable, idempotent
         config = {} if durable else {"flush_messages": 1_000_000}
         create_topic(broker, name, partitions, segment_bytes=1_048_576, **config)
@@ -31,13 +32,18 @@ class Topic:
         )
         self.sent = [[] for _ in range(partitions)]
         self.rng = random.Random(seed)
+        self.per_second_max = per_second_max
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self):
-        number = 0
+        number, start = 0, time.monotonic()
         while not self.ending.is_set():
+            ahead_s = start + number / self.per_second_max - time.monotonic()
+            if ahead_s > 0:
+                self.client.poll(min(ahead_s, 0.05))
+                continue
             partition = number % self.partitions
             value = b"%s %d " % (self.name.encode(), number) + self.rng.randbytes(self.rng.randrange(1500))
             try:

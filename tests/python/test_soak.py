@@ -21,6 +21,8 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
+# What one producer sends in one life of the broker: a gigabyte of this test's own memory.
+RECORDS_MAX = 300_000
 LIVES = 3
 
 
@@ -39,7 +41,8 @@ def test_soak(own_broker):
     rng = random.Random(1)
     for life in range(LIVES):
         kinds = [(True, True), (True, False), (False, True), (False, False)]
-        topics = [Topic(broker, unique_name("soak"), 4, n, *kind) for n, kind in enumerate(kinds)]
+        pace = RECORDS_MAX / (seconds / LIVES)
+        topics = [Topic(broker, unique_name("soak"), 4, n, *kind, per_second_max=pace) for n, kind in enumerate(kinds)]
         create_topic(broker, topics[0].name + "-probe")
         commands = Commands(broker, unique_name("come-and-go"))
         samples, abandoned = [], []

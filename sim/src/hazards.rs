@@ -55,6 +55,8 @@ pub struct Plan {
     pub segment_bytes: Option<i32>,
     /// Retention goes by time alone, so that what it may take is known to the record.
     pub retains_by_time: bool,
+    /// Where the disk is full, nothing can be written over either.
+    pub copies_on_write: bool,
 }
 
 impl Plan {
@@ -73,6 +75,7 @@ impl Plan {
             segment_bytes: random.chance(EACH).then(|| [3_000, 10_000, 60_000][random.below(3) as usize]),
             // It came later, and is drawn apart.
             retains_by_time: Random::new(seed ^ 0x7137_ae57).chance(EACH),
+            copies_on_write: Random::new(seed ^ 0xc0b1_e500).chance(EACH),
         };
         (plan, random)
     }

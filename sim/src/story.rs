@@ -159,6 +159,7 @@ impl Story {
         let groups = Options::new(seed, choice.groups);
         let mut model = Model::default();
         let machine = Machine::new(seed, groups.as_ref().map(|(options, _)| options), hazards.segment_bytes);
+        machine.disk.set_copies_on_write(hazards.copies_on_write);
         let crowd = groups.map(|(options, mut random)| {
             trace.say(Duration::ZERO, || format!("groups: {options:?}"));
             let crowd = options.crowd(&mut model.groups, &mut random, seed, choice.migration);

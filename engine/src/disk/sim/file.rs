@@ -197,7 +197,11 @@ impl State {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let end = self.room_up_to(file.node, position + bytes.len() as u64);
+        let mut end = self.room_up_to(file.node, position + bytes.len() as u64);
+        if self.copies_on_write && self.capacity_bytes.is_some() {
+            let blocks_before = position / BLOCK_BYTES as u64;
+            end = end.min((blocks_before + self.available() / BLOCK_BYTES as u64) * BLOCK_BYTES as u64);
+        }
         if end <= position {
             self.counters.full += 1;
             return Err(errno(libc::ENOSPC));

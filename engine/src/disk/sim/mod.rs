@@ -15,7 +15,8 @@
 //!   clean. So may [`SimDisk::evict`], without a crash. A failed `sync_dir` has done nothing, and may be tried again.
 //! - **A dropped future** cancels nothing, as on the real ring.
 //!
-//! A full disk ([`SimDisk::set_capacity`]) takes the part of a write that fits and says ENOSPC for the rest, as ext4 does.
+//! A full disk ([`SimDisk::set_capacity`]) takes the part of a write that fits and says ENOSPC for the rest, as ext4 does; if it copies
+//! on write, also where there was something before.
 
 mod content;
 mod faults;
@@ -75,6 +76,8 @@ struct State {
     plan: FaultPlan,
     counters: Counters,
     capacity_bytes: Option<u64>,
+    /// See [`SimDisk::set_copies_on_write`].
+    copies_on_write: bool,
     /// Who waits for how many operations.
     alarms: Vec<(u64, Waker)>,
     /// See [`SimDisk::immediate`].
@@ -94,6 +97,7 @@ impl SimDisk {
                 plan: FaultPlan::default(),
                 counters: Counters::default(),
                 capacity_bytes: None,
+                copies_on_write: false,
                 alarms: Vec::new(),
                 immediate: false,
             },
@@ -125,6 +129,7 @@ impl SimDisk {
             plan: FaultPlan::default(),
             counters: Counters::default(),
             capacity_bytes: state.capacity_bytes,
+            copies_on_write: state.copies_on_write,
             alarms: Vec::new(),
             immediate: state.immediate,
         };
@@ -197,6 +202,11 @@ impl SimDisk {
     /// How much fits; `None` is no limit. It may be less than what is there.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state(|state| state.capacity_bytes = bytes);
+    }
+
+    /// Whether it takes room to write again what was written before, as on btrfs: a full disk refuses that too then.
+    pub fn set_copies_on_write(&self, copies: bool) {
+        self.state(|state| state.copies_on_write = copies);
     }
 
     /// How much is taken.

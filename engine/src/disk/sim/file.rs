@@ -201,6 +201,14 @@ impl State {
         if self.copies_on_write && self.capacity_bytes.is_some() {
             let blocks_before = position / BLOCK_BYTES as u64;
             end = end.min((blocks_before + self.available() / BLOCK_BYTES as u64) * BLOCK_BYTES as u64);
+            let has_bytes = self.tree.file(file.node).content.blocks() * BLOCK_BYTES as u64;
+            let wanted = position + bytes.len() as u64;
+            if end < wanted && wanted <= has_bytes && self.random.chance(0.5) {
+                // After an error any part may be there, all of it too.
+                self.tree.file(file.node).content.write(position as usize, bytes);
+                self.counters.full += 1;
+                return Err(errno(libc::ENOSPC));
+            }
         }
         if end <= position {
             self.counters.full += 1;

@@ -24,6 +24,28 @@ use ringlog_bench::results::{Load, Outcome, Verified};
 use ringlog_protocol::{ApiKey, ErrorCode};
 use tempfile::TempDir;
 
+/// How many records were found to be wrong in one way.
+type Count = fn(&Verified) -> u64;
+
+/// What a broker may do to the batch of a number, the last of thirty too, and what that is found to be.
+const FAULTS: [(Fault, Count); 7] = [
+    (Fault::Drop(5), |found| found.lost),
+    (Fault::Drop(29), |found| found.lost),
+    (Fault::Duplicate(5), |found| found.duplicated),
+    (Fault::Reorder(5), |found| found.reordered),
+    (Fault::Corrupt(5), |found| found.corrupted),
+    (Fault::CorruptPlainly(5), |found| found.corrupted),
+    (Fault::CorruptKey(5), |found| found.corrupted),
+];
+
+fn is_damage(fault: Fault) -> bool {
+    matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_) | Fault::CorruptKey(_))
+}
+
+fn faults(found: &Verified) -> u64 {
+    found.lost + found.duplicated + found.reordered + found.corrupted + found.unknown
+}
+
 struct Bench {
     out: TempDir,
 }
@@ -209,27 +231,15 @@ fn what_a_rate_could_not_send_in_time_is_sent_late_not_forgotten() {
 
 #[test]
 fn verify_catches_each_fault_of_a_broker() {
-    type Count = fn(&Verified) -> u64;
-    let cases: [(Fault, Count); 7] = [
-        (Fault::Drop(5), |found| found.lost),
-        (Fault::Drop(29), |found| found.lost),
-        (Fault::Duplicate(5), |found| found.duplicated),
-        (Fault::Reorder(5), |found| found.reordered),
-        (Fault::Corrupt(5), |found| found.corrupted),
-        (Fault::CorruptPlainly(5), |found| found.corrupted),
-        (Fault::CorruptKey(5), |found| found.corrupted),
-    ];
-    for (fault, count) in cases {
+    for (fault, count) in FAULTS {
         for line in ["produce", "mixed --fetch-wait 20ms"] {
             let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
             let ran = bench.run(broker.address, &format!("{line} {SMALL} --keys 1000 --verify"));
             assert_eq!(ran.status, 1, "{fault:?} {line} {}", ran.stderr);
             let found = ran.measured.unwrap().verify.unwrap();
-            let expected =
-                if matches!(fault, Fault::Corrupt(_) | Fault::CorruptPlainly(_) | Fault::CorruptKey(_)) { 1 } else { 10 };
+            let expected = if is_damage(fault) { 1 } else { 10 };
             assert_eq!(count(&found), expected, "{fault:?} {line}: {found:?}");
-            let sum = found.lost + found.duplicated + found.reordered + found.corrupted + found.unknown;
-            assert_eq!(sum, expected, "{fault:?} {line}: {found:?}");
+            assert_eq!(faults(&found), expected, "{fault:?} {line}: {found:?}");
             assert!(!found.findings.is_empty());
             assert!(broker.topics().is_empty());
         }

@@ -192,28 +192,35 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
 /// Producers and consumers, both over a broker that is killed and comes back.
 #[test]
 fn what_is_consumed_over_kill_9_is_what_was_acknowledged() {
-    let Some(binary) = ringlog() else { return };
     for options in ["--idempotent", "--in-flight 2"] {
-        let data = tempfile::tempdir().unwrap();
-        let broker = Real::start(&binary, data.path(), None, &[]);
-        let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
-        let bench = Bench::new();
-        let line = "mixed --rate 3000 --records 9000 --record-bytes 200 --partitions 3 --producers 2 --consumers 2 --verify";
-        let mut command = bench.command(&broker.address, &format!("{line} {options}"));
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Once there is something to consume, everyone is connected.
-        let until = Instant::now() + Duration::from_secs(30);
-        while Bench::new().run(&broker.address, "consume --records 1").status != 0 {
-            assert!(Instant::now() < until, "nothing is there");
-        }
-        drop(broker);
-        let broker = Real::start(&binary, data.path(), Some(port), &[]);
-        let load = ran(child.wait_with_output().unwrap()).ok();
-        let verified = load.verify.unwrap();
-        assert!(verified.is_sound() && verified.acknowledged == 9000, "{options}: {verified:?}");
+        let Some(load) = over_kill_9(&format!("mixed --consumers 2 {options}")) else { return };
         for side in [load.produce.unwrap(), load.consume.unwrap()] {
             assert!(side.errors.iter().any(|(name, _)| name == "connection lost"), "{options}: {side:?}");
         }
-        drop(broker);
     }
+}
+
+/// Runs a load that is verified, over a broker that is killed in its middle and comes back: it has to be sound. `None`: there is no
+/// such broker.
+pub(super) fn over_kill_9(line: &str) -> Option<Load> {
+    let binary = ringlog()?;
+    let data = tempfile::tempdir().unwrap();
+    let broker = Real::start(&binary, data.path(), None, &[]);
+    let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
+    let bench = Bench::new();
+    let rest = "--rate 3000 --records 9000 --record-bytes 200 --partitions 3 --producers 2 --verify";
+    let mut command = bench.command(&broker.address, &format!("{line} {rest}"));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Once there is something to consume, everyone is connected.
+    let until = Instant::now() + Duration::from_secs(30);
+    while Bench::new().run(&broker.address, "consume --records 1").status != 0 {
+        assert!(Instant::now() < until, "nothing is there");
+    }
+    drop(broker);
+    let broker = Real::start(&binary, data.path(), Some(port), &[]);
+    let load = ran(child.wait_with_output().unwrap()).ok();
+    let verified = load.verify.as_ref().unwrap();
+    assert!(verified.is_sound() && verified.acknowledged == 9000, "{line}: {verified:?}");
+    drop(broker);
+    Some(load)
 }

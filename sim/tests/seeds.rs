@@ -64,11 +64,17 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 1] = [(
-    403,
-    "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of it: \
-     nobody saw that a topic had come",
-)];
+const COMMON_REGRESSIONS: [(u64, &str); 2] = [
+    (
+        403,
+        "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
+         it: nobody saw that a topic had come",
+    ),
+    (
+        230_241_447_142_579,
+        "the checker took a commit, whose answer the disk held up until the member was out, for one of somebody who was out",
+    ),
+];
 
 #[test]
 fn seeds_that_once_failed() {

@@ -521,17 +521,19 @@ async fn commit_by(
     random: &mut Random,
 ) -> Option<ErrorCode> {
     let targets = targets(&life.model.borrow(), parts, random);
-    let at = life.model.borrow_mut().groups.at_send(by.group, life.now());
+    let (at, ats, before) = {
+        let model = &mut *life.model.borrow_mut();
+        let parts: Vec<_> = targets.iter().map(|(topic, at)| (model.topics[*topic].name.clone(), *at)).collect();
+        let ats: Vec<_> = ids(model, &parts).into_iter().collect();
+        let before = model.groups.rivals(by.group, &by.identity.member, &ats, life.now());
+        (model.groups.at_send(by.group, life.now()), ats, before)
+    };
     let code = ask::commit(asker, life, random, by, &targets).await?;
     if code.is_none() {
         let what = format!("a commit of {}", by.who);
         let model = &mut *life.model.borrow_mut();
         model.is_in(by.group, at, by.identity.generation, &by.identity.member, &what);
-        let parts: Vec<_> = targets.iter().map(|(topic, at)| (model.topics[*topic].name.clone(), *at)).collect();
-        for at in ids(model, &parts) {
-            let rival = model.groups.rival(by.group, &by.identity.member, at, life.now());
-            assert!(rival.is_none(), "OneOwner: {what} of partition {} of {:02x?}, which {rival:?} holds", at.1, &at.0[..2]);
-        }
+        model.groups.check_commit((by.group, &by.identity.member), &ats, &before, life.now(), &what);
         return None;
     }
     Some(code)

@@ -398,16 +398,18 @@ fn targets(model: &Model, held: &Held, random: &mut Random) -> Vec<ask::Target> 
 async fn commit(member: &RefCell<Member>, life: &Life, asker: &mut Asker, random: &mut Random) {
     let by = member.borrow().committer();
     let targets = targets(&life.model.borrow(), &member.borrow().held, random);
+    let (ats, before) = {
+        let model = life.model.borrow();
+        let ats: Vec<_> = targets.iter().map(|(topic, at)| (model.topics[*topic].id.unwrap_or_default(), *at)).collect();
+        let before = model.groups.rivals(by.group, &by.identity.member, &ats, life.now());
+        (ats, before)
+    };
     let Some(code) = ask::commit(asker, life, random, &by, &targets).await else { return };
     let Committer { who: name, group, identity, .. } = by;
     let member = &mut *member.borrow_mut();
     let model = &mut *life.model.borrow_mut();
     if code.is_none() {
-        for (topic, partition) in targets {
-            let id = model.topics[topic].id.unwrap_or_default();
-            let rival = model.groups.rival(group, &identity.member, (id, partition), life.now());
-            assert!(rival.is_none(), "OneOwner: {name} commits {}-{partition}, which {rival:?} holds", model.topics[topic].name);
-        }
+        model.groups.check_commit((group, &identity.member), &ats, &before, life.now(), &format!("a commit of {name}"));
         return;
     }
     let is_safe = model.groups.all[group].holders.get(&identity.member).is_some_and(|holder| holder.is_safe(life.now()));

@@ -228,6 +228,27 @@ impl Known {
         holders.find(is_rival).map(|(id, _)| id.as_str())
     }
 
+    /// The same for several.
+    #[must_use]
+    pub fn rivals(&self, group: usize, member: &str, ats: &[([u8; 16], i32)], now: Duration) -> Vec<Option<String>> {
+        ats.iter().map(|at| self.rival(group, member, *at, now).map(str::to_owned)).collect()
+    }
+
+    /// A commit of a member's was taken. Who had such a partition when it was sent, and has it still, had it when it was taken.
+    pub fn check_commit(
+        &self,
+        (group, member): (usize, &str),
+        ats: &[([u8; 16], i32)],
+        before: &[Option<String>],
+        now: Duration,
+        what: &str,
+    ) {
+        for ((at, before), rival) in ats.iter().zip(before).zip(self.rivals(group, member, ats, now)) {
+            let is_taken = rival.is_some() && rival == *before;
+            assert!(!is_taken, "OneOwner: {what} of partition {} of {:02x?}, which {rival:?} holds", at.1, &at.0[..2]);
+        }
+    }
+
     /// Which groups may be there.
     #[must_use]
     pub fn may_exist(&self) -> Vec<bool> {

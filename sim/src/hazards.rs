@@ -1,5 +1,5 @@
-//! What goes wrong beside the [`crate::weather`]: opens, listings, reservations and changes of length that fail, a disk that is full
-//! while the broker starts, segments so small that they are full, and rot ([`crate::rot`]) in whatever can be made anew, between lives
+//! What goes wrong beside the [`crate::weather`]: opens, listings, reservations and changes of length that fail, descriptors that are
+//! all taken for a while, a disk that is full while the broker starts, segments so small that they are full, and rot ([`crate::rot`]) in whatever can be made anew, between lives
 //! too. Drawn from luck of their own, so that a seed without hazards does what it has always done.
 
 use std::rc::Rc;
@@ -57,6 +57,8 @@ pub struct Plan {
     pub retains_by_time: bool,
     /// Where the disk is full, nothing can be written over either.
     pub copies_on_write: bool,
+    /// At times nothing can be opened.
+    descriptors: bool,
 }
 
 impl Plan {
@@ -76,6 +78,7 @@ impl Plan {
             // It came later, and is drawn apart.
             retains_by_time: Random::new(seed ^ 0x7137_ae57).chance(EACH),
             copies_on_write: Random::new(seed ^ 0xc0b1_e500).chance(EACH),
+            descriptors: Random::new(seed ^ 0xde5c_4197).chance(EACH),
         };
         (plan, random)
     }
@@ -88,7 +91,7 @@ impl Plan {
     /// Whether anything goes wrong while the broker works.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        self.errors || self.full || self.rot
+        self.errors || self.full || self.rot || self.descriptors
     }
 
     /// The machine stands still: what rots meanwhile. Returns what did.
@@ -108,13 +111,22 @@ impl Plan {
     }
 
     /// As long as the life lasts.
-    pub async fn run(self, disk: SimDisk, life: Rc<Life>, mut random: Random) {
+    pub async fn run(self, disk: SimDisk, life: Rc<Life>, random: Random) {
+        if self.descriptors {
+            let luck = Random::new(random.clone().next_u64() ^ 0xde5c);
+            tokio::join!(descriptors(&disk, &life, luck), self.run_disk(&disk, &life, random));
+        } else {
+            self.run_disk(&disk, &life, random).await;
+        }
+    }
+
+    async fn run_disk(&self, disk: &SimDisk, life: &Life, mut random: Random) {
         let mut room = false;
         loop {
             let pause_max = [20, 200, 1_000][random.below(3) as usize];
             life.env.sleep(Duration::from_millis(1 + random.below(pause_max))).await;
             match random.below(6) {
-                0 | 1 if self.errors => error(&disk, &life, &mut random),
+                0 | 1 if self.errors => error(disk, life, &mut random),
                 2 if self.errors => {
                     life.model.borrow_mut().fail();
                     let faults = failing(&mut random);
@@ -132,12 +144,26 @@ impl Plan {
                     disk.set_capacity(room.then(|| disk.used_bytes() + more));
                 }
                 5 if self.rot => {
-                    let what = rot::anything(&disk, &mut life.model.borrow_mut(), &mut random);
+                    let what = rot::anything(disk, &mut life.model.borrow_mut(), &mut random);
                     what.into_iter().for_each(|what| life.say(|| what));
                 }
                 _ => {}
             }
         }
+    }
+}
+
+/// For a while, now and then, nothing can be opened.
+async fn descriptors(disk: &SimDisk, life: &Life, mut random: Random) {
+    loop {
+        life.env.sleep(Duration::from_millis(1 + random.below(2_000))).await;
+        life.model.borrow_mut().fail();
+        life.say(|| "no file descriptor is left".to_owned());
+        disk.set_descriptors(false);
+        let longest_ms = [20, 500, 5_000][random.below(3) as usize];
+        life.env.sleep(Duration::from_millis(1 + random.below(longest_ms))).await;
+        life.say(|| "there are file descriptors".to_owned());
+        disk.set_descriptors(true);
     }
 }
 

@@ -229,6 +229,7 @@ impl Story {
             self.machine.disk.set_faults(if fails { weather::failing(&mut self.random) } else { self.climate.mild() });
             let (faults, room) = self.hazards.before_start(&self.machine.disk, &mut self.luck);
             self.machine.disk.set_capacity(room);
+            self.machine.disk.set_descriptors(true);
             let fails = fails || faults.is_some() || room.is_some();
             faults.into_iter().for_each(|faults| self.machine.disk.set_faults(faults));
             let full_before = self.machine.disk.counters().full;

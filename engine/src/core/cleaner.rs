@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::core::{Core, Slot};
-use crate::disk::Disk;
 use crate::disk::cache::Purpose;
+use crate::disk::{Disk, Shortage};
 use crate::env;
 use crate::log::checkpoint::OffsetCheckpoint;
 use crate::log::compaction::Cleanable;
@@ -222,15 +222,15 @@ impl Core {
             }
             Err(CleanError::Abandoned) => {}
             Err(error) => {
-                let is_full = matches!(&error, CleanError::Io(error) if error.kind() == io::ErrorKind::StorageFull);
+                let shortage = if let CleanError::Io(error) = &error { Shortage::of(error) } else { None };
                 if matches!(error, CleanError::Unfit { .. }) {
                     slot.clean_after.set(Duration::MAX);
                 }
                 let after = slot.clean_after.get().max(self.env.monotonic() + RETRY);
                 slot.clean_after.set(after);
                 let partition = folder.display();
-                match (is_full, after) {
-                    (true, _) => tracing::warn!(%partition, "no room to compact: tried again later"),
+                match (shortage, after) {
+                    (Some(shortage), _) => tracing::warn!(%partition, "{shortage}: compaction is tried again later"),
                     (_, Duration::MAX) => tracing::error!(%partition, %error, "not compacted any more until the next start"),
                     _ => tracing::error!(%partition, %error, "compaction failed: tried again later"),
                 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::core::Core;
 use crate::core::rounds::Journal;
-use crate::disk::{File, Payload};
+use crate::disk::{File, Payload, Shortage};
 
 /// How far the journal grows at a time: as much as it has, within these bounds.
 const EXTEND_BYTES_MIN: u64 = 1 << 20;
@@ -112,7 +112,7 @@ impl Core {
             }
         }
         if let Err(error) = &result
-            && error.kind() == io::ErrorKind::StorageFull
+            && Shortage::of(error) == Some(Shortage::Room)
         {
             result = file.set_len(at).await.and(result);
         }

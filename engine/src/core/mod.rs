@@ -205,7 +205,7 @@ pub struct Core {
     /// Told when journal space came free, or could not.
     space_changed: Notify,
     /// Why nothing can be flushed, while that is so.
-    full: RefCell<Option<String>>,
+    short: RefCell<Option<String>>,
     /// One settling at a time: of two syncs of a file the first may fail and the second succeed, and the second would be
     /// believed before the first is heard of.
     settle_lock: tokio::sync::Mutex<()>,
@@ -228,8 +228,8 @@ pub struct Core {
     carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
-    /// When it was last said in the log that the disk is full.
-    full_warned: Cell<Option<Duration>>,
+    /// When it was last said in the log what there is none of.
+    short_warned: Cell<Option<Duration>>,
     /// Appends that wait for memory, in order.
     waiting: RefCell<VecDeque<Append>>,
     /// Partitions whose tail may have something to let go.
@@ -281,7 +281,7 @@ impl Core {
             flush_wanted: Notify::new(),
             reclaim_wanted: Notify::new(),
             space_changed: Notify::new(),
-            full: RefCell::default(),
+            short: RefCell::default(),
             settle_lock: tokio::sync::Mutex::new(()),
             log_start_lock: tokio::sync::Mutex::new(()),
             checkpoint_lock: tokio::sync::Mutex::new(()),
@@ -292,7 +292,7 @@ impl Core {
             begun: Cell::new(false),
             carried: RefCell::default(),
             journal_lost: RefCell::default(),
-            full_warned: Cell::default(),
+            short_warned: Cell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),
             stopping: Cell::new(false),

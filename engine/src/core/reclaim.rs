@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, Slot};
+use crate::disk::Shortage;
 use crate::env::LocalFuture;
 use crate::log::flush::{self, Unsynced};
 use crate::log::{Log, side_files, straight};
@@ -32,8 +33,8 @@ const IDLE_CHECK: Duration = Duration::from_millis(1_000);
 const FILES_IDLE: Duration = Duration::from_secs(30);
 /// How long a full or failing disk is left alone before the next try.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
-/// How often a disk that stays full is worth a warning.
-const FULL_WARNINGS: Duration = Duration::from_secs(60);
+/// How often a shortage that lasts is worth a warning.
+const SHORTAGE_WARNINGS: Duration = Duration::from_secs(60);
 /// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none.
 const REFUSED_MAX: Duration = Duration::from_millis(500);
 
@@ -197,28 +198,27 @@ impl Core {
         if slot.deleted.get() || slot.log.borrow().offline_reason().is_some() {
             return;
         }
-        if error.kind() == io::ErrorKind::StorageFull {
-            self.warn_full(error, "segments wait in the journal");
-        } else if error.kind() != io::ErrorKind::OutOfMemory {
-            slot.log.borrow_mut().flush_failed(error);
+        match Shortage::of(error) {
+            Some(shortage) => self.warn_short(shortage, error, "segments wait in the journal"),
+            None => slot.log.borrow_mut().flush_failed(error),
         }
     }
 
     /// Says so in the log, but not each time that it is tried.
-    pub(crate) fn warn_full(&self, error: &io::Error, follows: &str) {
+    pub(crate) fn warn_short(&self, shortage: Shortage, error: &io::Error, follows: &str) {
         let now = self.env.monotonic();
-        if self.full_warned.get().is_none_or(|warned| now.saturating_sub(warned) >= FULL_WARNINGS) {
-            self.full_warned.set(Some(now));
-            tracing::warn!(core = self.index, %error, "the disk is full: {follows}");
+        if self.short_warned.get().is_none_or(|warned| now.saturating_sub(warned) >= SHORTAGE_WARNINGS) {
+            self.short_warned.set(Some(now));
+            tracing::warn!(core = self.index, %error, "{shortage}: {follows}");
         } else {
-            tracing::debug!(core = self.index, %error, "the disk is still full: {follows}");
+            tracing::debug!(core = self.index, %error, "{shortage}, still: {follows}");
         }
     }
 
-    /// Tells those who wait for space whether a full disk is why there is none.
-    fn note_full(&self, settled: &io::Result<()>) {
-        let full = settled.as_ref().err().filter(|error| error.kind() == io::ErrorKind::StorageFull);
-        *self.full.borrow_mut() = full.map(|error| format!("the disk is full: {error}"));
+    /// Tells those who wait for space whether a shortage that may last is why there is none.
+    fn note_short(&self, settled: &io::Result<()>) {
+        let lasting = settled.as_ref().err().and_then(|error| Some((lasting_shortage(error)?, error)));
+        *self.short.borrow_mut() = lasting.map(|(shortage, error)| format!("{shortage}: {error}"));
     }
 
     /// The partitions in service of which `look` is true.
@@ -272,9 +272,13 @@ impl Core {
     }
 }
 
-/// That the disk is full is what those who wait have to hear.
+fn lasting_shortage(error: &io::Error) -> Option<Shortage> {
+    Shortage::of(error).filter(|shortage| shortage.may_last())
+}
+
+/// A shortage that may last is what those who wait have to hear.
 fn keep_worse(failed: &mut Option<io::Error>, error: io::Error) {
-    if failed.as_ref().is_none_or(|failed| failed.kind() != io::ErrorKind::StorageFull) {
+    if failed.as_ref().is_none_or(|failed| lasting_shortage(failed).is_none()) {
         *failed = Some(error);
     }
 }
@@ -297,22 +301,23 @@ pub(crate) async fn run(core: Rc<Core>) {
             // Not at any checkpoint: what recovery reads begins at the index entries and snapshots that this has saved.
             core.straight_bytes.set(core.straight_bytes.get() - straight_bytes);
         }
-        core.note_full(&result);
+        core.note_short(&result);
         core.retry_waiting();
-        if core.full.borrow().is_none() && !core.waiting.borrow().is_empty() {
+        if core.short.borrow().is_none() && !core.waiting.borrow().is_empty() {
             // Memory is short all the same: everything is settled, and nobody keeps what is.
             result = core.settle(core.slots_where(|log| !log.is_settled()), Force::Always).await;
-            core.note_full(&result);
+            core.note_short(&result);
             core.retry_waiting();
         }
         if !core.waiting.borrow().is_empty() {
             core.release_settled();
             core.retry_waiting();
         }
-        if let Err(error) = result {
+        if result.is_err() {
             core.space_changed.notify_waiters();
-            if core.full.borrow().is_some() {
-                core.refuse_waiting(&format!("the disk is full: {error}"));
+            let reason = core.short.borrow().clone();
+            if let Some(reason) = reason {
+                core.refuse_waiting(&reason);
             }
             core.env.sleep(RETRY).await;
             core.want_reclaim();

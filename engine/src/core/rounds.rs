@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::core::straight::{STRAIGHT_AT_ONCE, STRAIGHT_BYTES_MAX};
 use crate::core::{Core, CoreSettings, Slot};
-use crate::disk::{Create, Disk, File, OpenOptions, Payload};
+use crate::disk::{Create, Disk, File, OpenOptions, Payload, Shortage};
 use crate::env::{Env, all};
 use crate::journal::checkpoint::Checkpoint;
 use crate::journal::format::{Entry, JournalId};
@@ -247,7 +247,9 @@ impl Core {
                 Ok(())
             }
             // A sync may say so too, and a failed sync is believed by nobody.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && !write_done.get() => Err(Failure::DiskFull(round, error)),
+            Err(error) if Shortage::of(&error) == Some(Shortage::Room) && !write_done.get() => {
+                Err(Failure::DiskFull(round, error))
+            }
             Err(error) => Err(Failure::Journal(error)),
         }
     }
@@ -306,7 +308,7 @@ impl Core {
         };
         match self.extend_to(end).await {
             Ok(()) => Ok(round),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if Shortage::of(&error) == Some(Shortage::Room) => {
                 if share == Share::All {
                     // The little room that is left may be enough for the round itself, which finds it out.
                     return Ok(round);
@@ -352,7 +354,7 @@ impl Core {
             let changed = self.space_changed.notified();
             self.reclaim_wanted.notify_one();
             changed.await;
-            if let Some(reason) = self.full.borrow().as_ref() {
+            if let Some(reason) = self.short.borrow().as_ref() {
                 return Err(reason.clone());
             }
         }
@@ -435,9 +437,9 @@ impl Core {
                 journal.space.limit_to(extent);
             }
         }
-        self.warn_full(error, "producers are told to try again");
+        self.warn_short(Shortage::Room, error, "producers are told to try again");
         self.reclaim_wanted.notify_one();
-        format!("the disk is full: {error}")
+        format!("{}: {error}", Shortage::Room)
     }
 
     /// What a round took is answered with an error and cut off the logs.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::core::{Core, Slot};
 use crate::disk::cache::Purpose;
-use crate::disk::{BLOCK_BYTES, File, OpenOptions};
+use crate::disk::{BLOCK_BYTES, File, OpenOptions, Shortage};
 use crate::env;
 use crate::log::published::{Segment, Standing};
 use crate::log::scrub::{Checker, Damage, Extent};
@@ -175,11 +175,6 @@ fn advice(finding: &Finding) -> &'static str {
     }
 }
 
-/// Whether it is the process or the machine that is short of something, which says nothing of the file.
-fn is_shortage(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::OutOfMemory || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
 /// What a pass has been through.
 #[derive(Default)]
 struct Pass {
@@ -285,7 +280,7 @@ impl Core {
                 let path = segment.path.with_extension(&kind.suffix()[1..]);
                 let read = loop {
                     match self.scrub_index(scrubber, slot, segment, &path).await {
-                        Err(Left::Failed(error)) if is_shortage(&error) => self.env.sleep(SHORTAGE_WAIT).await,
+                        Err(Left::Failed(error)) if Shortage::of(&error).is_some() => self.env.sleep(SHORTAGE_WAIT).await,
                         read => break read,
                     }
                 };
@@ -331,7 +326,7 @@ impl Core {
                 Ok(back) => checker = back,
                 Err((_, Left::Gone)) => return Err(Left::Gone),
                 Err((None, left)) => return Err(left),
-                Err((Some(back), Left::Failed(error))) if is_shortage(&error) => {
+                Err((Some(back), Left::Failed(error))) if Shortage::of(&error).is_some() => {
                     self.env.sleep(SHORTAGE_WAIT).await;
                     checker = back;
                 }

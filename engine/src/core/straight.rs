@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use crate::core::reclaim::RETRY;
 use crate::core::rounds::Taken;
 use crate::core::{Core, Slot};
-use crate::disk::Payload;
 use crate::disk::cache::Purpose;
+use crate::disk::{Payload, Shortage};
 use crate::log::Log;
 use crate::log::append::AppendError;
 use crate::log::journaling::Replies;
@@ -78,8 +78,8 @@ impl Core {
             }
             Err(error) => {
                 tracing::warn!(core = self.index, %error, "a run could not be written to its segment: it goes through the journal");
-                // A full disk loses nothing, nor does a want of memory, but where a sync says so: a failed sync is believed by nobody.
-                let is_harmless = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory) && !is_written;
+                // A shortage loses nothing, but where a sync says so: a failed sync is believed by nobody.
+                let is_harmless = Shortage::of(&error).is_some() && !is_written;
                 if !slot.deleted.get() && !is_harmless {
                     slot.log.borrow_mut().flush_failed(&error);
                 }

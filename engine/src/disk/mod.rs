@@ -17,7 +17,10 @@ use crate::memory::{Buffer, Slice};
 
 pub mod cache;
 pub mod ring;
+mod shortage;
 pub mod sim;
+
+pub(crate) use shortage::Shortage;
 
 /// The unit of direct writes: positions, lengths and memory are multiples of it.
 pub const BLOCK_BYTES: usize = 4096;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::disk::cache::{FileCache, Purpose};
-use crate::disk::{BLOCK_BYTES, Disk, File, Payload};
+use crate::disk::{BLOCK_BYTES, Disk, File, Payload, Shortage};
 use crate::log::published::Segment;
 use crate::log::{Log, SegmentState};
 use crate::memory::{Pool, Slice};
@@ -157,6 +157,16 @@ impl Log {
         }
     }
 
+    /// It is done again, unless the partition is given up: what was to be cut off may still be there.
+    fn step_failed(&mut self, step: &Step) {
+        if step.cut_to.is_some()
+            && let Some(segment) = self.segments.iter_mut().find(|segment| Arc::ptr_eq(&segment.shared, &step.segment))
+            && let Some(live) = &mut segment.live
+        {
+            live.padded = true;
+        }
+    }
+
     /// A write or a sync of a segment file failed. Nothing that was written since the last good sync is believed: all of it,
     /// which the tail and the journal still have, is written again. After some failures in a row the partition takes nothing more.
     pub(crate) fn flush_failed(&mut self, error: &io::Error) {
@@ -175,8 +185,8 @@ impl Log {
                 live.changes += 1;
             }
         }
-        // A full disk is waited for, as long as it takes.
-        self.flush_failures += u32::from(error.kind() != io::ErrorKind::StorageFull);
+        // A shortage is waited for, as long as it takes.
+        self.flush_failures += u32::from(Shortage::of(error).is_none());
         self.flush_failures_ever += 1;
         if self.flush_failures >= FLUSH_FAILURES_MAX {
             self.set_offline(&format!("its segment cannot be written: {error}"));
@@ -256,8 +266,12 @@ pub(crate) async fn flush(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, force: bool)
     loop {
         let step = log.borrow_mut().next_step(force);
         let Some(step) = step else { return Ok(()) };
-        write_step(io, &step).await?;
-        log.borrow_mut().step_done(&step);
+        let written = write_step(io, &step).await;
+        match &written {
+            Ok(()) => log.borrow_mut().step_done(&step),
+            Err(_) => log.borrow_mut().step_failed(&step),
+        }
+        written?;
     }
 }
 

@@ -95,7 +95,7 @@ async fn broker(simulation: &Simulation, disk: &SimDisk) -> Rc<BrokerCore> {
 
 async fn serve(core: Rc<BrokerCore>, input: &[u8]) {
     let limits = Limits { request_bytes_max: 1 << 20, ..Limits::default() };
-    let (dealer, mut receivers) = Dealer::new(1, ConnectionLimits { all_max: 10, per_address_max: 10 });
+    let (dealer, mut receivers) = Dealer::new(1, ConnectionLimits { all_max: 10, descriptors_max: 10, per_address_max: 10 });
     let core = net::Core::new(0, dealer.clone(), Api::new(core), limits, POOL.with(Pool::clone));
     let listener = listener::bind("PLAINTEXT", "127.0.0.1", 0, 50).unwrap();
     let address = listener.address();

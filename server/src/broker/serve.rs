@@ -30,7 +30,8 @@ use crate::preflight;
 const RETENTION_DELAY: Duration = Duration::from_secs(30);
 /// How long connections may take to answer what is in flight at a stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How many files a core keeps open, at most, and what part of the process's descriptors all cores may take for files.
+/// How many files a core keeps open, at least and at most, and what part of the process's descriptors all cores may take for files.
+const OPEN_FILES_MIN: usize = 16;
 const OPEN_FILES_MAX: usize = 4096;
 const OPEN_FILES_PART: usize = 4;
 /// The memory of a core's frames and cold reads, beside what is configured for the tails.
@@ -91,7 +92,7 @@ pub fn run(config: BrokerConfig, data_dir: DataDir, stop: Stop, make_handler: Ma
     let settings = settings(&config, &path, cores);
     let cleaner = Cleaner::new(cleaner_settings(&config.options), &path);
     let scrubber = Scrubber::new(scrub_settings(&config.options));
-    let (dealer, incoming) = Dealer::new(cores, connection_limits(&config));
+    let (dealer, incoming) = Dealer::new(cores, connection_limits(&config, cores));
     let (end, ended) = watch::channel(false);
     let main = Main {
         start: Start {
@@ -152,15 +153,28 @@ fn recover(path: &Path) -> Result<Recovered, BrokerError> {
 }
 
 fn settings(config: &BrokerConfig, path: &Path, cores: usize) -> CoreSettings {
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     CoreSettings {
         data_directory: path.to_owned(),
         journal_bytes: u64::try_from(config.options.ringlog_journal_bytes).unwrap_or(u64::MAX),
         journal_run_bytes_max: u64::try_from(config.options.ringlog_journal_run_max_bytes).unwrap_or(u64::MAX),
         tail_bytes: usize::try_from(tail_bytes(config) / cores as u64).unwrap_or(usize::MAX),
-        open_files_max: (descriptors / OPEN_FILES_PART / cores).clamp(16, OPEN_FILES_MAX),
+        open_files_max: open_files_max(descriptors(), cores),
     }
+}
+
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// How many files a core keeps open.
+fn open_files_max(descriptors: usize, cores: usize) -> usize {
+    (descriptors / OPEN_FILES_PART / cores).clamp(OPEN_FILES_MIN, OPEN_FILES_MAX)
+}
+
+/// How many descriptors connections may take: what the files leave, those that are kept open and as many that are only passing.
+fn connection_descriptors_max(descriptors: usize, cores: usize) -> usize {
+    descriptors.saturating_sub(2 * cores * open_files_max(descriptors, cores)).max(descriptors / OPEN_FILES_PART)
 }
 
 /// The least time between two searches for a log to compact.
@@ -198,10 +212,11 @@ fn tail_bytes(config: &BrokerConfig) -> u64 {
     }
 }
 
-fn connection_limits(config: &BrokerConfig) -> ConnectionLimits {
+fn connection_limits(config: &BrokerConfig, cores: usize) -> ConnectionLimits {
     let count = |count: i32| usize::try_from(count).unwrap_or(0);
     ConnectionLimits {
         all_max: count(config.options.max_connections),
+        descriptors_max: connection_descriptors_max(descriptors(), cores),
         per_address_max: count(config.options.max_connections_per_ip),
     }
 }

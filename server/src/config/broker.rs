@@ -263,7 +263,8 @@ options! {
     /// Milliseconds between taking a segment out of the log and removing its files. Topics can override it.
     log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms", default Some("60000"), valid AtLeast(0);
 
-    /// The most connections at a time, over all listeners.
+    /// The most connections at a time, over all listeners. Never more than the limit of file descriptors allows, up to half of which is
+    /// kept for files.
     max_connections: i32 = "max.connections", default Some(INT_MAX), valid AtLeast(0);
 
     /// The most connections at a time from one address.

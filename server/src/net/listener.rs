@@ -177,6 +177,8 @@ impl Drop for Place {
 pub struct ConnectionLimits {
     /// `max.connections`.
     pub all_max: usize,
+    /// How many descriptors the files leave: a client that takes all there are must not keep a segment from being opened.
+    pub descriptors_max: usize,
     /// `max.connections.per.ip`.
     pub per_address_max: usize,
 }
@@ -211,8 +213,12 @@ impl Dealer {
 
     /// Gives a connection to a core, or says which limit is reached.
     fn deal(&self, stream: TcpStream, peer: SocketAddr, listener: Arc<str>) -> Result<(), &'static str> {
-        if self.connections() >= self.limits.all_max {
+        let connections = self.connections();
+        if connections >= self.limits.all_max {
             return Err("max.connections");
+        }
+        if connections >= self.limits.descriptors_max {
+            return Err("the limit of file descriptors (RLIMIT_NOFILE)");
         }
         let address = peer.ip().to_canonical();
         {

@@ -170,10 +170,15 @@ impl Counters {
 pub(super) struct FaultPlan {
     pub(super) faults: Faults,
     pub(super) injections: Vec<Injection>,
+    /// See [`set_descriptors`](super::SimDisk::set_descriptors).
+    pub(super) has_no_descriptors: bool,
 }
 
 impl FaultPlan {
     pub(super) fn decide(&mut self, operation: Operation, path: &Path, random: &mut Random) -> Option<io::Error> {
+        if self.has_no_descriptors && matches!(operation, Operation::Open | Operation::List) {
+            return Some(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         let path = path.to_string_lossy();
         let mut error = None;
         for injection in &mut self.injections {

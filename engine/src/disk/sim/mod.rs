@@ -194,6 +194,11 @@ impl SimDisk {
         self.state(|state| state.plan.injections.clear());
     }
 
+    /// Whether there are file descriptors: without, nothing can be opened or listed (EMFILE).
+    pub fn set_descriptors(&self, has_some: bool) {
+        self.state(|state| state.plan.has_no_descriptors = !has_some);
+    }
+
     /// The next sync of that file fails.
     pub fn fail_next_sync(&self, path: &Path) {
         self.inject(Injection::next(Operation::Sync, &path.to_string_lossy()));

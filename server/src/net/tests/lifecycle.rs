@@ -26,7 +26,7 @@ fn a_port_in_use_is_an_error_that_says_what_to_do() {
 #[test]
 fn connections_are_dealt_out_evenly() {
     run(async {
-        let (dealer, mut cores) = Dealer::new(3, ConnectionLimits { all_max: 100, per_address_max: 100 });
+        let (dealer, mut cores) = Dealer::new(3, ConnectionLimits { all_max: 100, descriptors_max: 100, per_address_max: 100 });
         let (_stop, stopped) = stop_channel();
         let listener = loopback();
         let address = listener.address();
@@ -55,7 +55,12 @@ fn connections_are_dealt_out_evenly() {
 #[test]
 fn too_many_connections_are_refused_and_places_come_free() {
     run(async {
-        let limits = [ConnectionLimits { all_max: 2, per_address_max: 9 }, ConnectionLimits { all_max: 9, per_address_max: 2 }];
+        let plenty = ConnectionLimits { all_max: 9, descriptors_max: 9, per_address_max: 9 };
+        let limits = [
+            ConnectionLimits { all_max: 2, ..plenty },
+            ConnectionLimits { descriptors_max: 2, ..plenty },
+            ConnectionLimits { per_address_max: 2, ..plenty },
+        ];
         for limits in limits {
             let broker = Broker::with_connections(Limits::default(), echo(), limits);
             let mut first = broker.connect().await;

@@ -90,7 +90,7 @@ fn loopback() -> Listener {
 
 impl Broker {
     fn start(limits: Limits, serve: Serve) -> Self {
-        Self::with_connections(limits, serve, ConnectionLimits { all_max: 100, per_address_max: 100 })
+        Self::with_connections(limits, serve, ConnectionLimits { all_max: 100, descriptors_max: 100, per_address_max: 100 })
     }
 
     fn with_connections(limits: Limits, serve: Serve, connections: ConnectionLimits) -> Self {

@@ -14,7 +14,7 @@ struct TwoCores {
 
 impl TwoCores {
     fn start() -> Self {
-        let (dealer, receivers) = Dealer::new(2, ConnectionLimits { all_max: 100, per_address_max: 100 });
+        let (dealer, receivers) = Dealer::new(2, ConnectionLimits { all_max: 100, descriptors_max: 100, per_address_max: 100 });
         let (stop, stopped) = stop_channel();
         let gates = Gates::default();
         let mut serving = Vec::new();

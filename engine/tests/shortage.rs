@@ -1,0 +1,115 @@
+//! A process that may open no more files for a while. Invariant ShortagesPass: nothing is given up for it. Producers wait or are told
+//! to come again, what was acknowledged is kept, and when descriptors are free again all goes on as before, without a new start.
+#![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+
+mod sim_support;
+
+use std::time::Duration;
+
+use ringlog_engine::batch::{self, BatchBuilder};
+use ringlog_engine::core::CoreSettings;
+use ringlog_engine::log::append::AppendError;
+use ringlog_engine::types::{Offset, TimestampMs};
+
+use sim_support::{Boot, Dice, Machine, boot_durable};
+
+const FOLDERS: [&str; 3] = ["first-0", "second-0", "third-0"];
+
+fn boot(machine: &Machine) -> Boot {
+    let settings = CoreSettings {
+        data_directory: machine.data.clone(),
+        journal_bytes: 4 << 20,
+        journal_run_bytes_max: u64::MAX,
+        tail_bytes: 16 << 20,
+        open_files_max: 2,
+    };
+    boot_durable(machine, settings, Some(128 << 10), &FOLDERS)
+}
+
+fn batch(value_bytes: usize) -> Vec<u8> {
+    BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&vec![7; value_bytes])).build()
+}
+
+/// Every segment file holds whole batches and nothing else.
+fn assert_nothing_is_padded(machine: &Machine) {
+    for folder in FOLDERS {
+        let folder = machine.data.join(folder);
+        for entry in machine.disk.entries(&folder).into_iter().filter(|entry| entry.name.ends_with(".log")) {
+            let (disk, path) = (machine.disk.mount(), folder.join(&entry.name));
+            let bytes = machine.block_on(async move { ringlog_engine::disk::read_file(&disk, &path).await.unwrap() });
+            let whole: usize = batch::batches(&bytes).map(|batch| batch.unwrap().bytes().len()).sum();
+            assert_eq!(whole, bytes.len(), "{}/{}", folder.display(), entry.name);
+        }
+    }
+}
+
+fn shortages_pass(seed: u64) {
+    let machine = Machine::new(seed, false);
+    let mut dice = Dice(seed);
+    let mut acknowledged = [0; FOLDERS.len()];
+    let mut refused = 0;
+    {
+        let boot = boot(&machine);
+        for _ in 0..12 {
+            let is_short = dice.below(2) == 0;
+            if is_short {
+                machine.disk.set_descriptors(false);
+            }
+            for _ in 0..dice.below(120) {
+                let index = dice.below(FOLDERS.len() as u64) as usize;
+                match boot.append(&machine, index, &batch(1 + dice.below(100 << 10) as usize)) {
+                    Ok(_) => acknowledged[index] += 1,
+                    Err(AppendError::NoRoom(_)) if is_short => refused += 1,
+                    Err(error) => panic!("ShortagesPass: {error}"),
+                }
+                machine.block_on(boot.core.env.sleep(Duration::from_millis(dice.below(300))));
+            }
+            machine.disk.set_descriptors(true);
+            machine.block_on(boot.core.env.sleep(Duration::from_secs(2)));
+            (0..FOLDERS.len()).for_each(|index| {
+                boot.append(&machine, index, &batch(10)).unwrap();
+                acknowledged[index] += 1;
+            });
+        }
+        if seed.is_multiple_of(2) {
+            machine.stop(&boot, false);
+            assert_nothing_is_padded(&machine);
+        } else {
+            machine.lose_power();
+        }
+    }
+    let boot = boot(&machine);
+    let ends: Vec<_> = boot.partitions.iter().map(|partition| partition.published.log_end().0).collect();
+    assert_eq!(ends, acknowledged, "{refused} were refused");
+}
+
+#[test]
+fn descriptors_come_and_go() {
+    (0..20).for_each(shortages_pass);
+}
+
+/// A segment's file is padded where its last block was forced out, and has to lose that when the segment is sealed.
+#[test]
+fn what_was_padded_is_cut_however_long_the_file_cannot_be_opened() {
+    let machine = Machine::new(1, false);
+    let boot = boot(&machine);
+    let sleep = |seconds| machine.block_on(boot.core.env.sleep(Duration::from_secs(seconds)));
+    let first = machine.data.join(FOLDERS[0]).join("00000000000000000000.log");
+    let len = || machine.block_on(async { ringlog_engine::disk::read_file(&machine.disk.mount(), &first).await.unwrap().len() });
+    let batch = batch(100 << 10);
+    boot.append(&machine, 0, &batch).unwrap();
+    // A batch that fills half of the journal, so that the round before it has to go.
+    let append_others = |count| (0..count).map(|_| boot.append(&machine, 1, &batch)).collect::<Result<Vec<_>, _>>();
+    append_others(20).unwrap();
+    sleep(120);
+    assert!(len() > batch.len(), "the last block is padded");
+    machine.disk.set_descriptors(false);
+    boot.append(&machine, 0, &batch).unwrap();
+    // Until the journal is full: the segment is tried.
+    assert!(matches!(append_others(40), Err(AppendError::NoRoom(_))));
+    machine.disk.set_descriptors(true);
+    sleep(3);
+    append_others(40).unwrap();
+    sleep(120);
+    assert_eq!(len(), batch.len());
+}

@@ -105,14 +105,14 @@ impl<'a> Scene<'a> {
         let created = &mut self.created;
         let found = self.runtime.block_on(async {
             let mut connection = Connection::open_any(&plan.addresses, plan.timeout).await?;
-            if let Some(topic) = find_topic(&mut connection, &plan.topic, false, plan.allow_remote).await? {
+            if let Some(topic) = find_topic(&mut connection, &plan.topic, None, plan.allow_remote).await? {
                 return Ok(Some(topic));
             }
             let made = create_topic(&mut connection, &plan.topic, plan.partitions, &[]).await;
             // What was there, another run has made meanwhile. What failed in any other way may come to be there yet.
             *created = !matches!(made, Err(ClientError::Refused { code: ErrorCode::TOPIC_ALREADY_EXISTS, .. }));
             made?;
-            find_topic(&mut connection, &plan.topic, true, plan.allow_remote).await
+            find_topic(&mut connection, &plan.topic, Some(plan.partitions), plan.allow_remote).await
         });
         let found = found.map_err(|error: ClientError| Error::from(error))?;
         self.topic = found.ok_or_else(|| Error::Failed(format!("topic {} was created and is not there", plan.topic)))?;

@@ -62,7 +62,7 @@ impl Admin {
     pub(crate) fn find(&self, topic: &str) -> Result<Option<Topic>, ClientError> {
         self.runtime.block_on(async {
             let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
-            find_topic(&mut connection, topic, false, self.allow_remote).await
+            find_topic(&mut connection, topic, None, self.allow_remote).await
         })
     }
 
@@ -72,7 +72,7 @@ impl Admin {
         let created = self.runtime.block_on(async {
             let mut connection = Connection::open_any(&self.addresses, self.timeout).await?;
             create_topic(&mut connection, &plan.topic, partitions, &plan.topic_config).await?;
-            find_topic(&mut connection, &plan.topic, true, self.allow_remote).await
+            find_topic(&mut connection, &plan.topic, Some(partitions), self.allow_remote).await
         });
         let topic = created?;
         topic.ok_or_else(|| Error::Failed(format!("topic {} was created and is not there", plan.topic)))

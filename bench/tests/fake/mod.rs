@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ringlog_engine::batch::{self, BatchView, HEADER_BYTES, crc_of};
 use ringlog_engine::types::Offset;
 use ringlog_protocol::api::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use ringlog_protocol::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult};
 use ringlog_protocol::api::create_topics::{CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse};
 use ringlog_protocol::api::delete_topics::{DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog_protocol::api::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
@@ -92,6 +93,9 @@ pub(crate) enum Fault {
     GroupMember,
 }
 
+/// What Kafka's controller makes of one request at the most: one for a topic and one for each partition.
+const RECORDS_MAX: i32 = 10_000;
+
 #[derive(Default)]
 struct Log {
     batches: Vec<Vec<u8>>,
@@ -156,6 +160,11 @@ impl Broker {
         self.lock().produced
     }
 
+    /// How many partitions a topic has.
+    pub(crate) fn partitions(&self, topic: &str) -> usize {
+        self.lock().topics.get(topic).map_or(0, Vec::len)
+    }
+
     /// The records of a topic.
     pub(crate) fn records(&self, topic: &str) -> i64 {
         self.lock().topics.get(topic).map_or(0, |logs| logs.iter().map(|log| log.next).sum())
@@ -215,6 +224,11 @@ impl Broker {
                 ApiKey::CreateTopics => {
                     let request = CreateTopicsRequest::decode(&mut decoder, version).unwrap();
                     self.create(&request).encode(&mut encoder, version);
+                    true
+                }
+                ApiKey::CreatePartitions => {
+                    let request = CreatePartitionsRequest::decode(&mut decoder, version).unwrap();
+                    self.add_partitions(&request).encode(&mut encoder, version);
                     true
                 }
                 ApiKey::DeleteTopics => {
@@ -327,13 +341,29 @@ impl Broker {
         let refused = state.faults.iter().find_map(|fault| if let Fault::NoCreation(code) = fault { Some(*code) } else { None });
         let topics = request.topics.iter().map(|topic| {
             let name = topic.name.clone().into_owned();
-            let error_code = refused.unwrap_or(ErrorCode::NONE);
+            let too_many = (topic.num_partitions >= RECORDS_MAX).then_some(ErrorCode::POLICY_VIOLATION);
+            let error_code = refused.or(too_many).unwrap_or(ErrorCode::NONE);
             if error_code.is_none() {
                 state.topics.insert(name.clone(), (0..topic.num_partitions).map(|_| Log::default()).collect());
             }
             CreatableTopicResult { topic_id: topic_id(&name), name: name.into(), error_code, ..Default::default() }
         });
         CreateTopicsResponse { topics: topics.collect(), ..Default::default() }
+    }
+
+    fn add_partitions(&self, request: &CreatePartitionsRequest<'_>) -> CreatePartitionsResponse<'static> {
+        let mut state = self.lock();
+        let results = request.topics.iter().map(|topic| {
+            let name = topic.name.clone().into_owned();
+            let logs = state.topics.get_mut(&name).unwrap();
+            let is_fine = topic.count > logs.len() as i32 && topic.count - (logs.len() as i32) < RECORDS_MAX;
+            if is_fine {
+                logs.resize_with(topic.count as usize, Log::default);
+            }
+            let error_code = if is_fine { ErrorCode::NONE } else { ErrorCode::POLICY_VIOLATION };
+            CreatePartitionsTopicResult { name: name.into(), error_code, ..Default::default() }
+        });
+        CreatePartitionsResponse { results: results.collect(), ..Default::default() }
     }
 
     fn delete(&self, request: &DeleteTopicsRequest<'_>) -> DeleteTopicsResponse<'static> {

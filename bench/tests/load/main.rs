@@ -158,6 +158,14 @@ fn without_acknowledgements_records_are_sent() {
 }
 
 #[test]
+fn a_topic_may_have_more_partitions_than_a_broker_makes_at_once() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[]));
+    let load = bench.run(broker.address, &format!("produce {SMALL} --partitions 12000 --keep-topic")).ok();
+    assert_eq!(load.produce.unwrap().records, 300);
+    assert_eq!(broker.partitions("ringlog-bench"), 12_000);
+}
+
+#[test]
 fn consumers_read_what_is_there_once_or_again() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
     bench.run(broker.address, "produce --keep-topic --topic t --records 900 --batch-records 9 --partitions 3").ok();

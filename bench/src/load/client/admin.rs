@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ringlog_protocol::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic};
 use ringlog_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse};
 use ringlog_protocol::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
 use ringlog_protocol::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -15,6 +16,9 @@ use super::{ClientError, Connection, check_local};
 
 /// How long a topic that was just created may take to have leaders.
 const LEADERS_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How many partitions are asked for at once: Kafka's controller makes no more than 10,000 records of one request.
+const PARTITIONS_AT_ONCE: u32 = 5_000;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -58,23 +62,25 @@ enum Found {
 }
 
 /// Looks a topic up; waits for the leaders of one that is being created. `None` where it does not exist, which is waited for too
-/// if it was `created`: a broker may tell of a topic later than it makes it.
+/// if it was `created`, with so many partitions: a broker may tell of them later than it makes them.
 ///
 /// # Errors
 /// The broker fails, or says no; a leader is on another machine and must not be.
 pub(crate) async fn find_topic(
     connection: &mut Connection,
     name: &str,
-    created: bool,
+    created: Option<u32>,
     allow_remote: bool,
 ) -> Result<Option<Topic>, ClientError> {
     let started = Instant::now();
+    let partitions = created.unwrap_or(0) as usize;
     loop {
+        let is_late = started.elapsed() > LEADERS_WAIT_MAX;
         match look_up(connection, name, allow_remote).await? {
-            Found::Topic(topic) => return Ok(Some(topic)),
-            Found::Missing if !created || started.elapsed() > LEADERS_WAIT_MAX => return Ok(None),
-            Found::Missing => tokio::time::sleep(PAUSE).await,
-            Found::NotReady(code) if started.elapsed() > LEADERS_WAIT_MAX => {
+            Found::Topic(topic) if topic.partitions.len() >= partitions || is_late => return Ok(Some(topic)),
+            Found::Missing if created.is_none() || is_late => return Ok(None),
+            Found::Topic(_) | Found::Missing => tokio::time::sleep(PAUSE).await,
+            Found::NotReady(code) if is_late => {
                 return Err(ClientError::refused(ApiKey::Metadata, format!("of topic {name}"), code, None));
             }
             Found::NotReady(_) => tokio::time::sleep(PAUSE).await,
@@ -146,7 +152,7 @@ pub(crate) async fn create_topic(
         config.iter().map(|(name, value)| CreatableTopicConfig { name: name.into(), value: Some(value.into()) }).collect();
     let topic = CreatableTopic {
         name: name.into(),
-        num_partitions: partitions.try_into().unwrap_or(i32::MAX),
+        num_partitions: partitions.min(PARTITIONS_AT_ONCE) as i32,
         replication_factor: 1,
         configs,
         ..Default::default()
@@ -156,7 +162,25 @@ pub(crate) async fn create_topic(
         let answer = CreateTopicsResponse::decode(decoder, version)?;
         Ok(answer.topics.first().map(|topic| (topic.error_code, topic.error_message.as_deref().map(str::to_owned))))
     });
-    settle(answer.await?, ApiKey::CreateTopics, name, connection.address)
+    settle(answer.await?, ApiKey::CreateTopics, name, connection.address)?;
+    let mut there = PARTITIONS_AT_ONCE;
+    while there < partitions {
+        there = partitions.min(there + PARTITIONS_AT_ONCE);
+        add_partitions(connection, name, there).await?;
+    }
+    Ok(())
+}
+
+/// Gives a topic more partitions, so that there are `count`.
+async fn add_partitions(connection: &mut Connection, name: &str, count: u32) -> Result<(), ClientError> {
+    let count = count.try_into().unwrap_or(i32::MAX);
+    let topic = CreatePartitionsTopic { name: name.into(), count, ..Default::default() };
+    let request = CreatePartitionsRequest { topics: vec![topic], timeout_ms: 60_000, ..Default::default() };
+    let answer = connection.call(&request, |decoder, version| {
+        let answer = CreatePartitionsResponse::decode(decoder, version)?;
+        Ok(answer.results.first().map(|topic| (topic.error_code, topic.error_message.as_deref().map(str::to_owned))))
+    });
+    settle(answer.await?, ApiKey::CreatePartitions, name, connection.address)
 }
 
 /// Deletes a topic; one that is gone already is fine.

@@ -1,6 +1,7 @@
 //! What goes wrong beside the [`crate::weather`]: opens, listings, reservations and changes of length that fail, descriptors that are
-//! all taken for a while, a disk that is full while the broker starts, segments so small that they are full, and rot ([`crate::rot`]) in whatever can be made anew, between lives
-//! too. Drawn from luck of their own, so that a seed without hazards does what it has always done.
+//! all taken for a while, a disk that is full while the broker starts, segments so small that they are full, and rot
+//! ([`crate::rot`]) in whatever can be made anew, between lives too. Drawn from luck of their own, so that a seed without hazards does
+//! what it has always done.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -163,6 +163,9 @@ fn a_topic_may_have_more_partitions_than_a_broker_makes_at_once() {
     let load = bench.run(broker.address, &format!("produce {SMALL} --partitions 12000 --keep-topic")).ok();
     assert_eq!(load.produce.unwrap().records, 300);
     assert_eq!(broker.partitions("ringlog-bench"), 12_000);
+    let broker = Broker::start(&[Fault::Lacks(ApiKey::CreatePartitions)]);
+    bench.run(broker.address, "produce --partitions 12000").failed(1, "CreatePartitions");
+    assert!(broker.topics().is_empty(), "half a topic is left");
 }
 
 #[test]

@@ -172,9 +172,10 @@ fn open_files_max(descriptors: usize, cores: usize) -> usize {
     (descriptors / OPEN_FILES_PART / cores).clamp(OPEN_FILES_MIN, OPEN_FILES_MAX)
 }
 
-/// How many descriptors connections may take: what the files leave, those that are kept open and as many that are only passing.
+/// How many descriptors connections may take: what the files leave, those that are kept open and as many that are only passing, and
+/// half of all at the least.
 fn connection_descriptors_max(descriptors: usize, cores: usize) -> usize {
-    descriptors.saturating_sub(2 * cores * open_files_max(descriptors, cores)).max(descriptors / OPEN_FILES_PART)
+    descriptors.saturating_sub(2 * cores * open_files_max(descriptors, cores)).max(descriptors / 2)
 }
 
 /// The least time between two searches for a log to compact.

@@ -138,10 +138,10 @@ async fn look_up(connection: &mut Connection, name: &str, allow_remote: bool) ->
     Ok(Found::Topic(Topic { name: name.to_owned(), id, partitions: found }))
 }
 
-/// Creates a topic without replication.
+/// Creates a topic without replication, in steps where it has many partitions.
 ///
 /// # Errors
-/// The broker fails, or says no.
+/// The broker fails, or says no; there is no such topic then, if the broker can still be told.
 pub(crate) async fn create_topic(
     connection: &mut Connection,
     name: &str,
@@ -165,8 +165,12 @@ pub(crate) async fn create_topic(
     settle(answer.await?, ApiKey::CreateTopics, name, connection.address)?;
     let mut there = PARTITIONS_AT_ONCE;
     while there < partitions {
-        there = partitions.min(there + PARTITIONS_AT_ONCE);
-        add_partitions(connection, name, there).await?;
+        there = partitions.min(there.saturating_add(PARTITIONS_AT_ONCE));
+        if let Err(error) = add_partitions(connection, name, there).await {
+            // Half a topic is of no use to anybody; what went wrong first is what is told.
+            let _ = delete_topic(connection, name).await;
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -6,8 +6,8 @@
 mod groups;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -184,8 +184,17 @@ impl Broker {
         }
     }
 
+    /// Answers until there is nothing more, or until a fault hangs up. What was answered before that arrives: a socket that is closed
+    /// with requests still unread resets the connection, which takes away answers that the client has not read yet.
     fn serve(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
+        self.answer(&mut stream);
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+        let _ = io::copy(&mut stream, &mut io::sink());
+    }
+
+    fn answer(&self, stream: &mut TcpStream) {
         let mut size = [0; 4];
         while stream.read_exact(&mut size).is_ok() {
             let mut frame = vec![0; u32::from_be_bytes(size) as usize];

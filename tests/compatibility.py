@@ -20,7 +20,7 @@ BEGIN, END = "<!-- clients: written by scripts/test --update-docs -->", "<!-- en
 
 
 def found(path, pattern):
-    """The first group of `pattern` in a file of tests/: where a version is pinned."""
+    """The first group of `pattern` in a file, by its path from tests/: where a version is pinned."""
     match = re.search(pattern, (TESTS / path).read_text())
     assert match, f"no {pattern} in {path}"
     return match.group(1)
@@ -57,7 +57,7 @@ ROWS = [
     ("Kafka Connect, standalone", kafka, "file source to a topic to file sink, a restart of the worker", [("tools", "test_connect")], None),
     ("librdkafka through confluent-kafka (Python)", lambda: pip("confluent-kafka"),
      "producer, consumer, admin client; restarts, kill -9, a full disk, compaction", [("python", f"test_({CONFLUENT})\\.")], "confluent-kafka"),
-    ("librdkafka through rdkafka (Rust)", lambda: found("rdkafka/Cargo.lock", r'name = "rdkafka"\nversion = "(\S+)"'),
+    ("librdkafka through rdkafka (Rust)", lambda: found("../Cargo.lock", r'name = "rdkafka"\nversion = "(\S+)"'),
      "producer, consumer, admin client", [("rdkafka", "")], "rdkafka"),
     ("kcat", kcat, "produce, consume, metadata, offsets by timestamp", [("kcat", "")], None),
     ("kafka-python", lambda: pip("kafka-python"), "producer, consumer, admin client", [("python", r"test_kafka_python\.")], "kafka-python"),

@@ -215,17 +215,18 @@ class Ringlog(Broker):
 
     @staticmethod
     def binary():
-        found = os.environ.get("RINGLOG_BIN")
-        if not found:
-            target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-            found = target / "debug" / "ringlog"
-        return str(found)
+        return os.environ.get("RINGLOG_BIN") or str(built("ringlog"))
 
     def command(self):
         command = [self.binary(), "serve", "--data-dir", str(self.data_dir), "--listen", self.bootstrap]
         for name, value in {"group.initial.rebalance.delay.ms": 0, **self.settings}.items():
             command += ["--set", f"{name}={value}"]
         return command
+
+
+def built(name):
+    """A program of this checkout's debug build."""
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / name
 
 
 def class_path():

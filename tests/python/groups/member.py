@@ -52,7 +52,7 @@ CLIENTS = {
     "aiokafka": _python("aiokafka_member"),
     "kafka-clients": _java("Member"),
     "spring-kafka": _java("SpringMember"),
-    "rdkafka": lambda: [str(harness.BUILD / "rdkafka" / "release" / "member")],
+    "rdkafka": lambda: [str(harness.built("rdkafka-member"))],
     "franz-go": lambda: [str(harness.BUILD / "go" / "franz")],
     "sarama": lambda: [str(harness.BUILD / "go" / "sarama")],
     "kafkajs": lambda: ["node", str(harness.BUILD / "kafkajs" / "member.js")],

@@ -1,6 +1,8 @@
 //! librdkafka's Rust binding against the broker at `BOOTSTRAP`: delivery callbacks, every codec and acks, idempotence,
 //! assign and seek, timestamps, watermarks, admin.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,7 +112,8 @@ fn produce(topic: &str, records: &[Sent<'_>], configs: &[(&str, &str)]) -> Vec<R
     let producer: BaseProducer<Reports> = config(configs).create_with_context(Reports::default()).unwrap();
     for (number, sent) in records.iter().enumerate() {
         loop {
-            let mut record = BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(number)).partition(sent.partition);
+            let mut record =
+                BaseRecord::<[u8], [u8], Box<usize>>::with_opaque_to(topic, Box::new(number)).partition(sent.partition);
             record.key = sent.key;
             record.payload = sent.value.as_deref();
             record.headers = sent.headers.clone();
@@ -130,9 +133,14 @@ fn produce(topic: &str, records: &[Sent<'_>], configs: &[(&str, &str)]) -> Vec<R
 }
 
 fn consumer() -> BaseConsumer {
-    config(&[("group.id", "unused"), ("enable.auto.commit", "false"), ("auto.offset.reset", "error"), ("enable.partition.eof", "true")])
-        .create()
-        .unwrap()
+    config(&[
+        ("group.id", "unused"),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "error"),
+        ("enable.partition.eof", "true"),
+    ])
+    .create()
+    .unwrap()
 }
 
 /// All messages of a partition from `offset` to its end.
@@ -181,7 +189,13 @@ fn keys_values_headers_and_timestamps_come_back() {
     let records = [
         Sent { partition: 0, key: None, value: None, headers: None, timestamp: Some(now) },
         Sent { partition: 0, key: Some(b""), value: Some(Vec::new()), headers: None, timestamp: Some(now + 1) },
-        Sent { partition: 0, key: Some(b"key"), value: Some(b"value".to_vec()), headers: Some(headers), timestamp: Some(now - 5000) },
+        Sent {
+            partition: 0,
+            key: Some(b"key"),
+            value: Some(b"value".to_vec()),
+            headers: Some(headers),
+            timestamp: Some(now - 5000),
+        },
     ];
     produce(&topic, &records, &[]).into_iter().for_each(|r| assert!(r.is_ok()));
     let messages = read(&topic, 0, Offset::Beginning);
@@ -225,7 +239,12 @@ fn seek_by_offset_and_by_time() {
     produce(&topic, &records, &[("linger.ms", "50")]);
     let consumer = consumer();
     assert_eq!(consumer.fetch_watermarks(&topic, 0, TIMEOUT).unwrap(), (0, 1000));
-    for (time, expected) in [(base - 1, Offset::Offset(0)), (base + 1234, Offset::Offset(124)), (base + 9990, Offset::Offset(999)), (base + 9991, Offset::End)] {
+    for (time, expected) in [
+        (base - 1, Offset::Offset(0)),
+        (base + 1234, Offset::Offset(124)),
+        (base + 9990, Offset::Offset(999)),
+        (base + 9991, Offset::End),
+    ] {
         let mut times = TopicPartitionList::new();
         times.add_partition_offset(&topic, 0, Offset::Offset(time)).unwrap();
         let found = consumer.offsets_for_times(times, TIMEOUT).unwrap();
@@ -239,7 +258,11 @@ fn seek_by_offset_and_by_time() {
 #[test]
 fn a_record_over_max_message_bytes() {
     let topic = topic(1, &[("max.message.bytes", "10000")]);
-    let reports = produce(&topic, &[value(0, vec![7; 9900]), value(0, vec![7; 10_000]), value(0, vec![7; 10])], &[("batch.num.messages", "1")]);
+    let reports = produce(
+        &topic,
+        &[value(0, vec![7; 9900]), value(0, vec![7; 10_000]), value(0, vec![7; 10])],
+        &[("batch.num.messages", "1")],
+    );
     let results: Vec<_> = reports.iter().map(|r| r.as_ref().map(|ok| ok.2).map_err(|e| e.0)).collect();
     assert_eq!(results, [Ok(0), Err(RDKafkaErrorCode::MessageSizeTooLarge), Ok(1)]);
 }

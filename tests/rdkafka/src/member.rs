@@ -1,5 +1,7 @@
 //! A member of a group by rdkafka. See tests/python/groups/member.py for what it is told and says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -153,7 +155,9 @@ impl Member {
                         self.positions.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
                         records.push(record(&message));
                     }
-                    Err(KafkaError::MessageConsumptionFatal(code)) => say(&json!({"event": "fatal", "error": format!("{code:?}")})),
+                    Err(KafkaError::MessageConsumptionFatal(code)) => {
+                        say(&json!({"event": "fatal", "error": format!("{code:?}")}))
+                    }
                     Err(_) => {}
                 }
                 wait = Duration::ZERO;
@@ -239,8 +243,9 @@ impl Member {
     }
 
     fn produce(&self, command: &Value) -> KafkaResult<Value> {
-        let producer: BaseProducer<Deliveries> =
-            ClientConfig::new().set("bootstrap.servers", text(&self.options, "bootstrap")).create_with_context(Deliveries::default())?;
+        let producer: BaseProducer<Deliveries> = ClientConfig::new()
+            .set("bootstrap.servers", text(&self.options, "bootstrap"))
+            .create_with_context(Deliveries::default())?;
         let partitions = command["partitions"].as_i64().expect("a number") as i32;
         for (number, value) in command["values"].as_array().expect("values").iter().enumerate() {
             let record = BaseRecord::<(), str>::to(text(command, "topic"))

@@ -543,7 +543,17 @@ fn fake_broker() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let _entered = runtime.enter();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-    let listener = TcpListener::bind(("127.0.0.1", variable("FAKE_PORT").parse().unwrap())).unwrap();
+    let port = variable("FAKE_PORT").parse().unwrap();
+    // The port was free when it was chosen: whoever got it meanwhile, as another test's broker or client, gives it back.
+    let start = Instant::now();
+    let listener = loop {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     let requests = role.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {

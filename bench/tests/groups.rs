@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fake::{Broker, Fault};
 use ran::Ran;
-use real_broker::{Real, ringlog, skipped};
+use real_broker::{Real, free_port, ringlog, skipped};
 use ringlog_bench::results::{Cause, GroupProtocol, Groups, OffsetCall, Outcome};
 use ringlog_protocol::{ApiKey, ErrorCode};
 use rustix::process::{Pid, Signal, kill_process};
@@ -130,9 +130,9 @@ fn a_broker_without_the_new_protocol_is_measured_without_it() {
 #[test]
 fn nonsense_and_nobody_are_told() {
     run("192.0.2.1:9092", "").failed(2, "--allow-remote");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    run(nobody, "--only leave").failed(1, "no broker at");
-    run(nobody, "--pid 4294967295").failed(2, "--pid");
+    let nobody = format!("127.0.0.1:{}", free_port());
+    run(&nobody, "--only leave").failed(1, "no broker at");
+    run(&nobody, "--pid 4294967295").failed(2, "--pid");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     run(listener.local_addr().unwrap(), "--only commits --timeout 300ms").failed(1, "says nothing");
 }

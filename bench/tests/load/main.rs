@@ -317,9 +317,8 @@ fn who_is_no_kafka_broker_is_told_so() {
             assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
         }
     }
-    // Nobody listens on a port that was just given back.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    bench.run(address, "produce").failed(1, "no broker at");
+    let address = format!("127.0.0.1:{}", real_broker::free_port());
+    bench.run(&address, "produce").failed(1, "no broker at");
     bench.run("192.0.2.1:9092", "produce").failed(2, "--allow-remote");
     bench.run("127.0.0.1", "produce").failed(2, "--bootstrap");
     for (answer, words) in [
@@ -339,7 +338,7 @@ fn who_is_no_kafka_broker_is_told_so() {
         bench.run(address, "produce").failed(1, words);
     }
     if cfg!(not(feature = "librdkafka")) {
-        bench.run(address, "produce --client librdkafka").failed(2, "--features librdkafka");
+        bench.run(&address, "produce --client librdkafka").failed(2, "--features librdkafka");
     }
     // One that takes the connection and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -260,7 +260,7 @@ fn verify_catches_each_fault_of_a_broker() {
 #[test]
 fn records_that_are_said_to_be_there_and_never_come_are_lost() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::FetchNothing]));
-    let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 1s"));
+    let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 10s"));
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let found = ran.measured.unwrap().verify.unwrap();
     assert!(found.acknowledged > 0 && found.lost == found.acknowledged, "{found:?}");
@@ -296,7 +296,7 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         bench.run(broker.address, &format!("produce {SMALL} --keep-topic")).ok();
         broker.set_faults(&[fault]);
-        bench.run(broker.address, "consume --timeout 1s").failed(1, words);
+        bench.run(broker.address, "consume --timeout 10s").failed(1, words);
     }
 }
 
@@ -311,7 +311,7 @@ fn who_is_no_kafka_broker_is_told_so() {
             (Fault::Lacks(api), format!("has no {api}")),
         ] {
             let broker = Broker::start(&[fault]);
-            let line = format!("mixed {SMALL} --idempotent --timeout 2s --retry-for 0s --fetch-wait 20ms");
+            let line = format!("mixed {SMALL} --idempotent --retry-for 0s --fetch-wait 20ms");
             bench.run(broker.address, &line).failed(1, &words);
             assert!(broker.topics().is_empty(), "{fault:?}: {:?}", broker.topics());
             assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());

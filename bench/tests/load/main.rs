@@ -131,12 +131,17 @@ fn every_kind_of_producer_is_verified_sound() {
 
 #[test]
 fn the_warm_up_does_not_count() {
-    let (bench, broker) = (Bench::new(), Broker::start(&[]));
-    let line = "produce --rate 2000 --warm-up 300ms --records 200 --record-bytes 100 --batch-records 10 --keep-topic";
-    let produce = bench.run(broker.address, line).ok().produce.unwrap();
-    assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
-    let sent = broker.records("ringlog-bench");
-    assert!(sent >= 700, "{sent}");
+    // Who is stopped while it warms up sends less meanwhile, or nothing: then there is a longer one.
+    let sent_in = |warm_up: &str| {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        let line =
+            format!("produce --rate 2000 --warm-up {warm_up} --records 200 --record-bytes 100 --batch-records 10 --keep-topic");
+        let produce = bench.run(broker.address, &line).ok().produce.unwrap();
+        assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
+        broker.records("ringlog-bench")
+    };
+    let sent: Vec<_> = ["300ms", "3s", "15s"].into_iter().map(sent_in).take_while(|sent| *sent < 700).collect();
+    assert!(sent.len() < 3, "{sent:?}");
 }
 
 #[test]
@@ -420,7 +425,7 @@ fn consumers_go_on_where_they_were() {
 
 #[test]
 fn a_broker_that_is_away_for_a_while_is_waited_for() {
-    let away = Duration::from_millis(700);
+    let away = Duration::from_secs(2);
     for line in ["produce", "mixed --fetch-wait 20ms"] {
         let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, away)]));
         let mut command = bench.command(broker.address, &format!("{line} {SMALL} --idempotent --verify"));
@@ -438,7 +443,7 @@ fn a_broker_that_is_away_for_a_while_is_waited_for() {
         let verified = load.verify.unwrap();
         assert!(verified.is_sound() && verified.acknowledged == 300 && verified.received == 300, "{line}: {verified:?}");
         let produce = load.produce.unwrap();
-        assert!(produce.elapsed_s >= 0.6 && produce.errors.iter().any(|(name, _)| name == "connection lost"), "{produce:?}");
+        assert!(produce.elapsed_s >= 1.9 && produce.errors.iter().any(|(name, _)| name == "connection lost"), "{produce:?}");
     }
     // For ever is too long, and Ctrl-C does not wait.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
@@ -500,13 +505,20 @@ fn wait_for(broker: &Broker, batches: usize) {
 #[test]
 fn a_generator_that_stood_still_says_so() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
-    let mut command = bench.command(broker.address, "produce --rate 1000 --records 1500 --record-bytes 100 --batch-records 10");
+    // It goes on until it is told to end, so that it is under way whenever it is stopped.
+    let mut command = bench.command(broker.address, "produce --rate 1000 --duration 10min --record-bytes 100 --batch-records 10");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(&broker, 20);
     signal(&child, "-STOP");
     std::thread::sleep(Duration::from_millis(400));
+    let sent = broker.produced();
     signal(&child, "-CONT");
-    let load = ran(child.wait_with_output().unwrap()).ok();
+    // What was due meanwhile comes in 40 batches, and these are answered.
+    wait_for(&broker, sent + 60);
+    signal(&child, "-INT");
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 130, "{}", ran.stderr);
+    let load = ran.measured.unwrap();
     assert!(load.generator_bound.unwrap().contains("began more than 1 ms late"));
     assert!(load.produce.unwrap().latency.unwrap().max_us >= 390_000);
 }
@@ -521,7 +533,8 @@ fn ctrl_c_reports_what_was_measured_and_removes_the_topic() {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         let mut command = bench.command(broker.address, &format!("{line} --duration 10min"));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for(&broker, 20);
+        // More than the 20 that have to be counted: those under way may not be answered in the time they have.
+        wait_for(&broker, 40);
         signal(&child, "-INT");
         let ran = ran(child.wait_with_output().unwrap());
         assert_eq!(ran.status, 130, "{line}: {}", ran.stderr);

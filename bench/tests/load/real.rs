@@ -173,7 +173,7 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
     );
     let mut command = bench.command(&broker.address, &line);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     let acknowledged = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"acknowledged\":[["));
     while !acknowledged() {
         assert!(Instant::now() < until, "nothing is acknowledged");
@@ -213,7 +213,7 @@ pub(super) fn over_kill_9(line: &str) -> Option<Load> {
     let mut command = bench.command(&broker.address, &format!("{line} {rest}"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Once there is something to consume, everyone is connected.
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while Bench::new().run(&broker.address, "consume --records 1").status != 0 {
         assert!(Instant::now() < until, "nothing is there");
     }

@@ -69,7 +69,7 @@ impl Real {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(&address).is_err() {
             assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "the broker does not start");
             std::thread::sleep(Duration::from_millis(20));

@@ -247,7 +247,7 @@ mod tests {
             // Hold the stream until the client has read.
             let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
         });
-        let mut client = Client::new(&address.to_string(), Duration::from_secs(5)).unwrap();
+        let mut client = Client::new(&address.to_string(), Duration::from_secs(60)).unwrap();
         assert!(matches!(client.cluster(None).unwrap_err(), ClientError::NotKafka { .. }));
         server.join().unwrap();
     }

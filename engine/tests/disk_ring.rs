@@ -120,7 +120,7 @@ fn a_file_is_closed_after_its_last_operation() {
         drop(file);
         let (bytes, read) = reading.await.unwrap();
         assert_eq!(bytes[..read], pattern(1, 8 << 20));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while descriptors_below(dir.path()) > 0 {
             assert!(Instant::now() < deadline, "a file stays open");
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -152,7 +152,7 @@ fn a_busy_core_still_writes() {
             }
             assert_eq!(read(&*file, BLOCK_BYTES, 0).await, pattern(0, BLOCK_BYTES));
         };
-        tokio::time::timeout(Duration::from_secs(20), writing).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), writing).await.unwrap();
         stop.set(true);
     });
 }

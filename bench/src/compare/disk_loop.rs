@@ -87,7 +87,9 @@ mod tests {
         let load = PacedLoad { rate: 1000, batch_records: 100, record_bytes: 50 };
         let (latency, mb_per_s) = run(&directory.path().join("file"), load, Duration::from_millis(150), true).unwrap();
         let latency = latency.unwrap();
-        assert_eq!(latency.count, 200, "two batches");
+        // Two batches, unless the first took so long that there was no time for the second.
+        let elapsed_s = latency.count as f64 * 50e-6 / mb_per_s;
+        assert!(latency.count == 200 || latency.count == 100 && elapsed_s >= 0.15 * f64::from(LATE_MAX), "{}", latency.count);
         assert!(latency.max_us >= 99_000, "the first of a batch waits for the last: {} us", latency.max_us);
         assert!(mb_per_s > 0.0 && mb_per_s <= 0.0503, "{mb_per_s}");
     }

@@ -182,8 +182,9 @@ fn room(len: usize) -> usize {
     [16 << 10, 64 << 10, 256 << 10, 1 << 20].into_iter().find(|class| len <= *class).unwrap_or(len.next_multiple_of(2 << 20))
 }
 
+/// There is a first round however late it begins.
 fn goes_on(meter: &Meter, plan: &Plan) -> bool {
-    meter.elapsed() < plan.times.measure && meter.bytes < WAY_BYTES_MAX && !stop::requested()
+    (meter.rounds == 0 || meter.elapsed() < plan.times.measure) && meter.bytes < WAY_BYTES_MAX && !stop::requested()
 }
 
 pub(crate) fn block(pool: &Pool, len: usize) -> io::Result<Buffer> {

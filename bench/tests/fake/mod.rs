@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     FetchTwice,
     /// Every fetch brings a partition that nobody asked for.
     FetchStranger,
-    /// Fetches are answered at once, with nothing.
+    /// Fetches are answered without waiting, with nothing.
     FetchNothing,
     /// Fetches are answered by an error.
     FetchError(ErrorCode),
@@ -190,7 +190,7 @@ impl Broker {
         stream.set_nodelay(true).unwrap();
         self.answer(&mut stream);
         let _ = stream.shutdown(Shutdown::Write);
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
         let _ = io::copy(&mut stream, &mut io::sink());
     }
 
@@ -505,6 +505,8 @@ impl Broker {
             drop(state);
             if nothing {
                 all.iter_mut().for_each(|(_, bytes)| bytes.clear());
+                // Who asks again and again need not keep the machine busy.
+                std::thread::sleep(Duration::from_millis(2));
             }
             let empty = all.iter().all(|(_, bytes)| bytes.is_empty());
             if empty && !nothing && error.is_none() && Instant::now() < until {

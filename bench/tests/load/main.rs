@@ -131,12 +131,17 @@ fn every_kind_of_producer_is_verified_sound() {
 
 #[test]
 fn the_warm_up_does_not_count() {
-    let (bench, broker) = (Bench::new(), Broker::start(&[]));
-    let line = "produce --rate 2000 --warm-up 300ms --records 200 --record-bytes 100 --batch-records 10 --keep-topic";
-    let produce = bench.run(broker.address, line).ok().produce.unwrap();
-    assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
-    let sent = broker.records("ringlog-bench");
-    assert!(sent >= 700, "{sent}");
+    // Who is stopped while it warms up sends less meanwhile, or nothing: then there is a longer one.
+    let sent_in = |warm_up: &str| {
+        let (bench, broker) = (Bench::new(), Broker::start(&[]));
+        let line =
+            format!("produce --rate 2000 --warm-up {warm_up} --records 200 --record-bytes 100 --batch-records 10 --keep-topic");
+        let produce = bench.run(broker.address, &line).ok().produce.unwrap();
+        assert_eq!((produce.records, produce.latency.unwrap().count), (200, 200));
+        broker.records("ringlog-bench")
+    };
+    let sent: Vec<_> = ["300ms", "3s", "15s"].into_iter().map(sent_in).take_while(|sent| *sent < 700).collect();
+    assert!(sent.len() < 3, "{sent:?}");
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn without_acknowledgements_records_are_sent() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
     let load = bench.run(broker.address, &format!("produce {SMALL} --acks 0 --keep-topic")).ok();
     assert_eq!(load.produce.unwrap().records, 300);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while broker.records("ringlog-bench") < 300 && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -260,7 +265,7 @@ fn verify_catches_each_fault_of_a_broker() {
 #[test]
 fn records_that_are_said_to_be_there_and_never_come_are_lost() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::FetchNothing]));
-    let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 1s"));
+    let ran = bench.run(broker.address, &format!("produce {SMALL} --verify --timeout 10s"));
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let found = ran.measured.unwrap().verify.unwrap();
     assert!(found.acknowledged > 0 && found.lost == found.acknowledged, "{found:?}");
@@ -282,8 +287,8 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
     ] {
         let (bench, broker) = (Bench::new(), Broker::start(&[fault]));
         let started = Instant::now();
-        bench.run(broker.address, &format!("produce {SMALL} --timeout 1s --retry-for 0s")).failed(1, words);
-        assert!(started.elapsed() < Duration::from_secs(20), "{fault:?}");
+        bench.run(broker.address, &format!("produce {SMALL} --timeout 10s --retry-for 0s")).failed(1, words);
+        assert!(started.elapsed() < Duration::from_secs(60), "{fault:?}");
         assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
         assert!(broker.topics().is_empty(), "{fault:?}");
     }
@@ -296,7 +301,7 @@ fn a_broker_that_fails_ends_the_run_in_one_line() {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         bench.run(broker.address, &format!("produce {SMALL} --keep-topic")).ok();
         broker.set_faults(&[fault]);
-        bench.run(broker.address, "consume --timeout 1s").failed(1, words);
+        bench.run(broker.address, "consume --timeout 10s").failed(1, words);
     }
 }
 
@@ -311,15 +316,14 @@ fn who_is_no_kafka_broker_is_told_so() {
             (Fault::Lacks(api), format!("has no {api}")),
         ] {
             let broker = Broker::start(&[fault]);
-            let line = format!("mixed {SMALL} --idempotent --timeout 2s --retry-for 0s --fetch-wait 20ms");
+            let line = format!("mixed {SMALL} --idempotent --retry-for 0s --fetch-wait 20ms");
             bench.run(broker.address, &line).failed(1, &words);
             assert!(broker.topics().is_empty(), "{fault:?}: {:?}", broker.topics());
             assert!(bench.files().is_empty(), "{fault:?}: {:?}", bench.files());
         }
     }
-    // Nobody listens on a port that was just given back.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    bench.run(address, "produce").failed(1, "no broker at");
+    let address = format!("127.0.0.1:{}", real_broker::free_port());
+    bench.run(&address, "produce").failed(1, "no broker at");
     bench.run("192.0.2.1:9092", "produce").failed(2, "--allow-remote");
     bench.run("127.0.0.1", "produce").failed(2, "--bootstrap");
     for (answer, words) in [
@@ -339,7 +343,7 @@ fn who_is_no_kafka_broker_is_told_so() {
         bench.run(address, "produce").failed(1, words);
     }
     if cfg!(not(feature = "librdkafka")) {
-        bench.run(address, "produce --client librdkafka").failed(2, "--features librdkafka");
+        bench.run(&address, "produce --client librdkafka").failed(2, "--features librdkafka");
     }
     // One that takes the connection and says nothing.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -384,7 +388,7 @@ fn what_was_not_acknowledged_is_sent_again_in_order() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Refuse(3, ErrorCode::RECORD_LIST_TOO_LARGE)]));
     let started = Instant::now();
     bench.run(broker.address, &format!("produce {SMALL}")).failed(1, "RECORD_LIST_TOO_LARGE");
-    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
@@ -421,7 +425,7 @@ fn consumers_go_on_where_they_were() {
 
 #[test]
 fn a_broker_that_is_away_for_a_while_is_waited_for() {
-    let away = Duration::from_millis(700);
+    let away = Duration::from_secs(2);
     for line in ["produce", "mixed --fetch-wait 20ms"] {
         let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, away)]));
         let mut command = bench.command(broker.address, &format!("{line} {SMALL} --idempotent --verify"));
@@ -439,7 +443,7 @@ fn a_broker_that_is_away_for_a_while_is_waited_for() {
         let verified = load.verify.unwrap();
         assert!(verified.is_sound() && verified.acknowledged == 300 && verified.received == 300, "{line}: {verified:?}");
         let produce = load.produce.unwrap();
-        assert!(produce.elapsed_s >= 0.6 && produce.errors.iter().any(|(name, _)| name == "connection lost"), "{produce:?}");
+        assert!(produce.elapsed_s >= 1.9 && produce.errors.iter().any(|(name, _)| name == "connection lost"), "{produce:?}");
     }
     // For ever is too long, and Ctrl-C does not wait.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Away(10, Duration::from_secs(3600))]));
@@ -492,8 +496,9 @@ fn signal(child: &Child, name: &str) {
 }
 
 fn wait_for(broker: &Broker, batches: usize) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while broker.produced() < batches && Instant::now() < until {
+    let until = Instant::now() + Duration::from_secs(60);
+    while broker.produced() < batches {
+        assert!(Instant::now() < until, "{} of {batches} batches", broker.produced());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -501,13 +506,20 @@ fn wait_for(broker: &Broker, batches: usize) {
 #[test]
 fn a_generator_that_stood_still_says_so() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
-    let mut command = bench.command(broker.address, "produce --rate 1000 --records 1500 --record-bytes 100 --batch-records 10");
+    // It goes on until it is told to end, so that it is under way whenever it is stopped.
+    let mut command = bench.command(broker.address, "produce --rate 1000 --duration 10min --record-bytes 100 --batch-records 10");
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for(&broker, 20);
     signal(&child, "-STOP");
     std::thread::sleep(Duration::from_millis(400));
+    let sent = broker.produced();
     signal(&child, "-CONT");
-    let load = ran(child.wait_with_output().unwrap()).ok();
+    // What was due meanwhile comes in 40 batches, and these are answered.
+    wait_for(&broker, sent + 60);
+    signal(&child, "-INT");
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 130, "{}", ran.stderr);
+    let load = ran.measured.unwrap();
     assert!(load.generator_bound.unwrap().contains("began more than 1 ms late"));
     assert!(load.produce.unwrap().latency.unwrap().max_us >= 390_000);
 }
@@ -522,7 +534,8 @@ fn ctrl_c_reports_what_was_measured_and_removes_the_topic() {
         let (bench, broker) = (Bench::new(), Broker::start(&[]));
         let mut command = bench.command(broker.address, &format!("{line} --duration 10min"));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for(&broker, 20);
+        // More than the 20 that have to be counted: those under way may not be answered in the time they have.
+        wait_for(&broker, 40);
         signal(&child, "-INT");
         let ran = ran(child.wait_with_output().unwrap());
         assert_eq!(ran.status, 130, "{line}: {}", ran.stderr);

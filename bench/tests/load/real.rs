@@ -114,7 +114,7 @@ fn librdkafka_drives(address: &str) {
         "produce --keys 50 --acks 1 --batch-records 20",
         "mixed --partitions 4 --producers 2 --consumers 2",
         "mixed --consumers 2 --fan-out --keys 10 --compression gzip",
-        "end-to-end --rate 2000 --linger 1ms --warm-up 100ms",
+        "end-to-end --rate 2000 --linger 1ms --warm-up 2s",
     ] {
         let line = format!("{line} --client librdkafka --verify --records 2000 --record-bytes 100");
         let load = bench.run(address, &line).ok();
@@ -122,8 +122,8 @@ fn librdkafka_drives(address: &str) {
         let readers = if line.contains("fan-out") { 2 } else { 1 };
         assert!(verified.is_sound() && verified.findings.is_empty(), "{line}: {verified:?}");
         assert_eq!(verified.received, verified.acknowledged, "{line}");
-        // What is sent to warm up is verified as well.
-        let more = if line.contains("warm-up") { 100..=300 } else { 0..=0 };
+        // What is sent to warm up is verified as well; who was stopped meanwhile sends less.
+        let more = if line.contains("warm-up") { 1..=4100 } else { 0..=0 };
         assert!(more.contains(&(verified.acknowledged - 2000 * readers)), "{line}: {verified:?}");
     }
     // A later process, which reads back by itself.
@@ -168,12 +168,12 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
     let bench = Bench::new();
     let log = bench.out.path().join("log");
     let line = format!(
-        "produce --rate 3000 --duration 4s --record-bytes 200 --partitions 3 --producers 2 --idempotent --retry-for 30s --verify --verify-log {}",
+        "produce --rate 3000 --records 27000 --record-bytes 200 --partitions 3 --producers 2 --idempotent --verify --verify-log {}",
         log.display()
     );
     let mut command = bench.command(&broker.address, &line);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     let acknowledged = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"acknowledged\":[["));
     while !acknowledged() {
         assert!(Instant::now() < until, "nothing is acknowledged");
@@ -183,10 +183,10 @@ fn what_the_real_broker_acknowledged_survives_kill_9() {
     let broker = Real::start(&binary, data.path(), Some(port), &[]);
     let load = ran(child.wait_with_output().unwrap()).ok();
     let verified = load.verify.unwrap();
-    assert!(verified.is_sound() && verified.acknowledged == 12_000, "{verified:?}");
+    assert!(verified.is_sound() && verified.acknowledged == 27_000, "{verified:?}");
     assert!(load.produce.unwrap().errors.iter().any(|(name, _)| name == "connection lost"));
     let again = bench.run(&broker.address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
-    assert!(again.is_sound() && again.acknowledged == 12_000, "{again:?}");
+    assert!(again.is_sound() && again.acknowledged == 27_000, "{again:?}");
 }
 
 /// Producers and consumers, both over a broker that is killed and comes back.
@@ -208,11 +208,12 @@ pub(super) fn over_kill_9(line: &str) -> Option<Load> {
     let broker = Real::start(&binary, data.path(), None, &[]);
     let port = broker.address.rsplit(':').next().unwrap().parse().unwrap();
     let bench = Bench::new();
-    let rest = "--rate 3000 --records 9000 --record-bytes 200 --partitions 3 --producers 2 --verify";
+    // Nine seconds' worth: the kill comes within the first ones, and in the middle of it though the one or the other stands still.
+    let rest = "--rate 3000 --records 27000 --record-bytes 200 --partitions 3 --producers 2 --verify";
     let mut command = bench.command(&broker.address, &format!("{line} {rest}"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Once there is something to consume, everyone is connected.
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while Bench::new().run(&broker.address, "consume --records 1").status != 0 {
         assert!(Instant::now() < until, "nothing is there");
     }
@@ -220,7 +221,7 @@ pub(super) fn over_kill_9(line: &str) -> Option<Load> {
     let broker = Real::start(&binary, data.path(), Some(port), &[]);
     let load = ran(child.wait_with_output().unwrap()).ok();
     let verified = load.verify.as_ref().unwrap();
-    assert!(verified.is_sound() && verified.acknowledged == 9000, "{line}: {verified:?}");
+    assert!(verified.is_sound() && verified.acknowledged == 27_000, "{line}: {verified:?}");
     drop(broker);
     Some(load)
 }

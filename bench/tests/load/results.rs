@@ -13,7 +13,7 @@ fn on_a_small_disk(small: &Path, bench: &Bench, broker: &Broker, line: &str, ful
         fill() { cat /dev/zero >"$out/filler" 2>/dev/null; }
         [ "$full" = true ] && fill
         "$@" & run=$!
-        [ "$full" = true ] || { sleep 1; fill; }
+        [ "$full" = true ] || { sleep 1; fill; kill -INT $run; }
         wait $run; status=$?
         ls -A "$out" >"$out.left"; exit $status"#;
     let command = bench.command(broker.address, line);
@@ -47,7 +47,8 @@ fn a_full_disk_is_told_before_anything_is_asked_of_the_broker() {
 #[test]
 fn a_disk_that_becomes_full_leaves_no_half_a_result() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));
-    let line = "produce --record-bytes 100 --rate 1000 --duration 3s";
+    // It is told to end when the disk is full, however long that takes.
+    let line = "produce --record-bytes 100 --rate 1000 --duration 10min";
     let Some((ran, left)) = on_a_small_disk(bench.out.path(), &bench, &broker, line, false) else { return };
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("No space left on device"), "{}", ran.stderr);

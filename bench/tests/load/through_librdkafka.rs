@@ -55,7 +55,7 @@ fn each_fault_of_a_broker_is_caught() {
 #[test]
 fn a_batch_that_the_library_cannot_unpack_is_damaged_and_its_records_are_lost() {
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Corrupt(5)]));
-    let ran = bench.run(broker.address, &format!("mixed {SENT} --compression gzip --fetch-wait 20ms --timeout 1s"));
+    let ran = bench.run(broker.address, &format!("mixed {SENT} --compression gzip --fetch-wait 20ms --timeout 10s"));
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     let found = ran.measured.unwrap().verify.unwrap();
     assert!(found.corrupted == 1 && found.lost > 0 && faults(&found) == 1 + found.lost, "{found:?}");
@@ -106,13 +106,13 @@ fn a_run_that_fails_tells_what_became_of_what_was_acknowledged() {
     assert!(!ran.stderr.contains(" 0 were lost"), "{}", ran.stderr);
     // Stored and never acknowledged: it may be there.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::Silent]));
-    let silent = bench.run(broker.address, &format!("{line} --retry-for 1s --timeout 1s"));
+    let silent = bench.run(broker.address, &format!("{line} --retry-for 10s --timeout 10s"));
     silent.failed(1, "MessageTimedOut");
     silent.failed(1, "of the 0 records acknowledged before none is lost or wrong");
     assert!(broker.produced() > 0);
     // Given up in the end, and the broker is there to tell.
     let (bench, broker) = (Bench::new(), Broker::start(&[Fault::RefuseFrom(9, ErrorCode::NOT_ENOUGH_REPLICAS)]));
-    bench.run(broker.address, &format!("{line} --retry-for 1s --timeout 1s")).failed(1, "before none is lost or wrong");
+    bench.run(broker.address, &format!("{line} --retry-for 10s --timeout 10s")).failed(1, "before none is lost or wrong");
 }
 
 #[test]

@@ -31,7 +31,7 @@ static HELD: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
 
 /// A port that is ours until this process ends: none that the kernel gives to whoever asks for any, as the fake brokers of other
 /// tests do, and held against other processes, as by tests/harness.py, by a name in the abstract namespace of Unix sockets (unix(7)).
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let first_of_kernel: u32 = range.split_whitespace().next().unwrap().parse().unwrap();
     let count = if first_of_kernel > 11_000 { first_of_kernel } else { 32_768 } - 10_000;
@@ -69,7 +69,7 @@ impl Real {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(&address).is_err() {
             assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "the broker does not start");
             std::thread::sleep(Duration::from_millis(20));

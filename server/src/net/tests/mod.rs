@@ -66,6 +66,13 @@ impl Gates {
         })
     }
 
+    /// Until a handler waits at its gate.
+    async fn arrival(&self, correlation_id: i32) {
+        while !self.0.borrow().contains_key(&correlation_id) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     fn open(&self, correlation_id: i32) {
         let gate = self.0.borrow_mut().remove(&correlation_id).expect("its handler has started");
         let _ = gate.send(());
@@ -127,7 +134,7 @@ impl Broker {
 /// Runs a test on a core like the broker's, with an end in sight.
 fn run<F: Future<Output = ()>>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let whole = async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs") };
+    let whole = async { tokio::time::timeout(Duration::from_secs(300), test).await.expect("the test hangs") };
     LocalSet::new().block_on(&runtime, whole);
 }
 

@@ -99,6 +99,7 @@ fn a_connection_with_anything_under_way_stays_where_it_is() {
         let next = request(3, b"where");
         client.write_all(&next[..7]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
+        broker.gates.arrival(1).await;
         broker.gates.open(1);
         assert_eq!(response(&mut client).await, (1, b"wait".to_vec()));
         assert_eq!(response(&mut client).await, (2, b"0to 1".to_vec()));
@@ -138,7 +139,7 @@ fn a_moved_connection_hears_of_a_stop() {
         ask(&mut client, 1, b"to 1").await;
         arrives(&mut client, b'1').await;
         client.write_all(&request(2, b"wait")).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        broker.gates.arrival(2).await;
         broker.stop.stop();
         broker.gates.open(2);
         assert_eq!(response(&mut client).await, (2, b"wait".to_vec()));

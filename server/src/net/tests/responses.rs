@@ -228,7 +228,8 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
         warm.reads.set(0);
         rustix::fs::fadvise(&warm.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         // The kernel may have dropped a part of it only.
-        let cold = !sendfile::is_cached(warm.file.as_fd(), 3, 3_000_000);
+        let is_cached = |position, len| sendfile::is_cached(warm.file.as_fd(), position, len);
+        let cold = !is_cached(3, 3_000_000) || !is_cached(4_999_999, 1);
         client.write_all(&request(99, b"")).await.unwrap();
         assert!(response(&mut client).await.1 == expected);
         assert_eq!(warm.reads.get() > 0, cold);
@@ -332,11 +333,11 @@ fn small_answers_to_one_who_does_not_read_arrive_whole_and_in_order() {
 fn a_reader_that_never_reads_is_given_up() {
     run(async {
         let serve: Serve = Box::new(|context, _| Box::pin(async move { reply(&context, &[0; 8 << 20]) }));
-        let limits = Limits { idle_max: Duration::from_millis(300), ..Limits::default() };
+        let limits = Limits { idle_max: Duration::from_secs(2), ..Limits::default() };
         let broker = Broker::start(limits, serve);
         let mut client = broker.connect().await;
         client.write_all(&[request(1, b""), request(2, b"")].concat()).await.unwrap();
-        broker.until(|broker| broker.dealer.connections() == 1).await;
+        broker.until(|broker| !broker.started().is_empty()).await;
         broker.until(|broker| broker.dealer.connections() == 0).await;
     });
 }

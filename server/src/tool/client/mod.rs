@@ -226,10 +226,11 @@ mod tests {
 
     #[test]
     fn nobody_there_is_said_with_what_to_do() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let mut client = Client::new(&address.to_string(), Duration::from_secs(1)).unwrap();
+        // A port that is taken, so that no other test gets it, and at which nobody listens.
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+        let mut client = Client::new(&address.to_string(), Duration::from_secs(60)).unwrap();
         let error = client.cluster(None).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--bootstrap-server"), "{error}");
         assert!(Client::new(" , ", Duration::from_secs(1)).is_err());
@@ -246,7 +247,7 @@ mod tests {
             // Hold the stream until the client has read.
             let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
         });
-        let mut client = Client::new(&address.to_string(), Duration::from_secs(5)).unwrap();
+        let mut client = Client::new(&address.to_string(), Duration::from_secs(60)).unwrap();
         assert!(matches!(client.cluster(None).unwrap_err(), ClientError::NotKafka { .. }));
         server.join().unwrap();
     }

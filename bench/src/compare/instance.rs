@@ -30,6 +30,9 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two questions whether the broker is ready.
 const READY_POLL: Duration = Duration::from_millis(5);
 
+/// Below it are the ports of services that one knows.
+const PORT_MIN: u16 = 10_000;
+
 /// A broker and its directory.
 #[derive(Debug)]
 pub(super) struct Instance<'a> {
@@ -296,10 +299,18 @@ fn new_id() -> String {
     }
 }
 
-/// Two different ports of loopback that nobody listens on now.
+/// Two different ports of loopback that nobody listens on now and, where the kernel leaves any below its range, that it gives to no client
+/// meanwhile (ip(7), ip_local_port_range): they have to be free when the broker comes to them, and again at each of its starts.
 fn free_ports() -> std::io::Result<[u16; 2]> {
-    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let second = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first_of_kernel = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0_u16);
+    let count = u32::from(first_of_kernel.saturating_sub(PORT_MIN));
+    let begin = (uuid::Uuid::new_v4().as_u128() % u128::from(count.max(1))) as u32;
+    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let mut below = (0..count).filter_map(|n| listen(PORT_MIN + ((begin + n) % count) as u16).ok());
+    let mut next = || below.next().map_or_else(|| listen(0), Ok);
+    // Both are held until both are chosen.
+    let (first, second) = (next()?, next()?);
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 

@@ -101,17 +101,18 @@ impl Admin {
         })
     }
 
-    /// The ends once they stay: with acks=1 what was acknowledged may become visible a little later.
+    /// The ends once they have stayed the same for a second: with acks=1 what was acknowledged may become visible a little later, as on
+    /// a durable topic when it is synced.
     pub(crate) fn settled_ends(&self, topic: &Topic, acks: i16) -> Result<Vec<i64>, ClientError> {
         let ends = || self.patiently(|| self.offsets(topic, Offsets::Latest));
         let mut settled = ends()?;
-        for _ in 0..if acks == 1 { 50 } else { 0 } {
+        let (mut looks, mut same) = (0, 0);
+        while acks == 1 && looks < 50 && same < 5 {
             std::thread::sleep(PAUSE);
             let again = ends()?;
-            if again == settled {
-                break;
-            }
+            same = if again == settled { same + 1 } else { 0 };
             settled = again;
+            looks += 1;
         }
         Ok(settled)
     }

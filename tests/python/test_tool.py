@@ -377,7 +377,7 @@ def test_bash_completes(tmp_path, words, wanted):
 @pytest.mark.skipif(os.environ.get("BROKER") == "kafka", reason="it starts a Ringlog")
 def test_the_demo_of_groups_misses_nothing():
     environment = {**os.environ, "RINGLOG_BIN": BINARY}
-    done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=2 * TIMEOUT_S)
+    done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=4 * TIMEOUT_S)
     assert done.returncode == 0, done
     assert b"60 of 60 orders" in done.stdout
 

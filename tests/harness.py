@@ -86,10 +86,10 @@ def receive_frame(sock):
     return data[4:]
 
 
-def answers(port):
+def answers(port, timeout_s=5):
     """Whether a broker on `port` answers ApiVersions v0 without an error."""
     try:
-        with socket.create_connection((HOST, port), timeout=5) as s:
+        with socket.create_connection((HOST, port), timeout=timeout_s) as s:
             body = struct.pack(">hhih", 18, 0, 7, -1)
             s.sendall(struct.pack(">i", len(body)) + body)
             answer = receive_frame(s)
@@ -163,7 +163,7 @@ class Broker:
             time.sleep(0.02)
         return self
 
-    def stop(self, timeout_s=60):
+    def stop(self, timeout_s=120):
         """SIGTERM; the broker has to end by itself and with the status it promises."""
         if self.process is None:
             return

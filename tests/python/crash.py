@@ -142,7 +142,7 @@ def produce_one(broker, topic):
     client.flush(15)
 
 
-def wait_for_progress(topics, records, timeout_s=TIMEOUT_S):
+def wait_for_progress(topics, records, timeout_s=3 * TIMEOUT_S):
     """Waits until so many more records are acknowledged, in all."""
     count = lambda: sum(t.acknowledged() for t in topics)  # noqa: E731
     goal, end = count() + records, time.monotonic() + timeout_s

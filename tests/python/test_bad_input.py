@@ -284,11 +284,13 @@ def test_what_clients_get_wrong_is_logged_once(own_broker):
         pytest.skip("of Ringlog's log")
     broker = own_broker()
     name = create_topic(broker)
+    began = time.monotonic()
     with Connection(broker) as c:
         for _ in range(50):
             c.request(0, 7, 5, wire.produce(name, wire.batch([b"a"], crc=1)))
             assert c.receive() is not None
+    took_s = time.monotonic() - began
     lines = [line for line in broker.log_path.read_text().splitlines() if "refused" in line]
     # Two cores, should the connection have moved; more often than that only if it took ten seconds.
-    assert 1 <= len(lines) <= 2, lines
+    assert 1 <= len(lines) <= 2 * (1 + took_s // 10), lines
     assert f"{name}-0" in lines[0] and "Produce" in lines[0] and "CRC" in lines[0], lines

@@ -1,6 +1,7 @@
 """Compacted topics: the last value of each key stays, at its offset, whatever the broker goes through meanwhile."""
 
 import random
+import struct
 import threading
 import time
 
@@ -25,15 +26,29 @@ def clean_point(broker, topic, partition=0):
     return points.get((topic, partition), 0)
 
 
+def newest_on_disk(broker, topic):
+    """The first offset of the newest segment that has a file, and the offset after the last that is in it."""
+    path = max(broker.partition_dir(topic, 0).glob("*.log"), key=lambda log: int(log.stem))
+    data, at, base = path.read_bytes(), 0, int(path.stem)
+    after = base
+    while at + 27 <= len(data):
+        first, length, last_delta = *struct.unpack_from(">qi", data, at), *struct.unpack_from(">i", data, at + 23)
+        if length <= 0 or at + 12 + length > len(data):
+            break
+        after, at = first + last_delta + 1, at + 12 + length
+    return base, after
+
+
 def wait_until_compacted(broker, topic):
-    """Until all but the active segment is."""
-    end = time.monotonic() + TIMEOUT_S
+    """Until all but the active segment is. A segment has a file from its first flush on: only with the last record on the disk the newest
+    file is the active segment's, and no other one will be compacted while somebody looks."""
+    end, log_end = time.monotonic() + TIMEOUT_S, watermarks(broker, topic)[1]
     while True:
-        active = max(int(log.stem) for log in broker.partition_dir(topic, 0).glob("*.log"))
-        if clean_point(broker, topic) >= active > 0:
+        active, on_disk = newest_on_disk(broker, topic)
+        if on_disk == log_end and clean_point(broker, topic) >= active > 0:
             return active
-        assert time.monotonic() < end, (clean_point(broker, topic), active, broker.log_tail())
-        time.sleep(0.05)
+        assert time.monotonic() < end, (clean_point(broker, topic), active, on_disk, log_end, broker.log_tail())
+        time.sleep(0.2)
 
 
 def fill(broker, topic, rounds, sent, seed=0, idempotent=True):

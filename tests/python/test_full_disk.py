@@ -35,9 +35,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(mount)], check=True, stdin=subprocess.DEVNULL)
 
 
-def fill(broker, topic, size_bytes):
+def fill(broker, topic, size_bytes, message_timeout_ms=5000):
     """Produces until `size_bytes` are sent or the disk takes no more. Returns what was acknowledged as {offset: value} and the errors."""
-    client, deliveries = producer(broker, message_timeout_ms=5000, acks="all", max_in_flight=1, queue_buffering_max_kbytes=4096), Deliveries()
+    client = producer(broker, message_timeout_ms=message_timeout_ms, acks="all", max_in_flight=1, queue_buffering_max_kbytes=4096)
+    deliveries = Deliveries()
     rng = random.Random(topic)
     sent = 0
     while sent < size_bytes and not deliveries.errors:
@@ -58,13 +59,14 @@ def test_a_full_disk_and_its_recovery(small_disk, request):
     broker.start()
     create_topic(broker, "ballast", segment_bytes=8 * MIB)
     create_topic(broker, "kept", segment_bytes=8 * MIB)
-    ballast, errors = fill(broker, "ballast", 80 * MIB)
+    ballast, errors = fill(broker, "ballast", 80 * MIB, message_timeout_ms=300_000)
     assert not errors
     kept, errors = fill(broker, "kept", 600 * MIB)
     assert errors, "the disk took more than it has"
     assert broker.is_running(), broker.log_tail()
-    # A client's library may have given up by itself: what the broker says is an error that one tries again after, and it says it.
-    for _ in range(1000):
+    # A client's library may have given up by itself, and before the disk was full if the broker stood still: what the broker says is an
+    # error that one tries again after, and it says it.
+    for _ in range(4000):
         value = os.urandom(100_000)
         error, offset = wire.send_batch(broker, "kept", wire.batch([value]))
         if error != 0:

@@ -231,10 +231,10 @@ def test_members_hear_of_it_with_their_next_heartbeat_and_a_restart_forgets_noth
 
 
 def test_assignments_keep_their_distance(own_broker):
-    broker = own_broker(ONE_PARTITION)
+    broker = own_broker({**ONE_PARTITION, "group.consumer.max.assignment.interval.ms": 600_000})
     topic, group = create_topic(broker, partitions=4), unique_name("paced")
     wait_for_coordinator(broker, group)
-    put(broker, group, ASSIGNMENT, "15000")
+    put(broker, group, ASSIGNMENT, "600000")
     eventually(lambda: group in listed(broker))
     # The first assignment of a group waits for nothing; the epochs are not the same in all brokers.
     first, _ = beat(broker, group, "a", 0, topic)

@@ -36,7 +36,7 @@ def test_a_data_directory_in_use(own_broker):
     broker = own_broker()
     line = refused("serve", "--data-dir", broker.data_dir, "--listen", f"127.0.0.1:{harness.free_port()}")
     assert str(broker.data_dir) in line
-    assert broker.is_running() and harness.answers(broker.port)
+    assert broker.is_running() and harness.answers(broker.port, TIMEOUT_S)
 
 
 def test_a_directory_that_kafka_formatted(tmp_path):

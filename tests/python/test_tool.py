@@ -198,7 +198,7 @@ def test_a_topic_is_created_on_demand_where_the_broker_does_that(broker, own_bro
     run(broker, "produce", name, stdin=b"hello\n")
     assert run(broker, "consume", name) == b"hello\n"
     strict = own_broker({"auto.create.topics.enable": "false"})
-    assert "ringlog topic create" in run(strict, "produce", name, "--timeout", "1", stdin=b"hello\n", status=1)
+    assert "ringlog topic create" in run(strict, "produce", name, "--timeout", "10", stdin=b"hello\n", status=1)
     assert run_json(strict, "topic", "list") == []
 
 
@@ -377,7 +377,7 @@ def test_bash_completes(tmp_path, words, wanted):
 @pytest.mark.skipif(os.environ.get("BROKER") == "kafka", reason="it starts a Ringlog")
 def test_the_demo_of_groups_misses_nothing():
     environment = {**os.environ, "RINGLOG_BIN": BINARY}
-    done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=2 * TIMEOUT_S)
+    done = subprocess.run([harness.ROOT / "scripts" / "demo-groups"], env=environment, capture_output=True, timeout=4 * TIMEOUT_S)
     assert done.returncode == 0, done
     assert b"60 of 60 orders" in done.stdout
 

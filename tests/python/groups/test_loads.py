@@ -6,6 +6,7 @@ import time
 
 import pytest
 from conftest import create_topic
+from groups.member import SHORT_SESSION_MS
 
 KILLS = 2
 BATCH = 600
@@ -21,7 +22,7 @@ def once(story):
 def test_what_was_acknowledged_survives_kill_9_under_load(story, own_broker):
     broker = own_broker()
     story.create(broker)
-    member = story.join(broker=broker)
+    member = story.join(broker=broker, session_ms=SHORT_SESSION_MS)  # who lets go of its place meanwhile has to wait for it
     member.wait("an assignment", lambda m: m.held == set(story.partitions))
     delivered, unknown, failures, killed = [], set(), [], threading.Event()
 

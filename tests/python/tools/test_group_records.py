@@ -16,18 +16,24 @@ from test_kafka_tools import TOOLS, run
 OFFSET, CLASSIC_GROUP, GROUP, MEMBER, ASSIGNMENT_EPOCH, ASSIGNMENT, CURRENT, PATTERN = 1, 2, 3, 5, 6, 7, 8, 16
 
 
-def formatted(broker, formatter):
-    """What a formatter of the console consumer makes of __consumer_offsets: (key, value or None), each with its type or version."""
-    text = run(
-        TOOLS + "consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", "__consumer_offsets", "--from-beginning",
-        "--timeout-ms", 8000, "--formatter", f"org.apache.kafka.tools.consumer.{formatter}", status=None,
-    )
-    found, at, decoder = [], text.find('{"key"'), json.JSONDecoder()
-    while at >= 0:
-        record, end = decoder.raw_decode(text, at)
-        found.append((record["key"], record["value"]))
-        at = text.find('{"key"', end)
-    return found
+def formatted(broker, formatter, count):
+    """What a formatter of the console consumer makes of __consumer_offsets: (key, value or None), each with its type or version. Those of
+    the group "classic-group", so many at least."""
+    until, decoder = time.monotonic() + TIMEOUT_S, json.JSONDecoder()
+    while True:
+        text = run(
+            TOOLS + "consumer.ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", "__consumer_offsets", "--from-beginning",
+            "--timeout-ms", 8000, "--formatter", f"org.apache.kafka.tools.consumer.{formatter}", status=None,
+        )
+        found, at = [], text.find('{"key"')
+        while at >= 0:
+            record, end = decoder.raw_decode(text, at)
+            found.append((record["key"], record["value"]))
+            at = text.find('{"key"', end)
+        found = [(key, value) for key, value in found if key["data"]["group"] == "classic-group"]
+        # It ends where nothing came for its time: in the middle, too, where something stood still.
+        if len(found) >= count or time.monotonic() > until:
+            return found
 
 
 def member_of_all(broker, group, subscription, **config):
@@ -54,7 +60,7 @@ def test_kafkas_formatters_and_decoder_read_a_classic_group(own_broker):
     # confluent-kafka sends the end of its string along.
     offsets = {
         (key["data"]["group"], key["data"]["topic"], key["data"]["partition"]): (value["data"]["offset"], value["data"]["metadata"].rstrip("\0"))
-        for key, value in formatted(broker, "OffsetsMessageFormatter") if value is not None
+        for key, value in formatted(broker, "OffsetsMessageFormatter", 3) if value is not None
     }
     assert offsets == {("classic-group", topic, p): (p + 10, f"m{p}") for p in range(3)}
 
@@ -65,7 +71,7 @@ def test_kafkas_formatters_and_decoder_read_a_classic_group(own_broker):
         assert (member["groupInstanceId"], member["clientId"], member["sessionTimeout"]) == ("one", "reader", 45_000)
 
     # The consoles' own groups are there, too.
-    groups = [(key, value) for key, value in formatted(broker, "GroupMetadataMessageFormatter") if key["data"]["group"] == "classic-group"]
+    groups = formatted(broker, "GroupMetadataMessageFormatter", 1)
     key, value = [found for found in groups if found[1] is not None and found[1]["data"]["members"]][-1]
     assert key["type"] == CLASSIC_GROUP
     check(value["data"], value["data"]["members"])

@@ -98,6 +98,7 @@ public final class SpringMember {
             var properties = factory.getContainerProperties();
             properties.setAckMode(AckMode.MANUAL);
             properties.setPollTimeout(50); // how soon a command shows
+            properties.setShutdownTimeout(TimeUnit.SECONDS.toMillis(TIMEOUT_S)); // it has left its group by then
             properties.setConsumerRebalanceListener(new Rebalances());
             if (line.options.has("commits")) {
                 properties.setSyncCommits(false);

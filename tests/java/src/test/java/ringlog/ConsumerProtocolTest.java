@@ -187,7 +187,7 @@ class ConsumerProtocolTest {
         String topic = Cluster.topic(admin, 4, Map.of());
         String group = Cluster.name();
         Map<String, Object> classic = Map.of(
-                "group.protocol", "classic", "heartbeat.interval.ms", 500, "session.timeout.ms", 6000,
+                "group.protocol", "classic", "heartbeat.interval.ms", 500,
                 "partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
         var old = member(group, classic);
         old.subscribe(List.of(topic));

@@ -84,6 +84,7 @@ class SpringTest {
             var factory = new ConcurrentKafkaListenerContainerFactory<String, String>();
             factory.setConsumerFactory(new DefaultKafkaConsumerFactory<>(config, new StringDeserializer(), new StringDeserializer()));
             factory.getContainerProperties().setAckMode(mode);
+            factory.getContainerProperties().setShutdownTimeout(Cluster.TIMEOUT.toMillis()); // what it has got is committed by then
             return factory;
         }
 

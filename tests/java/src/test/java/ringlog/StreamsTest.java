@@ -72,7 +72,8 @@ class StreamsTest {
         config.putAll(Map.of(
                 "application.id", id, "bootstrap.servers", Cluster.bootstrap(), "state.dir", state.toString(), "num.stream.threads", 2,
                 "default.key.serde", Serdes.StringSerde.class, "commit.interval.ms", 100, "repartition.purge.interval.ms", 100,
-                "consumer.session.timeout.ms", 6000, "consumer.heartbeat.interval.ms", 500, "consumer.auto.offset.reset", "earliest"));
+                // Who is put out of its group because the machine stands still counts again what it had not committed.
+                "consumer.session.timeout.ms", 20_000, "consumer.heartbeat.interval.ms", 500, "consumer.auto.offset.reset", "earliest"));
         return new KafkaStreams(wordCount(input, output), config);
     }
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from conftest import TIMEOUT_S, admin, create_topic
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from groups.member import CLIENTS, HEARTBEAT_MS, LACKS, SESSION_MS, Member
+from groups.member import CLIENTS, CONSUMER_HEARTBEAT_MS, LACKS, SESSION_MS, Member
 
 
 def pytest_addoption(parser):
@@ -40,7 +40,7 @@ def needs(client):
 
 def set_times(broker, group, session_ms):
     """By the new protocol not the member says how long it may be silent, but its group's own settings."""
-    times = {"consumer.session.timeout.ms": session_ms, "consumer.heartbeat.interval.ms": HEARTBEAT_MS}
+    times = {"consumer.session.timeout.ms": session_ms, "consumer.heartbeat.interval.ms": CONSUMER_HEARTBEAT_MS}
     entries = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in times.items()]
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
     admin(broker).incremental_alter_configs([resource])[resource].result(TIMEOUT_S)

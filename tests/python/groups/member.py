@@ -37,6 +37,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 SESSION_MS = 45_000
 SHORT_SESSION_MS = 15_000
 HEARTBEAT_MS = 500
+# librdkafka gives an answer this and half a second, and does not ask again for an assignment that came later.
+CONSUMER_HEARTBEAT_MS = 1500
 
 
 def _python(name):

@@ -16,8 +16,8 @@ const STOLEN_PERCENT_MAX: f64 = 3.0;
 /// `avg10` of /proc/pressure, per cent.
 const PRESSURE_PERCENT_MAX: f64 = 10.0;
 /// What is touched to see the cost of fresh memory, at most, and how long that may take.
-const FRESH_BYTES: u64 = 256 << 20;
-const FRESH_MAX: Duration = Duration::from_millis(450);
+const FRESH_BYTES: u64 = 64 << 20;
+const FRESH_MAX: Duration = Duration::from_millis(150);
 /// Memory is touched in these pieces, so that the time can be watched.
 const PIECE_BYTES: usize = 8 << 20;
 const PAGE_BYTES: usize = 4096;

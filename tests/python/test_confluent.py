@@ -347,4 +347,7 @@ def test_small_segments_roll_and_are_read_across(broker, topic):
     produce_all(broker, name, [{"value": v} for v in values])
     assert [m.value() for m in read(broker, name)] == values
     assert [m.value() for m in read(broker, name, offset=555)] == values[555:]
-    assert len(list(broker.partition_dir(name, 0).glob("*.log"))) >= 7
+    end = time.monotonic() + TIMEOUT_S
+    while len(logs := list(broker.partition_dir(name, 0).glob("*.log"))) < 7:  # a segment has a file once some of it is written there
+        assert time.monotonic() < end, logs
+        time.sleep(0.1)

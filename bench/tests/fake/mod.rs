@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     WrongCorrelation,
     /// What was created is known, and led, only when it has been asked for so often.
     Slow(usize),
+    /// What was deleted is told of, as if it were there, until it has been asked for so often.
+    SlowDeletion(usize),
     /// Topics cannot be created.
     NoCreation(ErrorCode),
     /// The leader of all partitions is said to be there.
@@ -107,6 +109,8 @@ struct Log {
 struct State {
     topics: BTreeMap<String, Vec<Log>>,
     deleted: Vec<String>,
+    /// How many partitions what was deleted had, and how often it is still told of.
+    lingering: BTreeMap<String, (usize, usize)>,
     deleted_groups: Vec<String>,
     faults: Vec<Fault>,
     produced: usize,
@@ -329,9 +333,15 @@ impl Broker {
         let broker = MetadataResponseBroker { node_id: 1, host: host.into(), port: self.address.port().into(), rack: None };
         let topics = request.topics.iter().flatten().map(|topic| {
             let name = topic.name.as_deref().unwrap().to_owned();
-            let logs = state.topics.get(&name).filter(|_| !slow);
-            let error_code = if logs.is_some() { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-            let partitions = (0..logs.map_or(0, Vec::len) as i32)
+            let told = match state.lingering.get_mut(&name) {
+                Some((partitions, left)) if *left > 0 => {
+                    *left -= 1;
+                    Some(*partitions)
+                }
+                _ => state.topics.get(&name).filter(|_| !slow).map(Vec::len),
+            };
+            let error_code = if told.is_some() { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+            let partitions = (0..told.unwrap_or(0) as i32)
                 .map(|partition_index| MetadataResponsePartition { partition_index, leader_id: 1, ..Default::default() })
                 .collect();
             MetadataResponseTopic {
@@ -377,10 +387,14 @@ impl Broker {
 
     fn delete(&self, request: &DeleteTopicsRequest<'_>) -> DeleteTopicsResponse<'static> {
         let mut state = self.lock();
+        let slow = state.faults.iter().find_map(|fault| if let Fault::SlowDeletion(times) = fault { Some(*times) } else { None });
         let responses = request.topics.iter().map(|topic| {
             let name = topic.name.as_deref().unwrap().to_owned();
-            let there = state.topics.remove(&name).is_some();
-            let error_code = if there { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+            let there = state.topics.remove(&name);
+            let error_code = if there.is_some() { ErrorCode::NONE } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
+            if let (Some(logs), Some(times)) = (there, slow) {
+                state.lingering.insert(name.clone(), (logs.len(), times));
+            }
             state.deleted.push(name.clone());
             DeletableTopicResult { name: Some(name.into()), error_code, ..Default::default() }
         });

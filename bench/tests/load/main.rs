@@ -150,6 +150,17 @@ fn a_topic_that_takes_its_time_is_waited_for() {
     assert_eq!(bench.run(broker.address, &format!("produce {SMALL}")).ok().produce.unwrap().records, 300);
 }
 
+/// As on Kafka, whose brokers hear of a deletion after the controller has answered it: the next run found the old topic there.
+#[test]
+fn a_topic_is_gone_when_its_run_has_ended() {
+    let (bench, broker) = (Bench::new(), Broker::start(&[Fault::SlowDeletion(4)]));
+    for partitions in [3, 2] {
+        let load = bench.run(broker.address, &format!("produce {SMALL} --partitions {partitions}")).ok();
+        assert_eq!(load.produce.unwrap().records, 300);
+    }
+    assert!(broker.topics().is_empty());
+}
+
 #[test]
 fn without_acknowledgements_records_are_sent() {
     let (bench, broker) = (Bench::new(), Broker::start(&[]));

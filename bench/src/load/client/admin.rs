@@ -17,6 +17,9 @@ use super::{ClientError, Connection, check_local};
 /// How long a topic that was just created may take to have leaders.
 const LEADERS_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// How long a broker may tell of a topic that it has deleted.
+const GONE_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// How many partitions are asked for at once: Kafka's controller makes no more than 10,000 records of one request.
 const PARTITIONS_AT_ONCE: u32 = 5_000;
 
@@ -187,7 +190,8 @@ async fn add_partitions(connection: &mut Connection, name: &str, count: u32) -> 
     settle(answer.await?, ApiKey::CreatePartitions, name, connection.address)
 }
 
-/// Deletes a topic; one that is gone already is fine.
+/// Deletes a topic; one that is gone already is fine. Kafka's controller answers before the brokers have heard of it: what is done
+/// next would find the old topic there, so that is waited for.
 ///
 /// # Errors
 /// The broker fails, or says no.
@@ -204,7 +208,16 @@ pub(crate) async fn delete_topic(connection: &mut Connection, name: &str) -> Res
         Ok(answer.responses.first().map(|topic| (topic.error_code, topic.error_message.as_deref().map(str::to_owned))))
     });
     let answer = answer.await?.filter(|(code, _)| *code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    settle(answer.or(Some((ErrorCode::NONE, None))), ApiKey::DeleteTopics, name, connection.address)
+    settle(answer.or(Some((ErrorCode::NONE, None))), ApiKey::DeleteTopics, name, connection.address)?;
+    let started = Instant::now();
+    // Wherever it is led, and whoever fails meanwhile: it is deleted.
+    while let Ok(Found::Topic(_) | Found::NotReady(_)) = look_up(connection, name, true).await {
+        if started.elapsed() > GONE_WAIT_MAX {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 fn settle(answer: Option<(ErrorCode, Option<String>)>, api: ApiKey, name: &str, address: SocketAddr) -> Result<(), ClientError> {

@@ -39,6 +39,8 @@ public final class Member implements ConsumerRebalanceListener {
     private final KafkaConsumer<String, String> consumer;
     private final Map<TopicPartition, OffsetAndMetadata> positions = new HashMap<>();
     private boolean isAssigned;
+    /** Polled again, one that was fenced would join anew, and fence the other; an application ends here. */
+    private boolean hasFailed;
     private Set<TopicPartition> held;
 
     private Member(Line line) {
@@ -85,14 +87,19 @@ public final class Member implements ConsumerRebalanceListener {
     private void run() throws Exception {
         while (true) {
             var records = Line.JSON.createArrayNode();
-            try {
-                for (var record : consumer.poll(Duration.ofMillis(50))) {
-                    var partition = new TopicPartition(record.topic(), record.partition());
-                    positions.put(partition, new OffsetAndMetadata(record.offset() + 1));
-                    records.add(array(partition).add(record.offset()).add(record.value()));
+            if (hasFailed) {
+                Thread.sleep(50);
+            } else {
+                try {
+                    for (var record : consumer.poll(Duration.ofMillis(50))) {
+                        var partition = new TopicPartition(record.topic(), record.partition());
+                        positions.put(partition, new OffsetAndMetadata(record.offset() + 1));
+                        records.add(array(partition).add(record.offset()).add(record.value()));
+                    }
+                } catch (KafkaException e) {
+                    Line.fatal(e);
+                    hasFailed = true;
                 }
-            } catch (KafkaException e) {
-                Line.fatal(e);
             }
             Set<TopicPartition> holds = Set.copyOf(consumer.assignment());
             if (isAssigned || (held != null && !holds.equals(held))) {

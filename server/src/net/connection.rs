@@ -11,15 +11,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use ringlog_protocol::ApiKey;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::reader::{End, Reader};
 use super::writer::{self, WriteEnd};
-use super::{ConnectionInfo, Core, LocalBoxFuture, Outcome, Stop};
+use super::{ConnectionInfo, Core, LocalBoxFuture, Outcome, RequestContext, Stop};
 
 /// How long the last bytes to a peer may take to be taken off our socket before it is closed under them: closing a socket
 /// with unread input resets the connection, and the peer then loses what it has not read yet.
@@ -51,11 +53,24 @@ impl Future for Running {
     }
 }
 
+/// A request that was read.
+pub(super) struct Request {
+    pub(super) context: RequestContext,
+    pub(super) body: Bytes,
+    /// The whole frame's.
+    pub(super) bytes: usize,
+}
+
 /// What the parts of a connection share.
 pub(super) struct Shared {
     pub(super) core: Rc<Core>,
     pub(super) info: Rc<ConnectionInfo>,
     running: RefCell<FuturesOrdered<Running>>,
+    /// What the last handler that runs changes, if it does.
+    changing: Cell<Option<ApiKey>>,
+    /// The request that waits for the changes before it. Nothing is read behind it.
+    held: Cell<Option<Box<Request>>>,
+    is_held: Cell<bool>,
     ready: RefCell<VecDeque<Outcome>>,
     /// Requests that were read and whose answers are not all written.
     requests: Cell<usize>,
@@ -107,21 +122,46 @@ impl Shared {
         let limits = &self.core.limits;
         let requests = self.requests.get();
         requests < limits.connection_requests_max
+            && !self.is_held.get()
             && self.bytes.get() < limits.connection_bytes_max
             && (requests == 0 || !self.info.crowd.is_there())
     }
 
-    /// Takes in a request's handler, after its first poll here: that makes requests start in order.
-    pub(super) fn start(&self, mut handler: LocalBoxFuture<Outcome>, bytes: usize) {
+    /// Takes in a request. It is begun at once unless it has to find what one before it is about to change: Kafka takes the
+    /// requests of a connection one after the other, and clients count on it. Batches keep their order by themselves.
+    pub(super) fn start(&self, request: Request) {
+        self.requests.set(self.requests.get() + 1);
+        let api = request.context.api;
+        let is_idle = self.running.borrow().is_empty();
+        match self.changing.get() {
+            Some(changing) if !is_idle && (changing, api) != (ApiKey::Produce, ApiKey::Produce) => {
+                self.is_held.set(true);
+                self.held.set(Some(Box::new(request)));
+            }
+            _ => self.begin(request),
+        }
+    }
+
+    /// Makes a request's handler, and polls it once here: that makes requests begin in order.
+    fn begin(&self, Request { context, body, bytes }: Request) {
+        let api = context.api;
+        let mut handler = self.core.handler.clone().handle(context, body);
         // Whoever waits is polled again with the task's own waker in `drive`.
         let polled = handler.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
-        self.requests.set(self.requests.get() + 1);
         let mut running = self.running.borrow_mut();
+        if running.is_empty() {
+            self.changing.set(None);
+        }
         let state = match polled {
             // Nothing is before it.
             Poll::Ready(outcome) if running.is_empty() => return self.push_ready(outcome),
             Poll::Ready(outcome) => State::Done(Some(outcome)),
-            Poll::Pending => State::Handler(handler),
+            Poll::Pending => {
+                if self.core.handler.changes_what_others_see(api) {
+                    self.changing.set(Some(api));
+                }
+                State::Handler(handler)
+            }
         };
         self.bytes.set(self.bytes.get() + bytes);
         running.push_back(Running { state, bytes });
@@ -138,17 +178,32 @@ impl Shared {
 
     /// Polls the handlers; what they answer is moved on in the order of the requests.
     fn drive(&self, cx: &mut Context<'_>) {
-        let mut running = self.running.borrow_mut();
-        // Where there is none, nothing of the queue is looked at: on thousands of quiet connections that is memory from afar.
-        if running.is_empty() {
-            return;
+        loop {
+            let mut running = self.running.borrow_mut();
+            // Where there is none, nothing of the queue is looked at: on thousands of quiet connections that is memory from afar.
+            if running.is_empty() {
+                return;
+            }
+            while let Poll::Ready(Some((outcome, bytes))) = running.poll_next_unpin(cx) {
+                self.bytes.set(self.bytes.get() - bytes);
+                if matches!(outcome, Outcome::Close(_)) {
+                    self.take_held();
+                }
+                self.push_ready(outcome);
+                self.is_active();
+                self.freed.set(true);
+            }
+            if !running.is_empty() {
+                return;
+            }
+            drop(running);
+            let Some(request) = self.take_held() else { return };
+            self.begin(*request);
         }
-        while let Poll::Ready(Some((outcome, bytes))) = running.poll_next_unpin(cx) {
-            self.bytes.set(self.bytes.get() - bytes);
-            self.push_ready(outcome);
-            self.is_active();
-            self.freed.set(true);
-        }
+    }
+
+    fn take_held(&self) -> Option<Box<Request>> {
+        if self.is_held.replace(false) { self.held.take() } else { None }
     }
 
     /// The next answer that is ready to be sent, and whether it is the only one.
@@ -204,6 +259,9 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         core,
         info: info.clone(),
         running: RefCell::default(),
+        changing: Cell::new(None),
+        held: Cell::new(None),
+        is_held: Cell::new(false),
         ready: RefCell::default(),
         requests: Cell::new(0),
         bytes: Cell::new(0),
@@ -224,6 +282,8 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         Err(_) => false,
     };
     log(&info, end, result);
+    // What was not begun when the connection broke is as if it had not come.
+    shared.take_held();
     let drain = poll_fn(|cx| {
         shared.drive(cx);
         shared.ready.borrow_mut().clear();

@@ -160,10 +160,25 @@ pub trait Handler {
         }
     }
 
+    /// Whether what a request of this API does shows to the requests behind it only once it has ended. These are begun after it then;
+    /// but Produce behind Produce is not held up. Groups keep the order of what is asked of them by themselves.
+    fn changes_what_others_see(&self, api: ApiKey) -> bool {
+        matches!(
+            api,
+            ApiKey::Produce
+                | ApiKey::CreateTopics
+                | ApiKey::DeleteTopics
+                | ApiKey::CreatePartitions
+                | ApiKey::DeleteRecords
+                | ApiKey::AlterConfigs
+                | ApiKey::IncrementalAlterConfigs
+        )
+    }
+
     /// Serves one request. `body` is what follows the request header, kept alive by whoever holds it.
     ///
     /// Requests of one connection are started in the order in which they came: this future is polled once before the
-    /// next one is asked for. They may finish in any order. A future that was started is polled to its end even when
+    /// next one is asked for, and ends before one is that has to see what it changes. They may finish in any order. A future that was started is polled to its end even when
     /// the peer is gone, unless the broker stops without patience.
     fn handle(self: Rc<Self>, context: RequestContext, body: Bytes) -> LocalBoxFuture<Outcome>;
 }

@@ -21,7 +21,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::budget::{self, FrameMemory, Permit};
-use super::connection::Shared;
+use super::connection::{Request, Shared};
 use super::{Stop, request};
 
 /// Frames up to this size are copied out of the scratch and are not counted in the core's budget.
@@ -345,7 +345,7 @@ impl<'a> Reader<'a> {
         let (handler, client_id) = (&self.shared.core.handler, &self.shared.core.client_id);
         let read = request::read(&**handler, &self.shared.info, &mut client_id.borrow_mut(), frame);
         let (context, body) = read.map_err(End::Malformed)?;
-        self.shared.start(handler.clone().handle(context, body), len);
+        self.shared.start(Request { context, body, bytes: len });
         Ok(())
     }
 

@@ -137,6 +137,71 @@ fn a_handler_runs_up_to_its_first_wait_before_the_next_is_made() {
     });
 }
 
+/// Kafka takes the requests of a connection one after the other: whoever asks behind a write, on the same connection, finds it done.
+#[test]
+fn what_comes_behind_a_change_begins_when_it_has_ended() {
+    const PRODUCE: i16 = ApiKey::Produce as i16;
+    const DELETE_RECORDS: i16 = ApiKey::DeleteRecords as i16;
+    run(async {
+        let gates = Gates::default();
+        let broker = Broker::start(Limits::default(), gates.echo());
+        let mut client = broker.connect().await;
+        let many = [
+            request(0, b"a read, which changes nothing"),
+            request_to(PRODUCE, 3, 1, b""),
+            request_to(PRODUCE, 3, 2, b""),
+            request_to(DELETE_RECORDS, 0, 3, b""),
+            request_to(PRODUCE, 3, 4, b""),
+            request(5, b"another"),
+        ];
+        client.write_all(&many.concat()).await.unwrap();
+        let begun_when_open: [(i32, i32); 6] = [(0, 3), (2, 3), (1, 4), (3, 5), (4, 6), (5, 6)];
+        for (id, begun) in begun_when_open {
+            gates.arrival(id).await;
+            gates.open(id);
+            broker.until(|broker| broker.started().len() == begun as usize).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(broker.started(), (0..begun).collect::<Vec<_>>(), "with {id} open");
+        }
+        for id in 0..6 {
+            assert_eq!(response(&mut client).await.0, id);
+        }
+        // One that ends at its first turn holds up nobody, and what is read behind it is served.
+        client.write_all(&[request_to(PRODUCE, 3, 6, b""), request(7, b"")].concat()).await.unwrap();
+        gates.arrival(6).await;
+        client.shutdown().await.unwrap();
+        gates.open(6);
+        gates.arrival(7).await;
+        gates.open(7);
+        assert_eq!((response(&mut client).await.0, response(&mut client).await.0), (6, 7));
+    });
+}
+
+#[test]
+fn what_waits_for_a_change_that_closes_the_connection_is_not_begun() {
+    run(async {
+        let gates = Gates::default();
+        let serve: Serve = {
+            let inner = gates.echo();
+            Box::new(move |context, body| {
+                let inner = inner(context, body);
+                Box::pin(async move {
+                    inner.await;
+                    Outcome::Close("it failed, and nobody waits for an answer".into())
+                })
+            })
+        };
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        client.write_all(&[request_to(ApiKey::Produce as i16, 3, 0, b""), request(1, b"")].concat()).await.unwrap();
+        gates.arrival(0).await;
+        gates.open(0);
+        assert_eq!(rest_of(&mut client).await, b"");
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+        assert_eq!(broker.started(), [0]);
+    });
+}
+
 #[test]
 fn headers_have_their_versions_and_the_context_is_whole() {
     run(async {

@@ -28,7 +28,8 @@ impl<'a> RequestHeader<'a> {
         let (api_key, api_version) = (decoder.int16()?, decoder.int16()?);
         let api = ApiKey::from_key(api_key).ok_or(DecodeError::UnknownApi(api_key))?;
         let correlation_id = decoder.int32()?;
-        let client_id = decoder.string_nullable(CLASSIC)?;
+        // A name for log lines and listings: one in Latin-1 is no reason to refuse a client.
+        let client_id = decoder.string_nullable_lossy(CLASSIC)?;
         if api.request_header_version(api_version) >= 2 {
             decoder.tagged_fields(|_, _| Ok(false))?;
         }
@@ -99,6 +100,13 @@ mod tests {
         let mut decoder = Decoder::new(&[0, 3, 0, 8, 0, 0, 0, 7, 0xff, 0xff, 42]);
         RequestHeader::decode(&mut decoder).unwrap();
         assert_eq!(decoder.rest(), [42]);
+    }
+
+    #[test]
+    fn a_client_id_may_be_in_latin_1() {
+        let mut decoder = Decoder::new(b"\0\x03\0\x04\0\0\0\x07\0\x04caf\xe9*");
+        assert_eq!(RequestHeader::decode(&mut decoder).unwrap().client_id.as_deref(), Some("caf\u{fffd}"));
+        assert_eq!(decoder.rest(), b"*");
     }
 
     #[test]

@@ -30,10 +30,10 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let asked: Vec<_> = groups.iter().map(ask).collect();
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
     let answers = join_all(asked).await;
-    let groups = groups
-        .iter()
-        .zip(answers)
-        .map(|(group, answer)| DescribedGroup { authorized_operations: operations, ..describe(group, answer) });
+    let groups = groups.iter().zip(answers).map(|(group, answer)| {
+        let described = describe(group, answer);
+        if described.error_code.is_none() { DescribedGroup { authorized_operations: operations, ..described } } else { described }
+    });
     reply(&context, &ConsumerGroupDescribeResponse { groups: groups.collect(), ..ConsumerGroupDescribeResponse::default() })
 }
 

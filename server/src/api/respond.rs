@@ -13,8 +13,8 @@ pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 /// The bits of the operations on a cluster: create 5, alter 7, describe 8, cluster action 9, describe configs 10, alter
 /// configs 11, idempotent write 12.
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-/// The bits of the operations on a group: read 3, delete 6, describe 8.
-pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8]);
+/// The bits of the operations on a group: read 3, delete 6, describe 8, describe configs 10, alter configs 11.
+pub(super) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
 /// What stands there when nobody asked.
 pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 

@@ -214,14 +214,28 @@ impl<'a> Decoder<'a> {
     /// A string, or null.
     #[inline]
     pub fn string_nullable(&mut self, encoding: Encoding) -> Result<Option<Cow<'a, str>>> {
-        let Some(size) = self.length16(encoding)? else { return Ok(None) };
-        if size > i16::MAX as usize {
-            return Err(DecodeError::StringTooLong(size));
-        }
-        let bytes = self.raw(size)?;
+        let Some(bytes) = self.string_bytes(encoding)? else { return Ok(None) };
         match std::str::from_utf8(bytes) {
             Ok(string) => Ok(Some(Cow::Borrowed(string))),
             Err(_) => Err(DecodeError::InvalidUtf8),
+        }
+    }
+
+    /// A string, or null, of whatever encoding: what is not UTF-8 becomes U+FFFD, as where Java reads it. For what only people read.
+    #[inline]
+    pub fn string_nullable_lossy(&mut self, encoding: Encoding) -> Result<Option<Cow<'a, str>>> {
+        let Some(bytes) = self.string_bytes(encoding)? else { return Ok(None) };
+        let string = String::from_utf8_lossy(bytes);
+        // It may have become longer, and may have to be written again.
+        if string.len() > i16::MAX as usize { Err(DecodeError::StringTooLong(string.len())) } else { Ok(Some(string)) }
+    }
+
+    #[inline]
+    fn string_bytes(&mut self, encoding: Encoding) -> Result<Option<&'a [u8]>> {
+        match self.length16(encoding)? {
+            Some(size) if size > i16::MAX as usize => Err(DecodeError::StringTooLong(size)),
+            Some(size) => self.raw(size).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -332,6 +346,9 @@ mod tests {
         assert_eq!(Decoder::new(&[0]).string(FLEXIBLE), Err(DecodeError::UnexpectedNull("string")));
         assert_eq!(Decoder::new(&[2, 0xff]).string(FLEXIBLE), Err(DecodeError::InvalidUtf8));
         assert_eq!(Decoder::new(&[0, 9, 1]).string(CLASSIC), Err(DecodeError::Truncated { wanted: 9, remaining: 1 }));
+        assert_eq!(Decoder::new(b"\0\x04caf\xe9").string_nullable_lossy(CLASSIC), Ok(Some("caf\u{fffd}".into())));
+        let longer = [&[0x30, 0][..], &[0xff; 0x3000]].concat();
+        assert_eq!(Decoder::new(&longer).string_nullable_lossy(CLASSIC), Err(DecodeError::StringTooLong(0x9000)));
         let long = encoded(|encoder| encoder.bytes_nullable(Some(&[b'a'; 32768]), FLEXIBLE));
         assert_eq!(Decoder::new(&long).string(FLEXIBLE), Err(DecodeError::StringTooLong(32768)));
     }

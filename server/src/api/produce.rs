@@ -56,11 +56,13 @@ struct Failure {
     message: Cow<'static, str>,
     /// The records to blame, where not all of the batch is.
     records: Vec<BatchError>,
+    /// Whether the log judged it, so that its start is told, as Kafka does.
+    is_of_log: bool,
 }
 
 impl Failure {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { code, message: message.into(), records: Vec::new() })
+        Box::new(Self { code, message: message.into(), records: Vec::new(), is_of_log: false })
     }
 }
 
@@ -129,13 +131,10 @@ fn start(api: &Api, context: &RequestContext, body: &Bytes, request: &ProduceReq
         let topic = if by_id { topics.by_id(TopicId(data.topic_id)) } else { topics.by_name(&data.name) };
         let rules = topic.map(|topic| rules(&topic.config, version, now));
         let start_partition = |partition: &PartitionProduceData<'_>| {
-            let state = match (acks, topic.zip(rules.as_ref())) {
-                (None, _) => State::Answered(Err(Failure::new(
-                    ErrorCode::INVALID_REQUIRED_ACKS,
-                    "acks must be 0, 1 or -1 (all in-sync replicas)",
-                ))),
-                (Some(_), None) => State::Answered(Err(unknown_topic(by_id))),
-                (Some(acks), Some((topic, rules))) => {
+            let state = match (topic.zip(rules.as_ref()), acks) {
+                (None, _) => State::Answered(Err(unknown_topic(by_id))),
+                (Some((topic, _)), None) => State::Answered(Err(invalid_acks(topic, partition.index))),
+                (Some((topic, rules)), Some(acks)) => {
                     let mut state = start_batch(api, &context.connection, body, topic, rules, acks, partition);
                     if let State::Answered(Err(failure)) = &mut state {
                         failure.records.truncate(blamed_left);
@@ -162,6 +161,13 @@ fn unknown_topic(by_id: bool) -> Box<Failure> {
         Failure::new(ErrorCode::UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
     } else {
         Failure::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.")
+    }
+}
+
+fn invalid_acks(topic: &Topic, index: i32) -> Box<Failure> {
+    match topic.partition(index) {
+        Some(_) => Failure::new(ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1 (all in-sync replicas)"),
+        None => unknown_topic(false),
     }
 }
 
@@ -272,7 +278,13 @@ fn batch_failure(refused: RecordsRefused) -> Box<Failure> {
         ErrorKind::UnsupportedCompression => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
         ErrorKind::InvalidRecord => ErrorCode::INVALID_RECORD,
     };
-    Box::new(Failure { code, message: error.to_string().into(), records })
+    // What is not one batch of today's format is refused before it comes to a log.
+    let is_one_batch = !matches!(
+        error,
+        BatchError::TooShort { .. } | BatchError::Incomplete { .. } | BatchError::Trailing(_) | BatchError::Magic(_)
+    );
+    let is_of_log = is_one_batch && matches!(error.kind(), ErrorKind::InvalidTimestamp | ErrorKind::InvalidRecord);
+    Box::new(Failure { code, message: error.to_string().into(), records, is_of_log })
 }
 
 fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
@@ -286,7 +298,8 @@ fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
         AppendError::NoRoom(_) | AppendError::Journal(_) | AppendError::Offline(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         AppendError::Deleted => return unknown_topic(by_id),
     };
-    Failure::new(code, error.to_string())
+    let is_of_log = matches!(error, AppendError::Producer(_));
+    Box::new(Failure { is_of_log, ..*Failure::new(code, error.to_string()) })
 }
 
 /// Waits for all answers, at most `timeout`; what has not come by then is answered as timed out.
@@ -336,11 +349,11 @@ fn topic_response(topic: &TopicState) -> TopicProduceResponse<'_> {
     TopicProduceResponse {
         name: Cow::Borrowed(topic.topic.as_ref().map_or(&*topic.name, |known| &*known.name)),
         topic_id: topic.id,
-        partition_responses: topic.partitions.iter().map(partition_response).collect(),
+        partition_responses: topic.partitions.iter().map(|state| partition_response(topic, state)).collect(),
     }
 }
 
-fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_> {
+fn partition_response<'a>(topic: &'a TopicState, partition: &'a PartitionState) -> PartitionProduceResponse<'a> {
     let mut response =
         PartitionProduceResponse { index: partition.index, base_offset: -1, ..PartitionProduceResponse::default() };
     match &partition.state {
@@ -353,6 +366,11 @@ fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_
             response.error_code = failure.code;
             response.error_message = Some(Cow::Borrowed(&*failure.message));
             response.record_errors = failure.records.iter().filter_map(record_error).collect();
+            if failure.is_of_log
+                && let Some(partition) = topic.topic.as_ref().and_then(|known| known.partition(partition.index))
+            {
+                response.log_start_offset = partition.published.log_start().0;
+            }
         }
         State::Waiting(_) => unreachable!("all answers were waited for"),
     }

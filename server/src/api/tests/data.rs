@@ -232,6 +232,7 @@ fn a_batch_that_is_wrong_is_refused_with_kafkas_error() {
             assert_eq!(ask(partition, &zstd, 1, 7).await, (ErrorCode::NONE, 0));
         }
         assert_eq!(ask(2, &good, -1, 9).await.0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(ask(2, &good, 2, 9).await.0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "whatever the acks");
         let mut unknown = produce(&topic, 0, &good, -1);
         unknown.topic_data[0].name = "u".into();
         unknown.topic_data[0].topic_id = [9; 16];
@@ -317,6 +318,7 @@ fn every_record_to_blame_is_named() {
             let answer = broker.ask(&produce(&topic, 0, bytes, -1), 9).await;
             let response: ProduceResponse<'_> = answer.read();
             let partition = &response.responses[0].partition_responses[0];
+            assert_eq!(partition.log_start_offset, 0, "the log's start is told");
             let named = partition.record_errors.iter().map(|error| {
                 assert!(error.batch_index_error_message.is_some());
                 error.batch_index
@@ -376,6 +378,12 @@ fn an_idempotent_producer_is_answered_alike_when_it_sends_again() {
             assert_eq!(ask(0, 2).await, (ErrorCode::INVALID_PRODUCER_EPOCH, -1));
             assert_eq!(ask(1, 2).await, (ErrorCode::NONE, 2));
         }
+        // The log that refuses it says where it starts.
+        let records = BatchBuilder::new(Offset(0)).producer(ProducerId(42), 1, 9).record(TimestampMs(1), None, None).build();
+        let answer = broker.ask(&produce(&topic, 0, &records, -1), 9).await;
+        let response: ProduceResponse<'_> = answer.read();
+        let refused = &response.responses[0].partition_responses[0];
+        assert_eq!((refused.error_code, refused.log_start_offset), (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, 0));
         let builder = BatchBuilder::new(Offset(0)).producer(ProducerId(43), 0, 0).transactional();
         let records = builder.record(TimestampMs(1_767_225_600_000), None, Some(b"v")).build();
         assert_eq!(produced(&broker.ask(&produce(&topic, 0, &records, -1), 9).await).0, ErrorCode::INVALID_TXN_STATE);

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 pub use builder::BatchBuilder;
-pub use validate::{ProduceRules, validate_produced, validate_records};
+pub use validate::{ProduceRules, RecordsRefused, find_refused, validate_produced, validate_records};
 
 use crate::compression::{self, Codec, CompressionError};
 use crate::record::{Record, RecordError};
@@ -101,9 +101,11 @@ pub enum BatchError {
     /// The compressed records cannot be decompressed.
     #[error("compressed records: {0}")]
     Compression(#[from] CompressionError),
-    /// A timestamp outside the topic's range, or a type that producers may not set.
-    #[error("timestamp {timestamp} is outside {from}..={to}")]
+    /// A timestamp outside the topic's range.
+    #[error("record {index} has timestamp {timestamp}, outside {from}..={to}")]
     Timestamp {
+        /// The record's number in the batch, from 0.
+        index: i32,
         /// The timestamp.
         timestamp: i64,
         /// The first allowed.
@@ -614,8 +616,27 @@ pub fn patch_leader_epoch(bytes: &mut [u8], epoch: LeaderEpoch) {
 pub fn set_log_append_time(bytes: &mut [u8], time: TimestampMs) {
     assert!(bytes.len() >= HEADER_BYTES, "a batch has a header");
     bytes[CRC_START + 1] |= Attributes::LOG_APPEND_TIME as u8;
-    bytes[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&time.0.to_be_bytes());
+    set_max_timestamp(bytes, time);
+}
+
+/// Sets the largest timestamp; computes the CRC anew, so a wrong one has to be found before.
+///
+/// # Panics
+/// When `bytes` are less than a header.
+pub fn set_max_timestamp(bytes: &mut [u8], timestamp: TimestampMs) {
+    assert!(bytes.len() >= HEADER_BYTES, "a batch has a header");
+    bytes[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&timestamp.0.to_be_bytes());
     patch_crc(bytes);
+}
+
+/// The largest timestamp that a batch says.
+///
+/// # Panics
+/// When `bytes` are less than a header.
+#[must_use]
+pub fn max_timestamp_of(bytes: &[u8]) -> TimestampMs {
+    let Some(raw) = bytes.first_chunk::<HEADER_BYTES>() else { panic!("a batch has a header") };
+    TimestampMs(i64::from_be_bytes(field(raw, MAX_TIMESTAMP_AT)))
 }
 
 fn patch_crc(bytes: &mut [u8]) {

@@ -185,22 +185,86 @@ fn damage_is_told_from_a_bad_producer() {
 
 #[test]
 fn timestamps_must_be_in_range() {
-    let at = |timestamp| BatchBuilder::new(Offset(0)).record(TimestampMs(timestamp), None, None).build();
+    let check = |timestamp, rules: &ProduceRules| {
+        let bytes = BatchBuilder::new(Offset(0)).record(TimestampMs(timestamp), None, None).build();
+        validate_records(&validate_produced(&bytes, rules).unwrap(), &bytes[HEADER_BYTES..], rules)
+    };
     let ahead = rules().timestamp_after_ms_max;
-    assert!(validate_produced(&at(NOW.0 + ahead), &rules()).is_ok());
-    let late = validate_produced(&at(NOW.0 + ahead + 1), &rules()).unwrap_err();
+    assert_eq!(check(NOW.0 + ahead, &rules()), Ok(TimestampMs(NOW.0 + ahead)));
+    let late = check(NOW.0 + ahead + 1, &rules()).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::InvalidTimestamp);
-    assert!(validate_produced(&at(-1), &rules()).is_ok(), "no timestamp is no wrong one");
+    assert_eq!(check(-1, &rules()), Ok(TimestampMs::NONE), "no timestamp is no wrong one");
     let by_broker = ProduceRules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
-    assert!(validate_produced(&at(NOW.0 + ahead + 1), &by_broker).is_ok());
+    check(NOW.0 + ahead + 1, &by_broker).unwrap();
 
     // The largest timestamp is the batch's, so that one record is too old shows in the records only.
     let strict = ProduceRules { timestamp_before_ms_max: 4, ..rules() };
-    assert!(strict.needs_records() && !rules().needs_records());
     let bytes = sample().build();
     let header = validate_produced(&bytes, &strict).unwrap();
+    assert!(strict.needs_records(&header) && !rules().needs_records(&header));
     let error = validate_records(&header, &bytes[HEADER_BYTES..], &strict).unwrap_err();
-    assert_eq!(error, BatchError::Timestamp { timestamp: NOW.0 - 5, from: NOW.0 - 4, to: NOW.0 + ahead });
+    assert_eq!(error, BatchError::Timestamp { index: 1, timestamp: NOW.0 - 5, from: NOW.0 - 4, to: NOW.0 + ahead });
+}
+
+#[test]
+fn the_largest_timestamp_is_that_of_the_records() {
+    let right = sample().build();
+    // Unset in two ways, a little wrong, and nowhere near.
+    for wrong in [-1, -6_795_364_578_871, 0, NOW.0 - 5, NOW.0 + 1, i64::MAX, i64::MIN] {
+        let bytes = changed(MAX_TIMESTAMP_AT, &wrong.to_be_bytes());
+        let header = validate_produced(&bytes, &rules()).unwrap();
+        assert_eq!(header.max_timestamp, max_timestamp_of(&bytes));
+        assert_eq!(validate_records(&header, &bytes[HEADER_BYTES..], &rules()), Ok(NOW));
+        let mut corrected = bytes;
+        set_max_timestamp(&mut corrected, NOW);
+        assert_eq!(corrected, right);
+    }
+    // Of a compressed batch it is believed, unless it cannot be right or would be refused.
+    let needed = |base: i64, newest: i64, rules: ProduceRules| {
+        let header = BatchHeader::parse(&right).unwrap();
+        rules.needs_records(&BatchHeader { base_timestamp: TimestampMs(base), max_timestamp: TimestampMs(newest), ..header })
+    };
+    assert!(!needed(NOW.0, NOW.0, rules()) && !needed(NOW.0, NOW.0 + 9, rules()) && !needed(-1, -1, rules()));
+    assert!(needed(NOW.0, -1, rules()) && needed(NOW.0, NOW.0 - 1, rules()) && needed(0, -1, rules()));
+    assert!(needed(NOW.0, NOW.0 + 3_600_001, rules()) && needed(-9, -9, rules()));
+    let by_broker = ProduceRules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
+    assert!(!needed(NOW.0, -1, by_broker));
+}
+
+#[test]
+fn all_records_to_blame_are_found() {
+    use BatchError::{KeyMissing, OffsetDelta, RecordsTrailing, Timestamp};
+    let late = NOW.0 + rules().timestamp_after_ms_max + 1;
+    let record = |builder: BatchBuilder, &(timestamp, key): &(i64, bool)| {
+        builder.record(TimestampMs(timestamp), key.then_some(b"k"), Some(b"v"))
+    };
+    let find = |of: &[(i64, bool)], keys_required, max, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = of.iter().fold(BatchBuilder::new(Offset(0)), record).build();
+        change(&mut bytes);
+        let rules = ProduceRules { keys_required, ..rules() };
+        let header = BatchHeader::parse(&bytes).unwrap();
+        let error = validate_records(&header, &bytes[HEADER_BYTES..], &rules).unwrap_err();
+        find_refused(&header, &bytes[HEADER_BYTES..], &rules, error, max)
+    };
+    let as_it_is = |_: &mut Vec<u8>| {};
+    let wrong = |index| Timestamp { index, timestamp: late, from: NOW.0.saturating_sub(i64::MAX), to: late - 1 };
+    let (good, keyless, far) = ((NOW.0, true), (NOW.0, false), (late, true));
+
+    let found = find(&[good, keyless, good, keyless], true, 9, &as_it_is);
+    assert_eq!(found, RecordsRefused { error: KeyMissing(1), records: vec![KeyMissing(1), KeyMissing(3)] });
+    let found = find(&[far, keyless, far], false, 9, &as_it_is);
+    assert_eq!(found, RecordsRefused { error: wrong(0), records: vec![wrong(0), wrong(2)] });
+    let found = find(&[keyless, keyless, good, far], true, 2, &as_it_is);
+    assert_eq!(found, RecordsRefused { error: wrong(3), records: vec![KeyMissing(0), KeyMissing(1)] }, "of at most two");
+    // A malformed record behind them, or before: the batch is to blame, none of them.
+    let found = find(&[keyless, good], true, 9, &|bytes| bytes.push(0));
+    assert_eq!(found, RecordsTrailing(1).into());
+    let found = find(&[keyless, good], true, 9, &|bytes| {
+        let at = bytes.len() - 6;
+        assert_eq!(bytes[at], 2, "the offset delta of the second record");
+        bytes[at] = 4;
+    });
+    assert_eq!(found, OffsetDelta { index: 1, offset_delta: 2 }.into());
 }
 
 #[test]
@@ -209,7 +273,7 @@ fn records_must_be_whole_numbered_and_keyed() {
     let bytes = sample().build();
     let header = BatchHeader::parse(&bytes).unwrap();
     let records = &bytes[HEADER_BYTES..];
-    check(&header, records).unwrap();
+    assert_eq!(check(&header, records), Ok(NOW));
     let keyed = ProduceRules { keys_required: true, ..rules() };
     assert_eq!(validate_records(&header, records, &keyed), Err(BatchError::KeyMissing(1)));
     assert_eq!(check(&header, &[records, b"x"].concat()), Err(BatchError::RecordsTrailing(1)));
@@ -276,7 +340,7 @@ proptest! {
         let view = BatchView::new(&bytes).unwrap();
         view.check_crc().unwrap();
         let read = view.records(uncompressed).unwrap();
-        validate_records(&header, read.bytes(), &rules()).unwrap();
+        prop_assert_eq!(validate_records(&header, read.bytes(), &rules()), Ok(header.max_timestamp));
         prop_assert_eq!(header.max_timestamp.0, NOW.0 - records.iter().map(|r| r.0).min().unwrap());
         prop_assert_eq!(i64::from(header.last_sequence()), (i64::from(sequence) + records.len() as i64 - 1) % (1 << 31));
         for (record, (back, key, value)) in read.iter().zip(&records) {

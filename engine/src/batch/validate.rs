@@ -29,12 +29,18 @@ pub struct ProduceRules {
 }
 
 impl ProduceRules {
-    /// Whether a rule cannot be decided from the header alone, so that [`validate_records`] has to see the records, even
-    /// compressed ones: keys, and a limit to how old a record may be (the header has only the largest timestamp). Where it
-    /// is false, the records of an uncompressed batch are still worth checking, since that costs little.
+    /// Whether a batch cannot be decided from its header alone, so that [`validate_records`] has to see the records, even
+    /// compressed ones: keys, a limit to how old a record may be (the header has only the largest timestamp), or a largest
+    /// timestamp that cannot be right or is out of range. Where it is false, the records of an uncompressed batch are still
+    /// worth checking, since that costs little.
     #[must_use]
-    pub fn needs_records(&self) -> bool {
-        self.keys_required || (self.timestamp_type == TimestampType::CreateTime && self.timestamp_before_ms_max != i64::MAX)
+    pub fn needs_records(&self, header: &BatchHeader) -> bool {
+        let by_timestamps = || {
+            // Some clients never set the largest timestamp: it is -1 then, or what their unset time is.
+            let unset = header.max_timestamp < header.base_timestamp.max(TimestampMs::NONE);
+            self.timestamp_before_ms_max != i64::MAX || unset || !self.allows(header.max_timestamp)
+        };
+        self.keys_required || (self.timestamp_type == TimestampType::CreateTime && by_timestamps())
     }
 
     fn allowed_timestamps(&self) -> RangeInclusive<i64> {
@@ -47,24 +53,17 @@ impl ProduceRules {
         }
     }
 
-    fn check_timestamp(&self, timestamp: TimestampMs) -> Result<(), BatchError> {
-        let allowed = self.allowed_timestamps();
-        if timestamp == TimestampMs::NONE || allowed.contains(&timestamp.0) {
-            Ok(())
-        } else {
-            Err(BatchError::Timestamp { timestamp: timestamp.0, from: *allowed.start(), to: *allowed.end() })
-        }
+    fn allows(&self, timestamp: TimestampMs) -> bool {
+        timestamp == TimestampMs::NONE || self.allowed_timestamps().contains(&timestamp.0)
     }
 }
 
 /// Checks one partition's records of a Produce request: exactly one batch, magic 2, base offset 0, within the size, codec
-/// known, as many records as offsets, nothing that only brokers write, producer fields that go together, the largest
-/// timestamp within the range. Not the CRC, and not the records; see [`validate_records`].
+/// known, as many records as offsets, nothing that only brokers write, producer fields that go together. Not the CRC, and
+/// not the records nor their timestamps; see [`validate_records`].
 ///
 /// Kafka checks the CRC before most of this, so a batch that fails here has its CRC computed after all: damage on the way
 /// is answered as such, which makes the producer try again.
-///
-/// Kafka corrects a header's maximum timestamp from the records; here the header is believed, and checked against the range.
 ///
 /// # Errors
 /// [`BatchError`], one for each rule.
@@ -105,7 +104,7 @@ fn check_header(header: &BatchHeader, bytes: usize, rules: &ProduceRules) -> Res
     if header.attributes.timestamp_type() == TimestampType::LogAppendTime {
         return Err(BatchError::TimestampType);
     }
-    rules.check_timestamp(header.max_timestamp)
+    Ok(())
 }
 
 fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
@@ -126,46 +125,119 @@ fn check_producer(header: &BatchHeader) -> Result<(), BatchError> {
 
 /// Checks the records of a batch that [`validate_produced`] let pass: each well-formed, numbered from 0 without a gap, as
 /// many as the header says and nothing behind them, with a key and a timestamp as the rules want. `records` are the
-/// batch's records, decompressed. It allocates nothing.
+/// batch's records, decompressed. It allocates nothing. Returns the largest timestamp: that of the header is to be corrected
+/// by it, as Kafka does.
 ///
 /// Kafka does this for every batch. Without it a broken producer's batch would be stored and break its consumers, not the
 /// broker: so do it for uncompressed batches (it reads a few bytes of each record, which the copy needs next anyway), and for
-/// compressed ones where [`ProduceRules::needs_records`].
+/// compressed ones where [`ProduceRules::needs_records`]. The header of the others is believed.
 ///
 /// # Errors
 /// [`BatchError`] for the first record that fails.
-pub fn validate_records(header: &BatchHeader, records: &[u8], rules: &ProduceRules) -> Result<(), BatchError> {
+pub fn validate_records(header: &BatchHeader, records: &[u8], rules: &ProduceRules) -> Result<TimestampMs, BatchError> {
     let timestamps = rules.allowed_timestamps();
+    let mut newest = TimestampMs::NONE.0;
     let mut at = 0;
     for index in 0..header.record_count {
-        match record::skim(records, at) {
-            Some(record)
-                if record.offset_delta == index
-                    && (record.has_key || !rules.keys_required)
-                    && timestamps.contains(&header.base_timestamp.0.wrapping_add(record.timestamp_delta)) =>
-            {
+        if let Some(record) = record::skim(records, at)
+            && record.offset_delta == index
+            && (record.has_key || !rules.keys_required)
+        {
+            let timestamp = header.base_timestamp.0.wrapping_add(record.timestamp_delta);
+            if timestamps.contains(&timestamp) {
+                newest = newest.max(timestamp);
                 at = record.end;
+                continue;
             }
-            // Something unusual or wrong: slower, and with the reason.
-            _ => at = records.len() - validate_record(header, index, &records[at..], rules)?.len(),
         }
+        // Something unusual or wrong: slower, and with the reason.
+        let (record, rest) = parse_record(index, &records[at..])?;
+        if let Some(error) = rule_broken(header, index, &record, rules) {
+            return Err(error);
+        }
+        newest = newest.max(header.timestamp_of(&record).0);
+        at = records.len() - rest.len();
     }
-    match records.len() - at {
-        0 => Ok(()),
-        trailing => Err(BatchError::RecordsTrailing(trailing)),
+    check_end(&records[at..])?;
+    Ok(TimestampMs(newest))
+}
+
+/// Why a batch is refused, and which of its records are to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordsRefused {
+    /// What the batch is refused for. As in Kafka, a malformed record comes before one that breaks a rule, and a wrong
+    /// timestamp before a missing key.
+    pub error: BatchError,
+    /// What the records to blame break, in their order: those without a key, and those whose timestamp is out of range.
+    /// None, where a record is malformed: then the whole batch is to blame.
+    pub records: Vec<BatchError>,
+}
+
+impl From<BatchError> for RecordsRefused {
+    /// All of the batch is to blame.
+    fn from(error: BatchError) -> Self {
+        Self { error, records: Vec::new() }
     }
 }
 
-/// Checks the record at the front of `bytes`; returns what follows it.
+/// Looks for all records to blame in a batch that [`validate_records`] refused with `error`. At most `records_max` of them are
+/// listed.
+#[must_use]
 #[cold]
-fn validate_record<'a>(header: &BatchHeader, index: i32, bytes: &'a [u8], rules: &ProduceRules) -> Result<&'a [u8], BatchError> {
+pub fn find_refused(
+    header: &BatchHeader,
+    records: &[u8],
+    rules: &ProduceRules,
+    error: BatchError,
+    records_max: usize,
+) -> RecordsRefused {
+    let mut refused = RecordsRefused::from(error);
+    let mut rest = records;
+    for index in 0..header.record_count {
+        let record = match parse_record(index, rest) {
+            Ok((record, behind)) => {
+                rest = behind;
+                record
+            }
+            Err(malformed) => return malformed.into(),
+        };
+        let Some(broken) = rule_broken(header, index, &record, rules) else { continue };
+        if broken.kind() == ErrorKind::InvalidTimestamp && refused.error.kind() != ErrorKind::InvalidTimestamp {
+            refused.error = broken.clone();
+        }
+        if refused.records.len() < records_max {
+            refused.records.push(broken);
+        }
+    }
+    match check_end(rest) {
+        Ok(()) => refused,
+        Err(error) => error.into(),
+    }
+}
+
+/// The record at the front of `bytes`, and what follows it.
+#[cold]
+fn parse_record(index: i32, bytes: &[u8]) -> Result<(Record<'_>, &[u8]), BatchError> {
     let (record, rest) = Record::parse(bytes).map_err(|error| BatchError::Record { index, error })?;
     if record.offset_delta != index {
         return Err(BatchError::OffsetDelta { index, offset_delta: record.offset_delta });
     }
+    Ok((record, rest))
+}
+
+/// What the topic does not allow of a well-formed record.
+fn rule_broken(header: &BatchHeader, index: i32, record: &Record<'_>, rules: &ProduceRules) -> Option<BatchError> {
     if rules.keys_required && record.key.is_none() {
-        return Err(BatchError::KeyMissing(index));
+        return Some(BatchError::KeyMissing(index));
     }
-    rules.check_timestamp(header.timestamp_of(&record))?;
-    Ok(rest)
+    let timestamp = header.timestamp_of(record);
+    if rules.allows(timestamp) {
+        return None;
+    }
+    let allowed = rules.allowed_timestamps();
+    Some(BatchError::Timestamp { index, timestamp: timestamp.0, from: *allowed.start(), to: *allowed.end() })
+}
+
+fn check_end(behind: &[u8]) -> Result<(), BatchError> {
+    if behind.is_empty() { Ok(()) } else { Err(BatchError::RecordsTrailing(behind.len())) }
 }

@@ -78,7 +78,7 @@ pub struct Append {
     pub partition: PartitionId,
     /// The batch.
     pub batch: Bytes,
-    /// Its header.
+    /// Its header; where the largest timestamp in the batch is wrong, with the right one.
     pub header: BatchHeader,
     /// When the answer is due.
     pub acks: Acks,

@@ -132,8 +132,9 @@ pub(crate) enum Refused {
 }
 
 impl Log {
-    /// Appends one batch, of which `header` has been validated, but not its CRC. The answer goes to `reply` when `acks` is
-    /// fulfilled, at once where it is an error. Only for want of memory everything comes back, to be tried again.
+    /// Appends one batch, of which `header` has been validated, but not its CRC. A largest timestamp of `header` that is not the
+    /// one in `bytes` is the right one, and is stored. The answer goes to `reply` when `acks` is fulfilled, at once where it is an
+    /// error. Only for want of memory everything comes back, to be tried again.
     pub(crate) fn append(
         &mut self,
         bytes: &[u8],
@@ -218,8 +219,8 @@ impl Log {
                 return Err(Refused::Memory);
             }
         };
-        if append_time {
-            if let Err(error) = self.fill_with_append_time(bytes, &assigned, now) {
+        if append_time || batch::max_timestamp_of(bytes) != assigned.max_timestamp {
+            if let Err(error) = self.fill_with_timestamp(bytes, &assigned, append_time) {
                 self.take_back_refused(new_pieces || rolled);
                 return Err(Refused::Error(error));
             }
@@ -254,15 +255,19 @@ impl Log {
         }
     }
 
-    /// The rare way: the broker's time goes into the header, which the CRC covers.
-    fn fill_with_append_time(&mut self, bytes: &[u8], assigned: &BatchHeader, now: TimestampMs) -> Result<(), AppendError> {
+    /// The rare way: another timestamp goes into the header, which the CRC covers.
+    fn fill_with_timestamp(&mut self, bytes: &[u8], assigned: &BatchHeader, append_time: bool) -> Result<(), AppendError> {
         if batch::crc_of(bytes) != assigned.crc {
             return Err(AppendError::Crc);
         }
         let mut copy = bytes.to_vec();
         batch::patch_base_offset(&mut copy, assigned.base_offset);
         batch::patch_leader_epoch(&mut copy, assigned.leader_epoch);
-        batch::set_log_append_time(&mut copy, now);
+        if append_time {
+            batch::set_log_append_time(&mut copy, assigned.max_timestamp);
+        } else {
+            batch::set_max_timestamp(&mut copy, assigned.max_timestamp);
+        }
         self.tail.fill(&copy);
         Ok(())
     }

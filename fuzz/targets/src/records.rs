@@ -38,8 +38,10 @@ pub(crate) fn record_batch(input: &[u8]) {
             };
             if let Ok(header) = batch::validate_produced(&fixed, &rules)
                 && header.attributes.codec() == Ok(Codec::None)
+                && let Err(error) = batch::validate_records(&header, view.records_bytes(), &rules)
             {
-                let _ = batch::validate_records(&header, view.records_bytes(), &rules);
+                let refused = batch::find_refused(&header, view.records_bytes(), &rules, error, 100);
+                assert!(refused.records.len() <= 100);
             }
             look_into(&view);
         }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::batch::{
-    BatchError, BatchHeader, BatchView, ErrorKind, HEADER_BYTES, ProduceRules, TimestampType, validate_produced, validate_records,
+    BatchError, BatchHeader, BatchView, ErrorKind, HEADER_BYTES, ProduceRules, RecordsRefused, TimestampType, find_refused,
+    validate_produced, validate_records,
 };
 use ringlog_engine::compression::Codec;
 use ringlog_engine::core::{Append, Message, Partition};
@@ -37,6 +38,9 @@ use crate::net::{ConnectionInfo, Outcome, RequestContext};
 
 /// What the records of one compressed batch may take while they are checked.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// How many records to blame an answer names: each takes more room there than a compressed one in the request, so this has to
+/// end. The rest of the batch fails with them all the same.
+const BLAMED_RECORDS_MAX: usize = 10_000;
 /// The shortest wait for an answer. A client's timeout bounds how long the leader waits for followers; its own disk is not asked
 /// for less than this, or every answer to a client that says 0 would be a timeout.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -50,13 +54,15 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 struct Failure {
     code: ErrorCode,
     message: Cow<'static, str>,
-    /// The record to blame.
-    record: Option<i32>,
+    /// The records to blame, where not all of the batch is.
+    records: Vec<BatchError>,
+    /// Whether the log judged it, so that its start is told, as Kafka does.
+    is_of_log: bool,
 }
 
 impl Failure {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { code, message: message.into(), record: None })
+        Box::new(Self { code, message: message.into(), records: Vec::new(), is_of_log: false })
     }
 }
 
@@ -119,18 +125,24 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
 fn start(api: &Api, context: &RequestContext, body: &Bytes, request: &ProduceRequest<'_>, acks: Option<Acks>) -> Vec<TopicState> {
     let (topics, version) = (api.topics(), context.api_version);
     let now = api.core.core.env.now();
+    let mut blamed_left = BLAMED_RECORDS_MAX;
     let start_topic = |data: &TopicProduceData<'_>| {
         let by_id = version >= TOPIC_ID_VERSION_MIN;
         let topic = if by_id { topics.by_id(TopicId(data.topic_id)) } else { topics.by_name(&data.name) };
         let rules = topic.map(|topic| rules(&topic.config, version, now));
         let start_partition = |partition: &PartitionProduceData<'_>| {
-            let state = match (acks, topic.zip(rules.as_ref())) {
-                (None, _) => State::Answered(Err(Failure::new(
-                    ErrorCode::INVALID_REQUIRED_ACKS,
-                    "acks must be 0, 1 or -1 (all in-sync replicas)",
-                ))),
-                (Some(acks), Some((topic, rules))) => start_batch(api, &context.connection, body, topic, rules, acks, partition),
-                (Some(_), None) => State::Answered(Err(unknown_topic(by_id))),
+            let state = match (topic.zip(rules.as_ref()), acks) {
+                (None, _) => State::Answered(Err(unknown_topic(by_id))),
+                (Some((topic, _)), None) => State::Answered(Err(invalid_acks(topic, partition.index))),
+                (Some((topic, rules)), Some(acks)) => {
+                    let mut state = start_batch(api, &context.connection, body, topic, rules, acks, partition);
+                    if let State::Answered(Err(failure)) = &mut state {
+                        failure.records.truncate(blamed_left);
+                        failure.records.shrink_to_fit();
+                        blamed_left -= failure.records.len();
+                    }
+                    state
+                }
             };
             PartitionState { index: partition.index, state }
         };
@@ -149,6 +161,13 @@ fn unknown_topic(by_id: bool) -> Box<Failure> {
         Failure::new(ErrorCode::UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
     } else {
         Failure::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.")
+    }
+}
+
+fn invalid_acks(topic: &Topic, index: i32) -> Box<Failure> {
+    match topic.partition(index) {
+        Some(_) => Failure::new(ErrorCode::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1 (all in-sync replicas)"),
+        None => unknown_topic(false),
     }
 }
 
@@ -177,7 +196,7 @@ fn start_batch(
         let records = data.records.bytes().filter(|records| !records.is_empty());
         let none = || Failure::new(ErrorCode::INVALID_RECORD, "a produce request holds exactly one record batch per partition");
         let records = records.ok_or_else(none)?;
-        let header = check_batch(records, rules).map_err(|error| batch_failure(&error))?;
+        let header = check_batch(records, rules).map_err(batch_failure)?;
         if header.attributes.is_transactional() {
             return Err(Failure::new(ErrorCode::INVALID_TXN_STATE, "transactions are not implemented yet"));
         }
@@ -223,27 +242,35 @@ fn replicas_missing(min_insync_replicas: i32, in_sync: usize, replicas: usize) -
     (in_sync < needed).then_some(needed)
 }
 
-/// All that can be said of a batch before it is copied, but the CRC.
-fn check_batch(records: &[u8], rules: &ProduceRules) -> Result<BatchHeader, BatchError> {
-    let header = validate_produced(records, rules)?;
-    let checked = match header.attributes.codec()? {
-        Codec::None => validate_records(&header, &records[HEADER_BYTES..], rules),
-        _ if rules.needs_records() => BatchView::new(records)?
-            .records(DECOMPRESSED_BYTES_MAX)
-            .and_then(|records| validate_records(&header, records.bytes(), rules)),
-        _ => Ok(()),
+/// All that can be said of a batch before it is copied, but the CRC. The header has the largest timestamp of the records, where
+/// these were looked at.
+fn check_batch(batch: &[u8], rules: &ProduceRules) -> Result<BatchHeader, RecordsRefused> {
+    let mut header = validate_produced(batch, rules)?;
+    let decompressed;
+    let records = match header.attributes.codec()? {
+        Codec::None => &batch[HEADER_BYTES..],
+        _ if rules.needs_records(&header) => {
+            let view = BatchView::new(batch)?;
+            decompressed = view.records(DECOMPRESSED_BYTES_MAX).or_else(|error| view.check_crc().and(Err(error)))?;
+            decompressed.bytes()
+        }
+        _ => return Ok(header),
     };
-    match checked {
-        Ok(()) => Ok(header),
+    match validate_records(&header, records, rules) {
+        Ok(newest) => {
+            header.max_timestamp = newest;
+            Ok(header)
+        }
         Err(error) => {
             // What was damaged on the way is to be sent again, whatever it looks like now.
-            BatchView::new(records)?.check_crc()?;
-            Err(error)
+            BatchView::new(batch)?.check_crc()?;
+            Err(find_refused(&header, records, rules, error, BLAMED_RECORDS_MAX))
         }
     }
 }
 
-fn batch_failure(error: &BatchError) -> Box<Failure> {
+fn batch_failure(refused: RecordsRefused) -> Box<Failure> {
+    let RecordsRefused { error, records } = refused;
     let code = match error.kind() {
         ErrorKind::Corrupt => ErrorCode::CORRUPT_MESSAGE,
         ErrorKind::TooLarge => ErrorCode::MESSAGE_TOO_LARGE,
@@ -251,11 +278,13 @@ fn batch_failure(error: &BatchError) -> Box<Failure> {
         ErrorKind::UnsupportedCompression => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
         ErrorKind::InvalidRecord => ErrorCode::INVALID_RECORD,
     };
-    let record = match *error {
-        BatchError::Record { index, .. } | BatchError::OffsetDelta { index, .. } | BatchError::KeyMissing(index) => Some(index),
-        _ => None,
-    };
-    Box::new(Failure { code, message: error.to_string().into(), record })
+    // What is not one batch of today's format is refused before it comes to a log.
+    let is_one_batch = !matches!(
+        error,
+        BatchError::TooShort { .. } | BatchError::Incomplete { .. } | BatchError::Trailing(_) | BatchError::Magic(_)
+    );
+    let is_of_log = is_one_batch && matches!(error.kind(), ErrorKind::InvalidTimestamp | ErrorKind::InvalidRecord);
+    Box::new(Failure { code, message: error.to_string().into(), records, is_of_log })
 }
 
 fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
@@ -269,7 +298,8 @@ fn append_failure(error: &AppendError, by_id: bool) -> Box<Failure> {
         AppendError::NoRoom(_) | AppendError::Journal(_) | AppendError::Offline(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         AppendError::Deleted => return unknown_topic(by_id),
     };
-    Failure::new(code, error.to_string())
+    let is_of_log = matches!(error, AppendError::Producer(_));
+    Box::new(Failure { is_of_log, ..*Failure::new(code, error.to_string()) })
 }
 
 /// Waits for all answers, at most `timeout`; what has not come by then is answered as timed out.
@@ -319,11 +349,11 @@ fn topic_response(topic: &TopicState) -> TopicProduceResponse<'_> {
     TopicProduceResponse {
         name: Cow::Borrowed(topic.topic.as_ref().map_or(&*topic.name, |known| &*known.name)),
         topic_id: topic.id,
-        partition_responses: topic.partitions.iter().map(partition_response).collect(),
+        partition_responses: topic.partitions.iter().map(|state| partition_response(topic, state)).collect(),
     }
 }
 
-fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_> {
+fn partition_response<'a>(topic: &'a TopicState, partition: &'a PartitionState) -> PartitionProduceResponse<'a> {
     let mut response =
         PartitionProduceResponse { index: partition.index, base_offset: -1, ..PartitionProduceResponse::default() };
     match &partition.state {
@@ -335,14 +365,24 @@ fn partition_response(partition: &PartitionState) -> PartitionProduceResponse<'_
         State::Answered(Err(failure)) => {
             response.error_code = failure.code;
             response.error_message = Some(Cow::Borrowed(&*failure.message));
-            response.record_errors.extend(failure.record.map(|batch_index| BatchIndexAndErrorMessage {
-                batch_index,
-                batch_index_error_message: Some(Cow::Borrowed(&*failure.message)),
-            }));
+            response.record_errors = failure.records.iter().filter_map(record_error).collect();
+            if failure.is_of_log
+                && let Some(partition) = topic.topic.as_ref().and_then(|known| known.partition(partition.index))
+            {
+                response.log_start_offset = partition.published.log_start().0;
+            }
         }
         State::Waiting(_) => unreachable!("all answers were waited for"),
     }
     response
+}
+
+fn record_error(error: &BatchError) -> Option<BatchIndexAndErrorMessage<'_>> {
+    let batch_index = match *error {
+        BatchError::KeyMissing(index) | BatchError::Timestamp { index, .. } => index,
+        _ => return None,
+    };
+    Some(BatchIndexAndErrorMessage { batch_index, batch_index_error_message: Some(Cow::Owned(error.to_string())) })
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! A producer: idempotent or not, a few batches in flight, and the same ones again until each has an answer, through cut
 //! connections, timeouts, errors and restarts.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::batch::{BatchBuilder, set_max_timestamp};
 use ringlog_engine::compression::Codec;
 use ringlog_engine::env::random::Random;
-use ringlog_engine::types::{Offset, ProducerId};
+use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
 use ringlog_protocol::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use ringlog_protocol::api::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
 use ringlog_protocol::{ApiKey, ErrorCode, Records};
@@ -188,6 +189,16 @@ fn make(producer: &mut Producer, target: Target, number: u64, life: &Life) -> Se
     }
 }
 
+/// What is sent for a batch. Some clients never set the largest timestamp, which the broker then corrects: what is in the log is
+/// the batch as it should be.
+fn on_the_wire(number: u64, bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut bytes = Cow::Borrowed(bytes);
+    if number.is_multiple_of(8) {
+        set_max_timestamp(bytes.to_mut(), TimestampMs::NONE);
+    }
+    bytes
+}
+
 /// Sends the window in order and takes in the answers.
 async fn send(producer: &Rc<RefCell<Producer>>, life: &Life, client: &mut Client) {
     let (window, acks, name) = {
@@ -200,7 +211,8 @@ async fn send(producer: &Rc<RefCell<Producer>>, life: &Life, client: &mut Client
     for &number in &window {
         let mut model = life.model.borrow_mut();
         let at = model.sending(number);
-        let records = Records::Bytes(&model.sent[&number].bytes);
+        let bytes = on_the_wire(number, &model.sent[&number].bytes);
+        let records = Records::Bytes(&bytes);
         let partition = PartitionProduceData { index: target.partition, records };
         let topic = TopicProduceData { topic_id: target.id, partition_data: vec![partition], ..TopicProduceData::default() };
         let request = ProduceRequest { acks, timeout_ms: 2_000, topic_data: vec![topic], ..ProduceRequest::default() };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ringlog_engine::batch;
+use ringlog_engine::compression::Codec;
 use ringlog_engine::types::ProducerId;
 use ringlog_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic};
 use ringlog_protocol::api::offset_for_leader_epoch::{
@@ -224,17 +226,138 @@ fn a_batch_that_is_wrong_is_refused_with_kafkas_error() {
             assert_eq!(ask(partition, &batch(&[&"v".repeat(500)]), -1, 9).await.0, ErrorCode::MESSAGE_TOO_LARGE);
             assert_eq!(ask(partition, &batch_at(i64::MAX / 2, &["late"]), -1, 9).await.0, ErrorCode::INVALID_TIMESTAMP);
             assert_eq!(ask(partition, &good, 2, 9).await, (ErrorCode::INVALID_REQUIRED_ACKS, -1));
-            let zstd = BatchBuilder::new(Offset(0)).codec(ringlog_engine::compression::Codec::Zstd);
+            let zstd = BatchBuilder::new(Offset(0)).codec(Codec::Zstd);
             let zstd = zstd.record(TimestampMs(1_767_225_600_000), None, Some(b"z")).build();
             assert_eq!(ask(partition, &zstd, 1, 6).await.0, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
             assert_eq!(ask(partition, &zstd, 1, 7).await, (ErrorCode::NONE, 0));
         }
         assert_eq!(ask(2, &good, -1, 9).await.0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(ask(2, &good, 2, 9).await.0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "whatever the acks");
         let mut unknown = produce(&topic, 0, &good, -1);
         unknown.topic_data[0].name = "u".into();
         unknown.topic_data[0].topic_id = [9; 16];
         assert_eq!(produced(&broker.ask(&unknown, 12).await).0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert_eq!(produced(&broker.ask(&unknown, 13).await).0, ErrorCode::UNKNOWN_TOPIC_ID);
+    });
+}
+
+/// The largest timestamps that a partition's batches say.
+async fn max_timestamps(broker: &Fixture, topic: &Topic, partition: i32) -> Vec<i64> {
+    let answer = broker.ask(&fetch(topic, partition, 0), 13).await;
+    let response: FetchResponse<'_> = answer.read();
+    let records = response.responses[0].partitions[0].records.bytes().unwrap_or_default().to_vec();
+    batch::batches(&records)
+        .map(|batch| {
+            let batch = batch.unwrap();
+            batch.check_crc().unwrap();
+            batch.header().max_timestamp.0
+        })
+        .collect()
+}
+
+async fn list_offset(broker: &Fixture, partition: i32, timestamp: i64) -> (ErrorCode, i64, i64) {
+    let partition = ListOffsetsPartition { partition_index: partition, timestamp, ..ListOffsetsPartition::default() };
+    let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+    let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+    let answer = broker.ask(&request, 7).await;
+    let response: ListOffsetsResponse<'_> = answer.read();
+    let found = &response.topics[0].partitions[0];
+    (found.error_code, found.timestamp, found.offset)
+}
+
+#[test]
+fn a_largest_timestamp_that_is_wrong_is_corrected() {
+    with_broker(&[], |broker| async move {
+        let topic = broker.create("t", 2, &[]).await;
+        let at = 1_767_225_600_000;
+        for (partition, codec) in [(0, Codec::None), (1, Codec::Lz4)] {
+            let make = |sequence, first: i64, max_timestamp: i64| {
+                let builder = BatchBuilder::new(Offset(0)).codec(codec).producer(ProducerId(7), 0, sequence);
+                let builder = builder.record(TimestampMs(first), None, Some(b"v")).record(TimestampMs(first + 9), None, None);
+                let mut bytes = builder.build();
+                batch::set_max_timestamp(&mut bytes, TimestampMs(max_timestamp));
+                bytes
+            };
+            let ask = async |bytes: &[u8]| produced(&broker.ask(&produce(&topic, partition, bytes, -1), 9).await);
+            // Never set, set to a time without a value, as it should be, far ahead though no record is.
+            for (turn, wrong) in [-1, -6_795_364_578_871, at + 9, i64::MAX].into_iter().enumerate() {
+                let (base, first) = (2 * turn as i64, at + 1000 * turn as i64 - if wrong == at + 9 { 2000 } else { 0 });
+                let bytes = make(base as i32, first, wrong);
+                assert_eq!(ask(&bytes).await, (ErrorCode::NONE, base));
+                assert_eq!(ask(&bytes).await, (ErrorCode::NONE, base), "sent again");
+            }
+            assert_eq!(max_timestamps(&broker, &topic, partition).await, [at + 9, at + 1009, at + 9, at + 3009]);
+            assert_eq!(list_offset(&broker, partition, -3).await, (ErrorCode::NONE, at + 3009, 7));
+            assert_eq!(list_offset(&broker, partition, at + 1001).await, (ErrorCode::NONE, at + 1009, 3));
+            // What the header hides is found: a record too far ahead, and damage.
+            let mut late = make(8, i64::MAX / 2, -1);
+            assert_eq!(ask(&late).await.0, ErrorCode::INVALID_TIMESTAMP);
+            late[20] ^= 1;
+            assert_eq!(ask(&late).await.0, ErrorCode::CORRUPT_MESSAGE);
+            let mut damaged = make(8, at, -1);
+            damaged[20] ^= 1;
+            assert_eq!(ask(&damaged).await.0, ErrorCode::CORRUPT_MESSAGE);
+            let mut damaged = make(8, at, at + 9);
+            damaged[40] ^= 1;
+            assert_eq!(ask(&damaged).await.0, ErrorCode::CORRUPT_MESSAGE, "in the largest timestamp itself");
+        }
+        // What cannot be looked into is refused.
+        let mut bytes = BatchBuilder::new(Offset(0)).codec(Codec::Gzip).record(TimestampMs(at), None, Some(b"v")).build();
+        *bytes.last_mut().unwrap() ^= 1;
+        batch::set_max_timestamp(&mut bytes, TimestampMs::NONE);
+        assert_eq!(produced(&broker.ask(&produce(&topic, 1, &bytes, -1), 9).await).0, ErrorCode::CORRUPT_MESSAGE);
+    });
+}
+
+#[test]
+fn every_record_to_blame_is_named() {
+    with_broker(&[], |broker| async move {
+        let topic = broker.create("t", 1, &[("cleanup.policy", "compact")]).await;
+        let at = 1_767_225_600_000;
+        let ask = async |bytes: &[u8]| {
+            let answer = broker.ask(&produce(&topic, 0, bytes, -1), 9).await;
+            let response: ProduceResponse<'_> = answer.read();
+            let partition = &response.responses[0].partition_responses[0];
+            assert_eq!(partition.log_start_offset, 0, "the log's start is told");
+            let named = partition.record_errors.iter().map(|error| {
+                assert!(error.batch_index_error_message.is_some());
+                error.batch_index
+            });
+            (partition.error_code, named.collect::<Vec<_>>())
+        };
+        for codec in [Codec::None, Codec::Zstd] {
+            let make = |records: &[(i64, bool)]| {
+                let add = |builder: BatchBuilder, &(timestamp, keyed): &(i64, bool)| {
+                    builder.record(TimestampMs(timestamp), keyed.then_some(b"k"), Some(b"v"))
+                };
+                records.iter().fold(BatchBuilder::new(Offset(0)).codec(codec), add).build()
+            };
+            let late = i64::MAX / 2;
+            let keyless = make(&[(at, true), (at, false), (at, true), (at, false)]);
+            assert_eq!(ask(&keyless).await, (ErrorCode::INVALID_RECORD, vec![1, 3]));
+            assert_eq!(ask(&make(&[(late, true), (at, true), (late, true)])).await, (ErrorCode::INVALID_TIMESTAMP, vec![0, 2]));
+            assert_eq!(ask(&make(&[(at, false), (late, true)])).await, (ErrorCode::INVALID_TIMESTAMP, vec![0, 1]));
+            // More than an answer takes.
+            let (error, named) = ask(&make(&vec![(at, false); 20_000])).await;
+            assert_eq!((error, named.len(), named.last()), (ErrorCode::INVALID_RECORD, 10_000, Some(&9_999)));
+        }
+        // The batch is to blame, and no record of it more than another.
+        let mut bytes = BatchBuilder::new(Offset(0)).record(TimestampMs(at), None, Some(b"v")).build();
+        let (keep, length) = (bytes.len() - 1, bytes[11] - 1);
+        bytes.truncate(keep);
+        bytes[11] = length;
+        batch::set_max_timestamp(&mut bytes, TimestampMs(at));
+        assert_eq!(ask(&bytes).await, (ErrorCode::INVALID_RECORD, vec![]));
+        // The bound holds for a request as a whole.
+        let bytes =
+            (0..9_000).fold(BatchBuilder::new(Offset(0)), |builder, _| builder.record(TimestampMs(at), None, None)).build();
+        let mut request = produce(&topic, 0, &bytes, -1);
+        let again = request.topic_data[0].partition_data[0].clone();
+        request.topic_data[0].partition_data.push(again);
+        let answer = broker.ask(&request, 9).await;
+        let response: ProduceResponse<'_> = answer.read();
+        let named: Vec<_> = response.responses[0].partition_responses.iter().map(|answer| answer.record_errors.len()).collect();
+        assert_eq!(named, [9_000, 1_000]);
     });
 }
 
@@ -255,6 +378,12 @@ fn an_idempotent_producer_is_answered_alike_when_it_sends_again() {
             assert_eq!(ask(0, 2).await, (ErrorCode::INVALID_PRODUCER_EPOCH, -1));
             assert_eq!(ask(1, 2).await, (ErrorCode::NONE, 2));
         }
+        // The log that refuses it says where it starts.
+        let records = BatchBuilder::new(Offset(0)).producer(ProducerId(42), 1, 9).record(TimestampMs(1), None, None).build();
+        let answer = broker.ask(&produce(&topic, 0, &records, -1), 9).await;
+        let response: ProduceResponse<'_> = answer.read();
+        let refused = &response.responses[0].partition_responses[0];
+        assert_eq!((refused.error_code, refused.log_start_offset), (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, 0));
         let builder = BatchBuilder::new(Offset(0)).producer(ProducerId(43), 0, 0).transactional();
         let records = builder.record(TimestampMs(1_767_225_600_000), None, Some(b"v")).build();
         assert_eq!(produced(&broker.ask(&produce(&topic, 0, &records, -1), 9).await).0, ErrorCode::INVALID_TXN_STATE);

@@ -16,7 +16,7 @@ use crate::log::{LiveSegment, Log, SegmentState, tail};
 use crate::memory::Pool;
 use crate::segment::index::{self, IndexEntry, TimeEntry};
 use crate::segment::names;
-use crate::types::{LeaderEpoch, Offset, TimestampMs};
+use crate::types::{Offset, TimestampMs};
 
 /// When a producer wants its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,11 +271,8 @@ impl Log {
         let last_offset = header.last_offset();
         let interval = self.config.index_interval_bytes;
         let committed = self.published.high_watermark();
-        let (epoch, position) = (header.leader_epoch, self.active().bytes);
-        if self.epochs.assign(epoch, header.base_offset) {
-            self.epochs_dirty = true;
-        }
         let active = self.active_mut();
+        let position = active.bytes;
         active.bytes += size;
         if let Some(live) = &mut active.live {
             live.note(header, position, size, interval, committed);
@@ -335,16 +332,6 @@ impl Log {
         self.partial = Vec::new();
         self.take_snapshot(true);
         self.segments.push_back(SegmentState { shared, stream: self.end, bytes: 0, live: Some(live) });
-    }
-
-    /// The epoch of the leader that appends from now on.
-    pub fn set_leader_epoch(&mut self, epoch: LeaderEpoch) {
-        if epoch > self.leader_epoch() {
-            self.published.set_leader_epoch(epoch);
-            if self.epochs.assign(epoch, self.end_offset) {
-                self.epochs_dirty = true;
-            }
-        }
     }
 }
 

@@ -123,6 +123,8 @@ pub struct Log {
     tail: Tail,
     /// The bytes of the file's last, partly filled block while the tail is empty.
     partial: Vec<u8>,
+    /// The last one is the current leader's from the opening on, and begins where the log ended then: no append changes them, and no
+    /// cut, since nothing below that is cut.
     epochs: LeaderEpochs,
     epochs_dirty: bool,
     producers: ProducerStates,

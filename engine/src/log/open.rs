@@ -97,11 +97,19 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         return Box::pin(open(disk, pool, params, now)).await;
     }
     let mut epochs = opening.epochs(&names).await?;
+    // The first that the file does not have.
+    let mut epochs_found = Offset(i64::MAX);
     for &(epoch, offset) in &recovered.epochs {
-        epochs.assign(epoch, offset);
+        // The first batch that was read is seldom the first of its epoch: where the file has that epoch there, it knows better.
+        if epochs.epoch_for(offset) != Some(epoch) && epochs.assign(epoch, offset) {
+            epochs_found = epochs_found.min(offset);
+        }
     }
     let end_offset = recovered.end_offset;
     let _ = epochs.truncate_from_end(end_offset);
+    // Clients are told the leader's epoch before it has a record, and ask where it ends. It takes no file: what a crash takes of it
+    // is answered as the end of the epoch before, which is the same offset.
+    epochs.assign(params.leader_epoch, end_offset);
     let mut end = STREAM_START;
     for segment in &mut recovered.segments {
         segment.stream = end;
@@ -124,6 +132,10 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         let path = params.directory.join(names::snapshot_file_name(end_offset));
         crate::disk::replace_file(disk, &path, recovered.producers.encode_snapshot()).await?;
         snapshot_files.push_back(end_offset);
+    }
+    if epochs_found < active_base {
+        // From the next checkpoint on nobody looks for them in sealed segments.
+        crate::disk::replace_file(disk, &params.directory.join(names::EPOCHS_FILE), epochs.encode().into_bytes()).await?;
     }
     let published = Arc::new(Published::new());
     let first = recovered.segments.front().map_or(Offset(0), |segment| segment.shared.base_offset);

@@ -8,7 +8,7 @@
 mod cut;
 mod indexes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -111,9 +111,12 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
     // is answered as the end of the epoch before, which is the same offset.
     epochs.assign(params.leader_epoch, end_offset);
     let mut end = STREAM_START;
+    let written: BTreeMap<_, _> =
+        names.iter().filter_map(|entry| Some((names::parse_log_file_name(&entry.name)?, entry.modified))).collect();
     for segment in &mut recovered.segments {
         segment.stream = end;
         end += segment.bytes;
+        segment.modified = written.get(&segment.shared.base_offset).copied().unwrap_or(now);
     }
     let Some(active) = recovered.segments.back() else { unreachable!("there is at least one segment") };
     let active_base = active.shared.base_offset;
@@ -187,7 +190,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         last_append: now,
     };
     if recovered.ends_in_damage {
-        log.roll();
+        log.roll(now);
     }
     log.publish_size();
     log.publish_view();
@@ -374,7 +377,7 @@ impl Opening<'_> {
         let newest = times.last().map_or((TimestampMs::NONE, Offset(-1)), |entry| (entry.timestamp, entry.offset));
         shared.claim_max_timestamp(newest.0, newest.1);
         shared.set_first_timestamp(times.first().map(|entry| entry.timestamp));
-        Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
+        Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None, created: self.now, modified: self.now })
     }
 
     async fn read_if_there(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -550,7 +553,14 @@ impl Opening<'_> {
             }
         }
         shared.live_index.store(Some(live.index.clone()));
-        out.segments.push_back(SegmentState { shared, stream: 0, bytes: end_position, live: Some(live) });
+        out.segments.push_back(SegmentState {
+            shared,
+            stream: 0,
+            bytes: end_position,
+            live: Some(live),
+            created: self.now,
+            modified: self.now,
+        });
         Ok(!goes_on)
     }
 

@@ -81,8 +81,8 @@ impl DirEntry {
     /// An entry of a real directory.
     #[must_use]
     pub fn new(name: String, metadata: &Metadata) -> Self {
-        let (is_dir, modified) =
-            (metadata.is_dir(), metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000));
+        let is_dir = metadata.is_dir();
+        let modified = metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000);
         Self { name, is_dir, len_bytes: if is_dir { 0 } else { metadata.len() }, modified: TimestampMs(modified) }
     }
 }

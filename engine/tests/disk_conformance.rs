@@ -249,6 +249,7 @@ async fn directories_are_listed_in_order((disk, dir): Place) {
     disk.create_dir(&dir.join("aa")).await.unwrap();
     write(&*disk, &dir.join("aa/inside"), b"x").await;
     let listed = disk.list(&dir).await.unwrap();
+    assert!(listed.iter().all(|e| e.is_dir || e.modified.0 > 0), "files say when they were written");
     let seen: Vec<_> = listed.iter().map(|e| (e.name.as_str(), e.is_dir, e.len_bytes)).collect();
     assert_eq!(seen, [("a", false, 10_000), ("aa", true, 0), ("b", false, 2), ("c", false, 0)]);
     assert_eq!(disk.list(&dir.join("none")).await.unwrap_err().kind(), ErrorKind::NotFound);

@@ -1,4 +1,4 @@
-//! What recovery has to leave behind besides the batches. Invariant ProducersOutliveSegments: what is known of an idempotent
+//! What recovery has to leave behind besides the batches: where each leader epoch begins, and the producers. Invariant ProducersOutliveSegments: what is known of an idempotent
 //! producer does not go with the segments that it wrote, whatever crashes lie between.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
@@ -12,6 +12,7 @@ use ringlog_engine::disk::{Disk, OpenOptions, Payload};
 use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::Log;
 use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::log::epochs::LeaderEpochs;
 use ringlog_engine::log::open::{OpenParams, open};
 use ringlog_engine::memory::Pool;
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, ProducerId, TimestampMs, TopicId};
@@ -21,6 +22,10 @@ async fn reopen(disk: &Rc<dyn Disk>, log_start: i64) -> Log {
 }
 
 async fn reopen_from(disk: &Rc<dyn Disk>, recovery_point: i64, log_start: i64) -> Log {
+    reopen_in(disk, LeaderEpoch(0), recovery_point, log_start).await
+}
+
+async fn reopen_in(disk: &Rc<dyn Disk>, leader_epoch: LeaderEpoch, recovery_point: i64, log_start: i64) -> Log {
     let params = OpenParams {
         id: PartitionId { topic: TopicId([1; 16]), index: 0 },
         directory: PathBuf::from("/topic-0"),
@@ -28,7 +33,7 @@ async fn reopen_from(disk: &Rc<dyn Disk>, recovery_point: i64, log_start: i64) -
         recovery_point: Offset(recovery_point),
         log_start: Offset(log_start),
         clean: false,
-        leader_epoch: LeaderEpoch(0),
+        leader_epoch,
     };
     open(disk, &Pool::new(16 << 20), params, TimestampMs(2000)).await.unwrap()
 }
@@ -94,5 +99,58 @@ fn an_index_that_was_lost_is_built_anew() {
         let times = ringlog_engine::disk::read_file(&disk, &directory.join(format!("{:020}.timeindex", 0))).await.unwrap();
         let times = ringlog_engine::segment::index::parse_time_index(&times, Offset(0)).unwrap();
         assert_eq!(times.iter().map(|entry| entry.timestamp.0).collect::<Vec<_>>(), [1001]);
+    });
+}
+
+/// Where epochs begin, and so where those before them end, is what the file says and what batches say that it does not know. The
+/// leader's own epoch begins at the log's end, before it has a record.
+#[test]
+fn epochs_begin_where_they_began() {
+    let simulation = Simulation::new(1);
+    let disk: Rc<dyn Disk> = SimDisk::new(&simulation, 1).mount();
+    simulation.block_on(async move {
+        let directory = Path::new("/topic-0");
+        disk.create_dir(directory).await.unwrap();
+        let write = async |name: String, bytes: Vec<u8>| {
+            let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
+            file.set_len(0).await.unwrap();
+            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
+            file.sync_data().await.unwrap();
+        };
+        let batch = |(offset, epoch): (i64, i32)| {
+            // A snapshot of the producer makes it needless to read the sealed segment again.
+            let batch =
+                BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(epoch)).producer(ProducerId(7), 0, offset as i32);
+            batch.record(TimestampMs(1000), None, Some(b"a")).build()
+        };
+        let known = async |log: &Log| {
+            let entries =
+                |epochs: &LeaderEpochs| epochs.entries().iter().map(|e| (e.epoch.0, e.start_offset.0)).collect::<Vec<_>>();
+            let file = ringlog_engine::disk::read_file(&disk, &directory.join("leader-epoch-checkpoint")).await;
+            let saved = file.ok().map(|text| entries(&LeaderEpochs::decode(&String::from_utf8_lossy(&text)).unwrap()));
+            (entries(log.epochs()), saved)
+        };
+        let log = reopen_in(&disk, LeaderEpoch(0), 0, 0).await;
+        assert_eq!(known(&log).await, (vec![(0, 0)], None), "it makes no file");
+        assert_eq!(log.epochs().end_offset_for(LeaderEpoch(0), Offset(0)), Some((LeaderEpoch(0), Offset(0))));
+
+        // What sealed segments have is saved, since the next start does not read them.
+        write(format!("{:020}.log", 0), [(0, 0), (1, 0), (2, 1)].map(batch).concat()).await;
+        write(format!("{:020}.log", 3), [(3, 1), (4, 1), (5, 2), (6, 2)].map(batch).concat()).await;
+        disk.sync_dir(directory).await.unwrap();
+        let log = reopen_in(&disk, LeaderEpoch(3), 0, 0).await;
+        let found = vec![(0, 0), (1, 2), (2, 5), (3, 7)];
+        assert_eq!(known(&log).await, (found.clone(), Some(found)));
+        // The next crash comes at once. The active segment is read from its beginning on, within an epoch.
+        let log = reopen_in(&disk, LeaderEpoch(4), 7, 0).await;
+        assert_eq!(known(&log).await.0, [(0, 0), (1, 2), (2, 5), (4, 7)]);
+        let ends =
+            [0, 1, 2, 3, 4].map(|epoch| log.epochs().end_offset_for(LeaderEpoch(epoch), Offset(7)).map(|(e, end)| (e.0, end.0)));
+        assert_eq!(ends, [Some((0, 2)), Some((1, 5)), Some((2, 7)), Some((2, 7)), Some((4, 7))], "epoch 3 left no trace");
+
+        // What the file says of batches that are lost does not count.
+        write("leader-epoch-checkpoint".to_owned(), b"0\n3\n0 0\n1 2\n9 6\n".to_vec()).await;
+        let log = reopen_in(&disk, LeaderEpoch(10), 7, 0).await;
+        assert_eq!(known(&log).await.0, [(0, 0), (1, 2), (2, 5), (10, 7)]);
     });
 }

@@ -1,15 +1,17 @@
 """A broker that is killed, stopped and started again: what was acknowledged is there, in order, byte for byte, once."""
 
 import random
+import struct
 import threading
 import time
 
 import pytest
 import wire
 from conftest import (
-    TIMEOUT_S, Deliveries, admin, consumer, create_topic, plain, produce_all, producer, read, unique_name, watermarks,
+    TIMEOUT_S, Deliveries, admin, consumer, create_topic, plain, produce_all, producer, read, unique_name, wait_for_topic,
+    watermarks,
 )
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType
 
 PARTITIONS = 3
@@ -199,6 +201,48 @@ def test_producer_ids_are_never_given_twice(own_broker, crash):
     broker.start()
     ids += [new_id() for _ in range(5)]
     assert len(set(ids)) == 10
+
+
+def test_the_epoch_of_a_restart_is_known_before_its_first_record(own_broker):
+    broker = own_broker()
+    topic = create_topic(broker, "epochs")
+
+    def ask(key, version, question):
+        body = b"\xff\xff\xff\xff" + question[0] + struct.pack(">i", 1) + wire.string(topic) + struct.pack(">i", 1) + question[1]
+        with wire.Connection(broker) as c:
+            c.request(key, version, 1, body)
+            return c.receive()[4 + 4 + 4 + 2 + len(topic) + 4:]
+
+    def offset_at(timestamp):
+        """ListOffsets: the offset and its leader epoch."""
+        answer = ask(2, 4, (b"\0", struct.pack(">iiq", 0, -1, timestamp)))
+        _, error, _, offset, epoch = struct.unpack(">ihqqi", answer)
+        assert error == 0
+        return offset, epoch
+
+    def end_of(epoch):
+        """OffsetForLeaderEpoch."""
+        error, _, found, end = struct.unpack(">hiiq", ask(23, 3, (b"", struct.pack(">iii", 0, -1, epoch))))
+        assert error == 0
+        return found, end
+
+    first = offset_at(-1)[1]
+    assert (offset_at(-2), end_of(first)) == ((0, first), (first, 0)), "nothing was written yet"
+    count = 100
+    produce_all(broker, topic, [{"value": b"%d" % n} for n in range(count)])
+    for crash in (True, True, False):
+        broker.kill() if crash else broker.stop()
+        broker.start()
+        wait_for_topic(admin(broker), topic, 1)
+        end, epoch = offset_at(-1)
+        assert end == count and (epoch > first or not crash)
+        assert (end_of(epoch), end_of(first), offset_at(-2)) == ((epoch, count), (first, count), (0, first))
+        # A client that is there already asks whether its place is still good, and stays.
+        client = consumer(broker, auto_offset_reset="earliest", enable_partition_eof=True)
+        client.assign([TopicPartition(topic, 0, count, leader_epoch=epoch)])
+        event = client.poll(TIMEOUT_S)
+        assert event and event.error() and event.error().code() == KafkaError._PARTITION_EOF and event.offset() == count
+        client.close()
 
 
 def test_kill_9_right_after_admin_operations(own_broker):

@@ -6,14 +6,17 @@
 //! it, what had been written since the last good sync may be gone although reads still show it (fsync(2), and
 //! "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
+use std::fs::Metadata;
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::memory::{Buffer, Slice};
+use crate::types::TimestampMs;
 
 pub mod cache;
 pub mod ring;
@@ -70,6 +73,18 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// A file's length in bytes; 0 for a directory.
     pub len_bytes: u64,
+    /// When it was last written to or cut, by the system's clock.
+    pub modified: TimestampMs,
+}
+
+impl DirEntry {
+    /// An entry of a real directory.
+    #[must_use]
+    pub fn new(name: String, metadata: &Metadata) -> Self {
+        let is_dir = metadata.is_dir();
+        let modified = metadata.mtime().saturating_mul(1000).saturating_add(metadata.mtime_nsec() / 1_000_000);
+        Self { name, is_dir, len_bytes: if is_dir { 0 } else { metadata.len() }, modified: TimestampMs(modified) }
+    }
 }
 
 /// How much room a filesystem has.

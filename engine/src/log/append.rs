@@ -16,7 +16,7 @@ use crate::log::{LiveSegment, Log, SegmentState, tail};
 use crate::memory::Pool;
 use crate::segment::index::{self, IndexEntry, TimeEntry};
 use crate::segment::names;
-use crate::types::{LeaderEpoch, Offset, TimestampMs};
+use crate::types::{Offset, TimestampMs};
 
 /// When a producer wants its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,12 +276,10 @@ impl Log {
         let last_offset = header.last_offset();
         let interval = self.config.index_interval_bytes;
         let committed = self.published.high_watermark();
-        let (epoch, position) = (header.leader_epoch, self.active().bytes);
-        if self.epochs.assign(epoch, header.base_offset) {
-            self.epochs_dirty = true;
-        }
         let active = self.active_mut();
+        let position = active.bytes;
         active.bytes += size;
+        active.modified = now;
         if let Some(live) = &mut active.live {
             live.note(header, position, size, interval, committed);
         }
@@ -310,22 +308,20 @@ impl Log {
         }
         let config = &self.config;
         let Some(live) = &active.live else { unreachable!("the active segment is live") };
-        let old = live.first_timestamp.is_some_and(|first| {
-            let newest = if header.max_timestamp == TimestampMs::NONE { now } else { header.max_timestamp };
-            newest.0.saturating_sub(first.0) > config.roll_ms()
-        });
+        let newest = if header.max_timestamp == TimestampMs::NONE { now } else { header.max_timestamp };
+        let old = active.age_ms(newest, now) > config.roll_ms();
         let index_full = (live.index.offsets.count() as u64 + 1) * 8 > config.segment_index_bytes
             || (live.index.times.count() as u64 + 1) * 12 > config.segment_index_bytes;
         let far = header.last_offset().0 - active.shared.base_offset.0 > index::OFFSETS_MAX;
         if active.bytes + size <= config.segment_bytes && !old && !index_full && !far {
             return false;
         }
-        self.roll();
+        self.roll(now);
         true
     }
 
     /// Seals the active segment and starts a new one at the log's end. Its file comes with its first flush.
-    pub(crate) fn roll(&mut self) {
+    pub(crate) fn roll(&mut self, now: TimestampMs) {
         self.touched = true;
         let base_offset = self.end_offset;
         let active = self.active_mut();
@@ -339,17 +335,14 @@ impl Log {
         shared.live_index.store(Some(live.index.clone()));
         self.partial = Vec::new();
         self.take_snapshot(true);
-        self.segments.push_back(SegmentState { shared, stream: self.end, bytes: 0, live: Some(live) });
-    }
-
-    /// The epoch of the leader that appends from now on.
-    pub fn set_leader_epoch(&mut self, epoch: LeaderEpoch) {
-        if epoch > self.leader_epoch() {
-            self.published.set_leader_epoch(epoch);
-            if self.epochs.assign(epoch, self.end_offset) {
-                self.epochs_dirty = true;
-            }
-        }
+        self.segments.push_back(SegmentState {
+            shared,
+            stream: self.end,
+            bytes: 0,
+            live: Some(live),
+            created: now,
+            modified: now,
+        });
     }
 }
 

@@ -217,7 +217,6 @@ impl Log {
         if !self.producers.truncate_to(offset) {
             tracing::warn!(partition = %self.directory.display(), "more batches were cut than producers can take back: they are unknown now");
         }
-        self.epochs.truncate_from_end(offset);
         self.end = stream;
         self.end_offset = offset;
         self.journaled = stream;

@@ -57,6 +57,11 @@ pub(crate) struct SegmentState {
     pub(crate) bytes: u64,
     /// While it is written to, or not all in its file yet.
     pub(crate) live: Option<LiveSegment>,
+    /// When it was begun or, before this start, opened; what `segment.ms` counts from where its batches have no timestamp.
+    pub(crate) created: TimestampMs,
+    /// When the last batch came; of a segment that no batch came to since the start, when its file was written. What `retention.ms`
+    /// counts from where its batches have no timestamp.
+    pub(crate) modified: TimestampMs,
 }
 
 /// What only a segment needs that is still written to.
@@ -111,6 +116,15 @@ impl SegmentState {
     pub(crate) fn end(&self) -> u64 {
         self.stream + self.bytes
     }
+
+    /// How long it has been written to, for `segment.ms`, when a batch of the time `newest` comes: by its batches' timestamps or,
+    /// where they have none, by the clock.
+    pub(crate) fn age_ms(&self, newest: TimestampMs, now: TimestampMs) -> i64 {
+        match self.live.as_ref().and_then(|live| live.first_timestamp) {
+            Some(first) => newest.0.saturating_sub(first.0),
+            None => now.0.saturating_sub(self.created.0),
+        }
+    }
 }
 
 /// A partition's log. See the module.
@@ -123,6 +137,8 @@ pub struct Log {
     tail: Tail,
     /// The bytes of the file's last, partly filled block while the tail is empty.
     partial: Vec<u8>,
+    /// The last one is the current leader's from the opening on, and begins where the log ended then: no append changes them, and no
+    /// cut, since nothing below that is cut.
     epochs: LeaderEpochs,
     epochs_dirty: bool,
     producers: ProducerStates,

@@ -8,7 +8,7 @@
 mod cut;
 mod indexes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -97,15 +97,26 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         return Box::pin(open(disk, pool, params, now)).await;
     }
     let mut epochs = opening.epochs(&names).await?;
+    // The first that the file does not have.
+    let mut epochs_found = Offset(i64::MAX);
     for &(epoch, offset) in &recovered.epochs {
-        epochs.assign(epoch, offset);
+        // The first batch that was read is seldom the first of its epoch: where the file has that epoch there, it knows better.
+        if epochs.epoch_for(offset) != Some(epoch) && epochs.assign(epoch, offset) {
+            epochs_found = epochs_found.min(offset);
+        }
     }
     let end_offset = recovered.end_offset;
     let _ = epochs.truncate_from_end(end_offset);
+    // Clients are told the leader's epoch before it has a record, and ask where it ends. It takes no file: what a crash takes of it
+    // is answered as the end of the epoch before, which is the same offset.
+    epochs.assign(params.leader_epoch, end_offset);
     let mut end = STREAM_START;
+    let written: BTreeMap<_, _> =
+        names.iter().filter_map(|entry| Some((names::parse_log_file_name(&entry.name)?, entry.modified))).collect();
     for segment in &mut recovered.segments {
         segment.stream = end;
         end += segment.bytes;
+        segment.modified = written.get(&segment.shared.base_offset).copied().unwrap_or(now);
     }
     let Some(active) = recovered.segments.back() else { unreachable!("there is at least one segment") };
     let active_base = active.shared.base_offset;
@@ -124,6 +135,10 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         let path = params.directory.join(names::snapshot_file_name(end_offset));
         crate::disk::replace_file(disk, &path, recovered.producers.encode_snapshot()).await?;
         snapshot_files.push_back(end_offset);
+    }
+    if epochs_found < active_base {
+        // From the next checkpoint on nobody looks for them in sealed segments.
+        crate::disk::replace_file(disk, &params.directory.join(names::EPOCHS_FILE), epochs.encode().into_bytes()).await?;
     }
     let published = Arc::new(Published::new());
     let first = recovered.segments.front().map_or(Offset(0), |segment| segment.shared.base_offset);
@@ -175,7 +190,7 @@ pub async fn open(disk: &Rc<dyn Disk>, pool: &Pool, params: OpenParams, now: Tim
         last_append: now,
     };
     if recovered.ends_in_damage {
-        log.roll();
+        log.roll(now);
     }
     log.publish_size();
     log.publish_view();
@@ -362,7 +377,7 @@ impl Opening<'_> {
         let newest = times.last().map_or((TimestampMs::NONE, Offset(-1)), |entry| (entry.timestamp, entry.offset));
         shared.claim_max_timestamp(newest.0, newest.1);
         shared.set_first_timestamp(times.first().map(|entry| entry.timestamp));
-        Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None })
+        Ok(SegmentState { shared, stream: 0, bytes: file_bytes, live: None, created: self.now, modified: self.now })
     }
 
     async fn read_if_there(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -538,7 +553,14 @@ impl Opening<'_> {
             }
         }
         shared.live_index.store(Some(live.index.clone()));
-        out.segments.push_back(SegmentState { shared, stream: 0, bytes: end_position, live: Some(live) });
+        out.segments.push_back(SegmentState {
+            shared,
+            stream: 0,
+            bytes: end_position,
+            live: Some(live),
+            created: self.now,
+            modified: self.now,
+        });
         Ok(!goes_on)
     }
 

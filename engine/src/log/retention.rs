@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::log::Log;
 use crate::log::config::LogConfig;
 use crate::log::published::Segment;
+use crate::log::{Log, SegmentState};
 use crate::types::{Offset, TimestampMs};
 
 /// DeleteRecords asked for an offset that is not in the log.
@@ -69,11 +69,8 @@ impl Log {
         }
         if config.retention_ms >= 0 || config.roll_ms() < i64::MAX {
             let active = self.active();
-            let live_first = active.live.as_ref().and_then(|live| live.first_timestamp);
-            let expired = is_expired(&active.shared, &config, now);
-            let old = live_first.is_some_and(|first| now.0.saturating_sub(first.0) > config.roll_ms());
-            if active.bytes > 0 && (expired || old) {
-                self.roll();
+            if active.bytes > 0 && (is_expired(active, &config, now) || active.age_ms(now, now) > config.roll_ms()) {
+                self.roll(now);
                 self.publish_view();
             }
         }
@@ -105,7 +102,7 @@ impl Log {
                 if config.retention_ms >= 0 && segment.shared.is_max_timestamp_claimed() {
                     return (start, Some(segment.shared.clone()));
                 }
-                if !is_expired(&segment.shared, config, now) {
+                if !is_expired(segment, config, now) {
                     break;
                 }
             }
@@ -145,7 +142,9 @@ impl Log {
     }
 }
 
-fn is_expired(segment: &Segment, config: &LogConfig, now: TimestampMs) -> bool {
-    let (newest, _) = segment.max_timestamp();
-    config.retention_ms >= 0 && newest != TimestampMs::NONE && now.0.saturating_sub(newest.0) > config.retention_ms
+/// Without a timestamp it is as old as its last change, as with Kafka: it would stay for ever, and what is behind it too.
+fn is_expired(segment: &SegmentState, config: &LogConfig, now: TimestampMs) -> bool {
+    let (newest, _) = segment.shared.max_timestamp();
+    let newest = if newest == TimestampMs::NONE { segment.modified } else { newest };
+    config.retention_ms >= 0 && now.0.saturating_sub(newest.0) > config.retention_ms
 }

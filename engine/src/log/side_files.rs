@@ -57,6 +57,8 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
     };
     let mut unsynced =
         Unsynced { files: Vec::new(), flushed, new_name: false, failures_before, changes: Vec::new(), indexes: Vec::new() };
+    // Before the index entries: a start does not look behind the last of them for where an epoch begins.
+    save_epochs(io, log, &directory).await?;
     for part in parts {
         let saved = part.save(io, &mut unsynced).await?;
         let mut log = log.borrow_mut();
@@ -66,7 +68,6 @@ pub(crate) async fn prepare_settle(io: &FlushIo<'_>, log: &Rc<RefCell<Log>>, all
             live.name_synced &= !saved.new_name;
         }
     }
-    save_epochs(io, log, &directory).await?;
     save_producers(io, log, all).await?;
     let new_names = {
         let log = log.borrow();

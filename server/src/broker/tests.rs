@@ -212,10 +212,15 @@ fn topics_come_back_after_a_stop_and_after_a_crash() {
     // A crash ends a term, a clean stop does not.
     let a = running.broker.topics.load().by_name("a").unwrap().clone();
     assert_eq!((a.partitions[2].published.leader_epoch(), a.info.partitions[2].leader_epoch), (LeaderEpoch(1), LeaderEpoch(1)));
+    // It is known before it has a record.
+    let epochs_of = || {
+        let epochs = |log: &mut ringlog_engine::log::Log| log.epochs().clone();
+        let epochs = running.cores[a.partitions[2].core].with_log(a.partitions[2].id, epochs).unwrap();
+        epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(epochs_of(), [(0, 0), (1, 16)]);
     machine.run(running.append("a", 2, 3));
-    let epochs = |log: &mut ringlog_engine::log::Log| log.epochs().clone();
-    let epochs = running.cores[a.partitions[2].core].with_log(a.partitions[2].id, epochs).unwrap();
-    assert_eq!(epochs.entries().iter().map(|entry| (entry.epoch.0, entry.start_offset.0)).collect::<Vec<_>>(), [(0, 0), (1, 16)]);
+    assert_eq!(epochs_of(), [(0, 0), (1, 16)]);
     assert_eq!(running.offsets("c", 1), (0, 4));
     assert_eq!(running.broker.topics.load().partition_count(), 8);
 }

@@ -105,7 +105,8 @@ options! {
     retention_bytes: i64 = "retention.bytes", default None, valid Any,
         synonyms ["log.retention.bytes" * 1];
 
-    /// Milliseconds after which a segment whose newest record is older is removed; -1: never.
+    /// Milliseconds after which a segment whose newest record is older is removed; one without timestamps is as old as its last
+    /// change; -1: never.
     retention_ms: i64 = "retention.ms", default None, valid AtLeast(-1),
         synonyms ["log.retention.ms" * 1, "log.retention.minutes" * 60000, "log.retention.hours" * 3600000];
 
@@ -121,7 +122,8 @@ options! {
     segment_jitter_ms: i64 = "segment.jitter.ms", default None, valid AtLeast(0),
         synonyms ["log.roll.jitter.ms" * 1, "log.roll.jitter.hours" * 3600000];
 
-    /// Milliseconds after which a new segment starts even if the last is not full, by the records' time.
+    /// Milliseconds after which a new segment starts even if the last is not full, by the records' time; where they have none, by
+    /// the clock, since the segment or the broker began.
     segment_ms: i64 = "segment.ms", default None, valid AtLeast(1),
         synonyms ["log.roll.ms" * 1, "log.roll.hours" * 3600000];
 

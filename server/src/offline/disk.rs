@@ -70,8 +70,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
         let Ok(name) = entry.file_name().into_string() else { continue };
         // A symbolic link is what it points to.
         let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-        let is_dir = metadata.is_dir();
-        entries.push(DirEntry { name, is_dir, len_bytes: if is_dir { 0 } else { metadata.len() } });
+        entries.push(DirEntry::new(name, &metadata));
     }
     entries.sort();
     Ok(entries)

@@ -81,7 +81,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
         };
         // A name that is not UTF-8 is none of ours; it is shown as well as can be.
         let name = entry.file_name().to_string_lossy().into_owned();
-        entries.push(DirEntry { name, is_dir: meta.is_dir(), len_bytes: if meta.is_dir() { 0 } else { meta.len() } });
+        entries.push(DirEntry::new(name, &meta));
     }
     entries.sort();
     Ok(entries)

@@ -159,7 +159,9 @@ impl OpenFile {
         self.begin(Operation::SetLen, [len, 0]).await?;
         self.check_write()?;
         self.alive(|state| {
-            state.tree.file(self.node).content.set_len(len as usize);
+            let file = state.tree.file(self.node);
+            file.content.set_len(len as usize);
+            file.modified = self.shared.simulation.env().now();
             Ok(())
         })?;
         self.pause().await
@@ -215,7 +217,9 @@ impl State {
             return Err(errno(libc::ENOSPC));
         }
         let len = (end - position) as usize;
-        let content = &mut self.tree.file(file.node).content;
+        let node = self.tree.file(file.node);
+        node.modified = file.shared.simulation.env().now();
+        let content = &mut node.content;
         if self.immediate {
             content.write_durable(position as usize, &bytes[..len]);
         } else {

@@ -390,7 +390,8 @@ impl Disk for Mount {
     fn open(&self, path: &Path, options: OpenOptions) -> IoFuture<Rc<dyn File>> {
         let (shared, life) = (self.shared.clone(), self.life);
         self.run(Operation::Open, path, move |state, path| {
-            let node = state.tree.open(path, options.create != Create::Never, options.create == Create::New)?;
+            let now = shared.simulation.env().now();
+            let node = state.tree.open(path, options.create != Create::Never, options.create == Create::New, now)?;
             state.tree.file(node).handles += 1;
             let file: Rc<dyn File> =
                 Rc::new(SimFile { open: Rc::new(OpenFile { shared, life, node, path: path.to_owned(), options }) });

@@ -12,6 +12,7 @@ use super::CrashOutcome;
 use super::content::Content;
 use crate::disk::DirEntry;
 use crate::env::random::Random;
+use crate::types::TimestampMs;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NodeId(u64);
@@ -34,6 +35,8 @@ struct Dir {
 pub(super) struct FileNode {
     pub(super) content: Content,
     pub(super) handles: u32,
+    /// When it was last written to or cut.
+    pub(super) modified: TimestampMs,
     /// Whether a name leads to it.
     named: bool,
 }
@@ -143,7 +146,7 @@ impl Tree {
     }
 
     /// The file of that name, as the options want it.
-    pub(super) fn open(&mut self, path: &Path, may_create: bool, must_create: bool) -> io::Result<NodeId> {
+    pub(super) fn open(&mut self, path: &Path, may_create: bool, must_create: bool, now: TimestampMs) -> io::Result<NodeId> {
         let (dir, name, there) = self.place(path)?;
         match there {
             Some(_) if must_create => Err(errno(libc::EEXIST)),
@@ -151,7 +154,7 @@ impl Tree {
             Some(id) => Ok(id),
             None if !may_create => Err(errno(libc::ENOENT)),
             None => {
-                let id = self.add(Node::File(FileNode::default()));
+                let id = self.add(Node::File(FileNode { modified: now, ..FileNode::default() }));
                 self.change(smallvec![Edit { dir, name: name.to_owned(), to: Some(id) }]);
                 Ok(id)
             }
@@ -180,11 +183,11 @@ impl Tree {
     pub(super) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let dir = self.dir(self.find(path)?)?;
         let entry = |(name, id): (&String, &NodeId)| {
-            let len_bytes = match &self.nodes[id] {
-                Node::File(file) => file.content.bytes().len() as u64,
-                Node::Dir(_) => 0,
+            let (len_bytes, modified) = match &self.nodes[id] {
+                Node::File(file) => (file.content.bytes().len() as u64, file.modified),
+                Node::Dir(_) => (0, TimestampMs::NONE),
             };
-            DirEntry { name: name.clone(), is_dir: self.is_dir(*id), len_bytes }
+            DirEntry { name: name.clone(), is_dir: self.is_dir(*id), len_bytes, modified }
         };
         Ok(dir.entries.iter().map(entry).collect())
     }

@@ -157,11 +157,12 @@ impl Log {
         assert!(place.is_some(), "the partition's files are locked, so the segments that were there are there");
         let Some(at) = place else { return };
         // Where the stream goes on stays; where it begins does not matter to anybody once it is settled.
-        let end = self.segments[at + old.len() - 1].end();
+        let last = &self.segments[at + old.len() - 1];
+        let (end, created, modified) = (last.end(), last.created, last.modified);
         assert!(end <= self.settled, "only what is settled is compacted");
         let bytes = new.file_bytes();
         self.segments.drain(at + 1..at + old.len());
-        self.segments[at] = SegmentState { shared: new, stream: end - bytes, bytes, live: None };
+        self.segments[at] = SegmentState { shared: new, stream: end - bytes, bytes, live: None, created, modified };
         while self.tail.start().is_some_and(|start| start < end) && self.tail.release_oldest(end).is_some() {}
         self.publish_size();
         self.publish_view();

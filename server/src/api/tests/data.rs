@@ -479,7 +479,6 @@ fn the_end_of_an_epoch_is_told() {
         let topic = broker.create("t", 2, &[]).await;
         for core in 0..2 {
             let partition = broker.partition_on(&topic, core);
-            broker.ask(&produce(&topic, partition, &batch(&["a", "b"]), -1), 13).await;
             let epoch = topic.partition(partition).unwrap().published.leader_epoch().0;
             let ask = async |current_leader_epoch, leader_epoch| {
                 let partitions = vec![OffsetForLeaderPartition { partition, current_leader_epoch, leader_epoch }];
@@ -489,6 +488,26 @@ fn the_end_of_an_epoch_is_told() {
                 let found = &response.topics[0].partitions[0];
                 (found.error_code, found.leader_epoch, found.end_offset)
             };
+            // Before the first record, too: where the log begins and ends is told with this epoch, which clients ask for then.
+            assert_eq!(ask(-1, epoch).await, (ErrorCode::NONE, epoch, 0));
+            for timestamp in [-1, -2, -4] {
+                let partitions =
+                    vec![ListOffsetsPartition { partition_index: partition, timestamp, ..ListOffsetsPartition::default() }];
+                let topics = vec![ListOffsetsTopic { name: "t".into(), partitions }];
+                let answer = broker.ask(&ListOffsetsRequest { replica_id: -1, topics, ..ListOffsetsRequest::default() }, 8).await;
+                let response: ListOffsetsResponse<'_> = answer.read();
+                let found = &response.topics[0].partitions[0];
+                assert_eq!((found.error_code, found.offset, found.leader_epoch), (ErrorCode::NONE, 0, epoch), "{timestamp}");
+            }
+            let mut request = fetch(&topic, partition, 0);
+            request.max_wait_ms = 0;
+            request.topics[0].partitions[0].last_fetched_epoch = epoch;
+            let answer = broker.ask(&request, 12).await;
+            let response: FetchResponse<'_> = answer.read();
+            let found = &response.responses[0].partitions[0];
+            assert_eq!((found.error_code, found.diverging_epoch.end_offset), (ErrorCode::NONE, -1));
+
+            broker.ask(&produce(&topic, partition, &batch(&["a", "b"]), -1), 13).await;
             assert_eq!(ask(-1, epoch).await, (ErrorCode::NONE, epoch, 2));
             assert_eq!(ask(epoch, epoch + 1).await, (ErrorCode::NONE, -1, -1));
             assert_eq!(ask(epoch + 1, epoch).await, (ErrorCode::UNKNOWN_LEADER_EPOCH, -1, -1));

@@ -1,0 +1,108 @@
+//! How `retention.ms` and `segment.ms` go by the clock where batches have no timestamps: as with Kafka, a segment is as old as its
+//! last change then, and one that is written to as old as its beginning.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod sim_support;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringlog_engine::batch::BatchBuilder;
+use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
+use ringlog_engine::core::{Core, CoreSettings, recover};
+use ringlog_engine::disk::Disk;
+use ringlog_engine::log::config::LogConfig;
+use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
+
+use sim_support::{Boot, Machine, begin, open_all};
+
+const ID: PartitionId = PartitionId { topic: TopicId([1; 16]), index: 0 };
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn boot(machine: &Machine, config: LogConfig) -> Boot {
+    let env = machine.simulation.env();
+    let (disk, data): (Rc<dyn Disk>, _) = (machine.disk.mount(), machine.data.clone());
+    machine.block_on(async move {
+        let found = recover::recover(&disk, &data).await.unwrap();
+        let settings = CoreSettings {
+            data_directory: data.clone(),
+            journal_bytes: 1 << 20,
+            journal_run_bytes_max: 2 << 10,
+            tail_bytes: 4 << 20,
+            open_files_max: 8,
+        };
+        let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
+        core.start();
+        let partitions = open_all(&core, &found, [(ID, "topic-0".to_owned(), Arc::new(config))]).await;
+        begin(&core, &data).await;
+        Boot { core, partitions, scrubber: Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() }) }
+    })
+}
+
+fn append(machine: &Machine, boot: &Boot, timestamp: TimestampMs) {
+    let batch = BatchBuilder::new(Offset(0)).record(timestamp, None, Some(&[7; 800])).build();
+    boot.append(machine, 0, &batch).unwrap();
+}
+
+/// Retention at work: the log start, and the base offsets of the segments that are left.
+fn retained(machine: &Machine, boot: &Boot) -> (i64, Vec<i64>) {
+    let core = boot.core.clone();
+    machine.block_on(async move { core.retain().await }).unwrap();
+    let published = &boot.partitions[0].published;
+    (published.log_start().0, published.view.load().segments.iter().map(|segment| segment.base_offset.0).collect())
+}
+
+#[test]
+fn what_has_no_timestamp_is_as_old_as_its_last_change() {
+    let machine = Machine::new(1, false);
+    let config = LogConfig { segment_bytes: 2000, retention_ms: HOUR.as_millis() as i64, ..LogConfig::default() };
+    let old = TimestampMs(1_000_000);
+    let at_once = boot(&machine, config.clone());
+    // The second segment is old by its timestamps, and waits for the first.
+    for timestamp in [TimestampMs::NONE, TimestampMs::NONE, old, old, TimestampMs::NONE] {
+        append(&machine, &at_once, timestamp);
+    }
+    machine.simulation.run_for(HOUR / 2);
+    append(&machine, &at_once, TimestampMs::NONE);
+    assert_eq!(retained(&machine, &at_once), (0, vec![0, 2, 4]));
+    // A start has only the files to go by; what it opens does not begin to count anew.
+    machine.stop(&at_once, false);
+    let booted = boot(&machine, config.clone());
+    machine.simulation.run_for(HOUR / 3);
+    assert_eq!(retained(&machine, &booted), (0, vec![0, 2, 4]));
+    machine.simulation.run_for(HOUR / 4);
+    assert_eq!(retained(&machine, &booted), (4, vec![4]), "the segment that is half an hour younger stays");
+    machine.simulation.run_for(HOUR);
+    retained(&machine, &booted);
+    machine.simulation.run_for(Duration::from_secs(30));
+    assert_eq!(retained(&machine, &booted), (6, vec![6]), "the active segment goes, too");
+    // What came since the start counts from when it came.
+    append(&machine, &booted, TimestampMs::NONE);
+    machine.simulation.run_for(HOUR / 2);
+    for _ in 0..2 {
+        append(&machine, &booted, TimestampMs::NONE);
+    }
+    machine.simulation.run_for(HOUR * 3 / 4);
+    assert_eq!(retained(&machine, &booted), (6, vec![6, 8]));
+    machine.simulation.run_for(HOUR / 2);
+    retained(&machine, &booted);
+    machine.simulation.run_for(Duration::from_secs(30));
+    assert_eq!(retained(&machine, &booted), (9, vec![9]));
+}
+
+#[test]
+fn a_segment_without_timestamps_is_not_written_to_for_ever() {
+    let machine = Machine::new(2, false);
+    let config = LogConfig { segment_ms: HOUR.as_millis() as i64, retention_ms: -1, ..LogConfig::default() };
+    let boot = boot(&machine, config);
+    append(&machine, &boot, TimestampMs::NONE);
+    machine.simulation.run_for(HOUR * 3 / 4);
+    append(&machine, &boot, TimestampMs::NONE);
+    assert_eq!(retained(&machine, &boot), (0, vec![0]));
+    machine.simulation.run_for(HOUR / 2);
+    append(&machine, &boot, TimestampMs::NONE);
+    assert_eq!(retained(&machine, &boot), (0, vec![0, 2]), "by an append");
+    machine.simulation.run_for(HOUR * 5 / 4);
+    assert_eq!(retained(&machine, &boot), (0, vec![0, 2, 3]), "by retention");
+}

@@ -92,6 +92,32 @@ fn members_of_both_protocols_share_and_the_last_decides() {
 }
 
 #[test]
+fn classic_members_are_told_to_join_again_when_the_last_of_the_others_goes() {
+    for is_silent in [false, true] {
+        let (mut driver, members) = classic_group(settings());
+        told(&mut driver, join_to("new", &["t"])).unwrap();
+        let members: Vec<Joined> = members.iter().map(|member| rejoin(&mut driver, &member.member).0).collect();
+        if is_silent {
+            while driver.shard.list()[0].group_type == "consumer" {
+                driver.seconds(5);
+                for member in &members {
+                    let _ = driver.ask(heartbeat(member));
+                }
+            }
+        } else {
+            told(&mut driver, beat("new", -1)).unwrap();
+        }
+        assert_eq!(driver.ask(heartbeat(&members[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert_eq!(driver.ask(sync(&members[0], Vec::new())), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert!(driver.ask(commit(identity(&members[0]), vec![offset("t", 0, 1)])).is_ok(), "what it has read is kept");
+        let calls: Vec<_> = members.iter().map(|member| driver.start(Request::Join(Box::new(join(&member.member))))).collect();
+        for (call, member) in calls.into_iter().zip(&members) {
+            assert_eq!(joined(driver.answer(call)).generation, member.generation + 1);
+        }
+    }
+}
+
+#[test]
 fn a_group_may_be_kept_from_it() {
     let (mut driver, members) = classic_group(Settings { allows_upgrade: false, allows_downgrade: false, ..settings() });
     assert_eq!(told(&mut driver, join_to("new", &["t"])).unwrap_err().code, ErrorCode::GROUP_ID_NOT_FOUND);

@@ -9,7 +9,8 @@ use crate::group::{Name, Settings};
 
 impl Consumer {
     /// Whether offsets of these partitions may be committed by whoever says that it is this member. A member that is at a newer
-    /// epoch by now may commit what it has held since the one that it names (KIP-1251).
+    /// epoch by now, of either protocol, may commit what it has held since the one that it names, and what it is to give up and has
+    /// not said that it gave up (KIP-1251).
     pub(in crate::group) fn check_commit(
         &self,
         identity: &Identity,
@@ -23,19 +24,21 @@ impl Consumer {
         if !member.is_classic() && !knows_epochs {
             return Err(ErrorCode::UNSUPPORTED_VERSION);
         }
-        let epoch = member.place.epoch;
-        if identity.generation == epoch {
+        let (place, generation) = (&member.place, identity.generation);
+        if generation == place.epoch {
             return Ok(());
         }
-        if member.is_classic() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
         let has_held = |(topic, partition): (Uuid, i32)| {
-            let since = member.place.assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
-            since.is_some_and(|since| *since <= identity.generation)
+            let mut held = [&place.assigned, &place.revoking].into_iter();
+            let since = held.find_map(|held| held.get(&topic)?.get(&partition));
+            since.is_some_and(|since| *since <= generation)
         };
-        let is_known = (0..epoch).contains(&identity.generation) && partitions.all(has_held);
-        if is_known { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
+        let is_known = (0..place.epoch).contains(&generation) && partitions.all(has_held);
+        match is_known {
+            true => Ok(()),
+            false if member.is_classic() => Err(ErrorCode::ILLEGAL_GENERATION),
+            false => Err(ErrorCode::STALE_MEMBER_EPOCH),
+        }
     }
 
     /// Whether a member may read the group's offsets. Who says that it is none may.

@@ -379,8 +379,18 @@ fn commits_are_for_those_who_are_in() {
     assert_eq!(driver.ask(request(member("a", 1), true, *of_topic(&kept).first().unwrap())), committed);
     assert_eq!(driver.ask(request(member("a", 1), true, lost)), Err(ErrorCode::STALE_MEMBER_EPOCH));
 
+    // And what it is to give up, until it has said that it gave it up.
+    driver.beat(join_to("c", &["t"]));
+    let kept_then = driver.beat(beat("a", 2)).assignment.unwrap();
+    let given_up = *of_topic(&kept).difference(of_topic(&kept_then)).next().unwrap();
+    assert_eq!(driver.ask(request(member("a", 1), true, given_up)), committed);
+    driver.beat(holding("a", 2, &kept_then));
+    assert_eq!(driver.ask(request(member("a", 1), true, given_up)), Err(ErrorCode::STALE_MEMBER_EPOCH));
+    driver.beat(beat("c", -1));
+    assert_eq!(driver.beat(beat("a", 3)).epoch, 4);
+
     let fetch = |identity| Request::FetchAs(identity, Some(vec![("t".into(), vec![0])]));
-    assert!(matches!(driver.ask(fetch(member("a", 2))), Ok(Reply::Fetched(_))));
+    assert!(matches!(driver.ask(fetch(member("a", 4))), Ok(Reply::Fetched(_))));
     assert_eq!(driver.ask(fetch(member("a", 1))), Err(ErrorCode::STALE_MEMBER_EPOCH));
     assert_eq!(driver.ask(fetch(member("c", 1))), Err(ErrorCode::UNKNOWN_MEMBER_ID));
     assert!(matches!(driver.ask(fetch(nobody())), Ok(Reply::Fetched(_))));

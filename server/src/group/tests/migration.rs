@@ -68,17 +68,24 @@ fn members_of_both_protocols_share_and_the_last_decides() {
         let (joined, part) = rejoin(&mut driver, &member.member);
         assert_eq!(joined.generation, 2);
         assert_eq!(driver.ask(heartbeat(&joined)), Ok(Reply::Alive));
-        parts.extend(part);
+        parts.push(part);
     }
+    let first_part = &parts[0];
     let new = told(&mut driver, beat("new", 2)).unwrap();
-    assert_eq!((parts.len(), count(&new)), (3, 1));
+    assert_eq!((parts.concat().len(), count(&new)), (3, 1));
     let Ok(Reply::DescribedConsumers(described)) = driver.ask(Request::DescribeConsumers) else { panic!("it is one") };
     assert_eq!((described.state, described.members.iter().filter(|member| member.is_classic).count()), ("Stable", 2));
 
-    // A member of the classic protocol commits by its generation.
+    // A member of the classic protocol commits by its generation, or by the one before what it has held since then (KIP-1251).
     let at_generation = |generation| Identity { member: members[0].member.clone(), instance: None, generation };
-    assert!(driver.ask(commit(at_generation(2), vec![offset("t", 0, 1)])).is_ok());
-    assert_eq!(driver.ask(commit(at_generation(1), vec![offset("t", 0, 1)])), Err(ErrorCode::ILLEGAL_GENERATION));
+    let at = |partition| vec![CommitOffset { topic_id: [1; 16], ..offset("t", partition, 1) }];
+    let own = first_part[0];
+    let other = (0..4).find(|partition| !first_part.contains(partition)).unwrap();
+    assert!(driver.ask(commit(at_generation(2), at(other))).is_ok());
+    assert!(driver.ask(commit(at_generation(1), at(own))).is_ok());
+    assert_eq!(driver.ask(commit(at_generation(1), at(other))), Err(ErrorCode::ILLEGAL_GENERATION));
+    assert_eq!(driver.ask(commit(at_generation(0), at(own))), Err(ErrorCode::ILLEGAL_GENERATION));
+    assert_eq!(driver.ask(commit(at_generation(3), at(own))), Err(ErrorCode::ILLEGAL_GENERATION));
 
     told(&mut driver, beat("new", -1)).unwrap();
     assert_eq!((driver.shard.list()[0].group_type, driver.shard.list()[0].state), ("classic", "PreparingRebalance"));

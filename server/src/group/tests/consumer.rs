@@ -400,6 +400,36 @@ fn commits_are_for_those_who_are_in() {
 }
 
 #[test]
+fn tools_take_out_members_by_what_they_are_called() {
+    let mut driver = with_topics(&[("t", 1, 4)]);
+    for member in ["a", "b"] {
+        driver.beat(join_to(member, &["t"]));
+    }
+    for (instance, member) in [("one", "c"), ("two", "d")] {
+        driver.beat(of_instance(instance, join_to(member, &["t"])));
+    }
+    let leaver = |member: &str, instance: Option<&str>| Leaver { member: member.into(), instance: instance.map(Name::from) };
+    let leavers = vec![
+        leaver("a", None),
+        leaver("c", Some("one")),
+        leaver("", Some("two")),
+        leaver("b", Some("two")),
+        leaver("", Some("three")),
+        leaver("nobody", None),
+    ];
+    let codes = vec![
+        ErrorCode::NONE,
+        ErrorCode::NONE,
+        ErrorCode::NONE,
+        ErrorCode::FENCED_INSTANCE_ID,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+    ];
+    assert_eq!(driver.ask(Request::Leave(leavers)), Ok(Reply::Left(codes)));
+    assert_eq!(driver.described().members.iter().map(|member| &*member.member).collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
 fn tools_see_what_it_is() {
     let mut driver = with_topics(&[("t", 1, 1), ("u", 2, 1)]);
     driver.beat(join_to("a", &["t"]));

@@ -345,7 +345,7 @@ pub struct DescribedConsumer {
     pub topics: Vec<Name>,
     /// A pattern of those that it wants too.
     pub regex: Option<Name>,
-    /// What it holds: id, name and partitions of each topic.
+    /// What it holds, also what it is to give up: id, name and partitions of each topic.
     pub assigned: Vec<(Uuid, Name, Vec<i32>)>,
     /// What it is to hold.
     pub target: Vec<(Uuid, Name, Vec<i32>)>,

@@ -1,8 +1,11 @@
 //! What is asked of a group without changing it: who may commit and read offsets, and what there is to see of it.
 
+use std::collections::BTreeSet;
+
 use ringlog_protocol::{ErrorCode, Uuid};
 
-use super::{Consumer, Member, Seat};
+use super::reconcile::Place;
+use super::{Consumer, Member, Partitions, Seat, all_of};
 use crate::group::request::{DescribedConsumer, DescribedConsumers, Identity};
 use crate::group::topics::TopicView;
 use crate::group::{Name, Settings};
@@ -56,12 +59,22 @@ impl Consumer {
 
     /// The group with its members.
     pub(in crate::group) fn describe(&self, settings: &Settings, topics: &dyn TopicView) -> DescribedConsumers {
-        let named = |partitions: &mut dyn Iterator<Item = (Uuid, Vec<i32>)>| {
-            partitions.filter_map(|(id, partitions)| Some((id, topics.name_of(id)?, partitions))).collect()
+        let named = |partitions: &Partitions| {
+            let topic = |(id, partitions): (&Uuid, &BTreeSet<i32>)| {
+                Some((*id, topics.name_of(*id)?, partitions.iter().copied().collect()))
+            };
+            partitions.iter().filter_map(topic).collect()
+        };
+        // What it is to give up is its until it says that it gave it up.
+        let held = |place: &Place| {
+            let mut held = Partitions::new();
+            for (topic, partition) in all_of(place) {
+                held.get_or_default(topic).insert(partition);
+            }
+            held
         };
         let member = |(id, seat): (&Name, &Seat)| {
             let Member { instance, rack, client_id, client_host, topics, regex, classic, place, .. } = &seat.member;
-            let target = self.targets.get(id).into_iter().flatten();
             DescribedConsumer {
                 member: id.clone(),
                 instance: instance.clone(),
@@ -71,8 +84,8 @@ impl Consumer {
                 client_host: client_host.clone(),
                 topics: topics.iter().cloned().collect(),
                 regex: regex.clone(),
-                assigned: named(&mut place.assigned.iter().map(|(id, held)| (*id, held.keys().copied().collect()))),
-                target: named(&mut target.map(|(id, partitions)| (*id, partitions.iter().copied().collect()))),
+                assigned: named(&held(place)),
+                target: self.targets.get(id).map(named).unwrap_or_default(),
                 is_classic: classic.is_some(),
             }
         };

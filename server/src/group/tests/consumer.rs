@@ -97,6 +97,9 @@ fn partitions_are_given_up_before_another_gets_them() {
     let told = driver.beat(beat("a", 1));
     let kept = told.assignment.unwrap();
     assert_eq!((told.epoch, kept.values().map(BTreeSet::len).sum::<usize>()), (1, 2));
+    let described = driver.described();
+    let (assigned, target) = (&described.members[0].assigned, &described.members[0].target);
+    assert_eq!((assigned[0].2.len(), target[0].2.len()), (3, 2), "it has what it has not given up");
     // It has not given up anything yet, or has not said so.
     assert_eq!(driver.beat(beat("a", 1)).epoch, 1);
     assert_eq!(driver.beat(holding("a", 1, &all)).epoch, 1);

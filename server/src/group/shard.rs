@@ -279,7 +279,12 @@ impl Shard {
             None => return Err(ErrorCode::ILLEGAL_GENERATION),
         }
         // Beside the metadata there are the group's name and the topic's.
-        let metadata_bytes_max = self.settings.offset_metadata_bytes_max.min(self.record_bytes_max / 2);
+        let metadata_bytes_max = self.record_bytes_max / 2;
+        let metadata_units_max = self.settings.offset_metadata_units_max;
+        let is_too_large = |metadata: &str| {
+            let may_be = metadata.len() > metadata_units_max;
+            metadata.len() > metadata_bytes_max || may_be && metadata.encode_utf16().count() > metadata_units_max
+        };
         let known = self.groups.get(group).map(|group| &group.offsets);
         let more_bytes: usize = offsets.iter().map(|offset| Offsets::more_bytes(known, offset)).sum();
         if more_bytes > 0 && self.is_full(more_bytes + if known.is_none() { GROUP_BYTES + 2 * group.len() } else { 0 }) {
@@ -296,7 +301,7 @@ impl Shard {
             if offset.topic_id != Uuid::default() && topics.name_of(offset.topic_id).is_none() {
                 return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
             }
-            if offset.metadata.len() > metadata_bytes_max {
+            if is_too_large(&offset.metadata) {
                 return ErrorCode::OFFSET_METADATA_TOO_LARGE;
             }
             out.records.push(found.offsets.commit(group, offset, now.wall, expires));

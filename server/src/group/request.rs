@@ -41,6 +41,17 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether the group has to have a name. Offsets alone may be committed and read without one, as by clients of old.
+    #[must_use]
+    pub fn needs_group_id(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Sync(_) | Self::Heartbeat(_) | Self::Leave(_) | Self::DeleteOffsets(_) => true,
+            Self::Commit(_) | Self::Fetch(_) | Self::FetchAs(..) => false,
+            // They have answers of their own to that.
+            Self::Describe | Self::Delete | Self::ConsumerHeartbeat(_) | Self::DescribeConsumers => false,
+        }
+    }
+
     /// Whether it seldom comes to a record: a member that says that it is there, or somebody who looks.
     #[must_use]
     pub fn seldom_writes(&self) -> bool {

@@ -134,6 +134,9 @@ impl Shard {
 
     /// Takes a request for a group. Its answer comes with this output or with a later one.
     pub fn handle(&mut self, call: CallId, group: &str, request: Request, now: Now, out: &mut Output) {
+        if group.is_empty() && request.needs_group_id() {
+            return out.replies.push((call, Err(ErrorCode::INVALID_GROUP_ID)));
+        }
         match request {
             Request::Join(join) => self.join(call, group, *join, now, out),
             Request::Commit(commit) => {
@@ -232,9 +235,7 @@ impl Shard {
 
     fn join(&mut self, call: CallId, group: &str, join: Join, now: Now, out: &mut Output) {
         let bounds = self.settings.session_timeout_min..=self.settings.session_timeout_max;
-        let error = if group.is_empty() {
-            Some(ErrorCode::INVALID_GROUP_ID)
-        } else if !bounds.contains(&join.session_timeout) {
+        let error = if !bounds.contains(&join.session_timeout) {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
         } else if join.protocols.len() > PROTOCOLS_MAX {
             Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)

@@ -36,6 +36,15 @@ fn an_id_that_nobody_uses_ends_with_its_session_and_leaves_nothing() {
 }
 
 #[test]
+fn who_was_given_an_id_holds_up_no_first_member() {
+    let mut driver = Driver::new(Settings { initial_rebalance_delay: Duration::ZERO, ..settings() });
+    let with_id = || Join { requires_member_id: true, ..join("") };
+    let Ok(Reply::MemberIdRequired(_)) = driver.ask(Request::Join(Box::new(with_id()))) else { panic!("an id comes first") };
+    let first = joined(driver.ask(Request::Join(Box::new(join("")))));
+    assert_eq!((first.generation, first.members.len()), (1, 1));
+}
+
+#[test]
 fn a_group_of_members_has_a_name() {
     let mut driver = Driver::new(settings());
     let requests = [

@@ -337,11 +337,8 @@ impl Shard {
             out.records.extend(group.offsets.remove(id, topic, *partition));
             ErrorCode::NONE
         });
-        let codes = codes.collect();
-        if group.is_void() {
-            self.groups.remove(id);
-        }
-        Ok(Reply::OffsetsDeleted(codes))
+        // A group without offsets goes when expired ones are looked for, as with Kafka: until then tools find it.
+        Ok(Reply::OffsetsDeleted(codes.collect()))
     }
 
     fn describe(&self, group: &str) -> Answer {

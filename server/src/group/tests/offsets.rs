@@ -105,6 +105,23 @@ fn offsets_are_deleted_where_nobody_reads_any_more() {
 }
 
 #[test]
+fn a_group_whose_last_offset_was_deleted_is_there_until_offsets_expire() {
+    let with_none = || {
+        let mut driver = Driver::new(settings());
+        committed(driver.ask(commit(nobody(), vec![offset("t", 0, 1)])));
+        assert!(driver.ask(Request::DeleteOffsets(vec![("t".into(), 0)])).is_ok());
+        assert_eq!(driver.shard.list()[0].state, "Empty");
+        driver
+    };
+    let mut driver = with_none();
+    assert_eq!(driver.ask(Request::Delete), Ok(Reply::Deleted));
+    assert_eq!((driver.shard.list(), driver.usage.bytes()), (Vec::new(), 0));
+    let mut driver = with_none();
+    expire(&mut driver);
+    assert_eq!((driver.shard.list(), driver.usage.bytes()), (Vec::new(), 0));
+}
+
+#[test]
 fn what_members_cannot_be_understood_to_want_they_may_want() {
     let mut driver = Driver::new(settings());
     let odd = Join { protocols: vec![("range".into(), Bytes::from_static(b"\x00\x00\x7f\xff\xff\xff"))], ..join("") };

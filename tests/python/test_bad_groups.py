@@ -201,6 +201,7 @@ def test_commits_to_what_is_not_there(broker, topic):
     assert [committed(broker, group, name, p) for p in (0, 1, 2)] == [5, 5, -1], "what is there is committed"
     assert commit(broker, group, [(name, 0)], metadata="x" * 4097) == {(name, 0): METADATA_TOO_LARGE}
     assert commit(broker, group, [(name, 0)], metadata="x" * 4096) == {(name, 0): NONE}
+    assert commit(broker, group, [(name, 0)], metadata="é" * 4096) == {(name, 0): NONE}, "characters are counted"
 
 
 def test_a_commit_by_an_id_that_no_topic_has(broker):

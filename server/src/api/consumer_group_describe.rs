@@ -71,7 +71,8 @@ fn member<'a>(member: DescribedConsumer) -> Member<'a> {
         client_id: member.client_id.to_string().into(),
         client_host: member.client_host.to_string().into(),
         subscribed_topic_names: member.topics.iter().map(|topic| topic.to_string().into()).collect(),
-        subscribed_topic_regex: text(member.regex),
+        // Kafka's is empty, though it may be null.
+        subscribed_topic_regex: Some(member.regex.map_or(Cow::Borrowed(""), |regex| regex.to_string().into())),
         assignment: assignment(member.assigned),
         target_assignment: assignment(member.target),
         member_type: if member.is_classic { CLASSIC_MEMBER } else { CONSUMER_MEMBER },

@@ -286,7 +286,8 @@ options! {
     /// The number of partitions of a topic that does not say one.
     num_partitions: i32 = "num.partitions", default Some("1"), valid AtLeast(1);
 
-    /// The longest metadata in bytes that a client may keep with a committed offset.
+    /// The longest metadata that a client may keep with a committed offset, in characters of UTF-16 as with Kafka, whatever the name
+    /// says.
     offset_metadata_max_bytes: i32 = "offset.metadata.max.bytes", default Some("4096"), valid Between(0, 32767);
 
     /// Milliseconds within which what groups say must be in the log: after that, whoever waits for it is told to ask again.

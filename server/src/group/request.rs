@@ -41,6 +41,17 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether the group has to have a name. Offsets alone may be committed and read without one, as by clients of old.
+    #[must_use]
+    pub fn needs_group_id(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Sync(_) | Self::Heartbeat(_) | Self::Leave(_) | Self::DeleteOffsets(_) => true,
+            Self::Commit(_) | Self::Fetch(_) | Self::FetchAs(..) => false,
+            // They have answers of their own to that.
+            Self::Describe | Self::Delete | Self::ConsumerHeartbeat(_) | Self::DescribeConsumers => false,
+        }
+    }
+
     /// Whether it seldom comes to a record: a member that says that it is there, or somebody who looks.
     #[must_use]
     pub fn seldom_writes(&self) -> bool {
@@ -345,7 +356,7 @@ pub struct DescribedConsumer {
     pub topics: Vec<Name>,
     /// A pattern of those that it wants too.
     pub regex: Option<Name>,
-    /// What it holds: id, name and partitions of each topic.
+    /// What it holds, also what it is to give up: id, name and partitions of each topic.
     pub assigned: Vec<(Uuid, Name, Vec<i32>)>,
     /// What it is to hold.
     pub target: Vec<(Uuid, Name, Vec<i32>)>,

@@ -28,8 +28,8 @@ pub struct Settings {
     pub allows_upgrade: bool,
     /// The same, the other way.
     pub allows_downgrade: bool,
-    /// `offset.metadata.max.bytes`
-    pub offset_metadata_bytes_max: usize,
+    /// `offset.metadata.max.bytes`, which Kafka counts in Java's characters: units of UTF-16.
+    pub offset_metadata_units_max: usize,
     /// `offsets.retention.minutes`
     pub offsets_retention_ms: i64,
     /// A core's share of `ringlog.group.memory.bytes`: what all its groups may take.
@@ -57,7 +57,7 @@ impl Settings {
             serves_consumer_protocol: options.group_coordinator_rebalance_protocols.iter().any(|name| name == "consumer"),
             allows_upgrade: allows("upgrade"),
             allows_downgrade: allows("downgrade"),
-            offset_metadata_bytes_max: count(options.offset_metadata_max_bytes),
+            offset_metadata_units_max: count(options.offset_metadata_max_bytes),
             offsets_retention_ms: i64::from(options.offsets_retention_minutes) * 60_000,
             memory_bytes_max: memory_bytes / cores.max(1),
         }

@@ -134,6 +134,9 @@ impl Shard {
 
     /// Takes a request for a group. Its answer comes with this output or with a later one.
     pub fn handle(&mut self, call: CallId, group: &str, request: Request, now: Now, out: &mut Output) {
+        if group.is_empty() && request.needs_group_id() {
+            return out.replies.push((call, Err(ErrorCode::INVALID_GROUP_ID)));
+        }
         match request {
             Request::Join(join) => self.join(call, group, *join, now, out),
             Request::Commit(commit) => {
@@ -232,9 +235,7 @@ impl Shard {
 
     fn join(&mut self, call: CallId, group: &str, join: Join, now: Now, out: &mut Output) {
         let bounds = self.settings.session_timeout_min..=self.settings.session_timeout_max;
-        let error = if group.is_empty() {
-            Some(ErrorCode::INVALID_GROUP_ID)
-        } else if !bounds.contains(&join.session_timeout) {
+        let error = if !bounds.contains(&join.session_timeout) {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
         } else if join.protocols.len() > PROTOCOLS_MAX {
             Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
@@ -279,7 +280,12 @@ impl Shard {
             None => return Err(ErrorCode::ILLEGAL_GENERATION),
         }
         // Beside the metadata there are the group's name and the topic's.
-        let metadata_bytes_max = self.settings.offset_metadata_bytes_max.min(self.record_bytes_max / 2);
+        let metadata_bytes_max = self.record_bytes_max / 2;
+        let metadata_units_max = self.settings.offset_metadata_units_max;
+        let is_too_large = |metadata: &str| {
+            let may_be = metadata.len() > metadata_units_max;
+            metadata.len() > metadata_bytes_max || may_be && metadata.encode_utf16().count() > metadata_units_max
+        };
         let known = self.groups.get(group).map(|group| &group.offsets);
         let more_bytes: usize = offsets.iter().map(|offset| Offsets::more_bytes(known, offset)).sum();
         if more_bytes > 0 && self.is_full(more_bytes + if known.is_none() { GROUP_BYTES + 2 * group.len() } else { 0 }) {
@@ -296,7 +302,7 @@ impl Shard {
             if offset.topic_id != Uuid::default() && topics.name_of(offset.topic_id).is_none() {
                 return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
             }
-            if offset.metadata.len() > metadata_bytes_max {
+            if is_too_large(&offset.metadata) {
                 return ErrorCode::OFFSET_METADATA_TOO_LARGE;
             }
             out.records.push(found.offsets.commit(group, offset, now.wall, expires));
@@ -331,11 +337,8 @@ impl Shard {
             out.records.extend(group.offsets.remove(id, topic, *partition));
             ErrorCode::NONE
         });
-        let codes = codes.collect();
-        if group.is_void() {
-            self.groups.remove(id);
-        }
-        Ok(Reply::OffsetsDeleted(codes))
+        // A group without offsets goes when expired ones are looked for, as with Kafka: until then tools find it.
+        Ok(Reply::OffsetsDeleted(codes.collect()))
     }
 
     fn describe(&self, group: &str) -> Answer {

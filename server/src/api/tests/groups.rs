@@ -1,6 +1,7 @@
 //! Requests about groups, as far as handlers do more than hand them over.
 
 use ringlog_protocol::api::consumer_group_describe::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
+use ringlog_protocol::api::consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use ringlog_protocol::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ringlog_protocol::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
 use ringlog_protocol::api::offset_commit::{
@@ -116,5 +117,26 @@ fn offsets_of_what_there_is_not_are_refused_and_the_others_are_kept() {
         let kept: Vec<_> = response.groups[0].topics.iter().flat_map(|topic| &topic.partitions).collect();
         let kept: Vec<_> = kept.iter().map(|partition| (partition.partition_index, partition.committed_offset)).collect();
         assert_eq!(kept, [(0, 10), (1, 11)]);
+    });
+}
+
+#[test]
+fn a_member_without_a_pattern_is_described_with_an_empty_one() {
+    with_broker(&[], |broker| async move {
+        broker.broker.controller.offsets_topic().await.expect("the topic of the groups is made");
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: "g".into(),
+            member_id: "a".into(),
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_names: Some(vec!["t".into()]),
+            topic_partitions: Some(Vec::new()),
+            ..ConsumerGroupHeartbeatRequest::default()
+        };
+        let answer = broker.ask(&request, 1).await;
+        assert_eq!(answer.read::<ConsumerGroupHeartbeatResponse<'_>>().error_code, ErrorCode::NONE);
+        let request = ConsumerGroupDescribeRequest { group_ids: vec!["g".into()], ..ConsumerGroupDescribeRequest::default() };
+        let answer = broker.ask(&request, 1).await;
+        let response: ConsumerGroupDescribeResponse<'_> = answer.read();
+        assert_eq!(response.groups[0].members[0].subscribed_topic_regex.as_deref(), Some(""));
     });
 }

@@ -281,7 +281,12 @@ impl Classic {
         self.sync_timer.clear();
         let rebalance_timeout = self.rebalance_timeout();
         let delay = scope.settings.initial_rebalance_delay;
-        let wait = if self.state == State::Empty && !delay.is_zero() {
+        if self.state == State::Empty && delay.is_zero() {
+            // Whoever was given an id and has not come with it is not waited for, as when a delay ends.
+            self.set_state(State::PreparingRebalance, scope.now);
+            return self.complete_join(scope);
+        }
+        let wait = if self.state == State::Empty {
             self.initial_delay = Some(InitialDelay { remaining: rebalance_timeout.saturating_sub(delay), has_new: false });
             delay
         } else {

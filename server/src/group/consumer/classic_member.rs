@@ -162,9 +162,12 @@ impl Consumer {
                 }
                 Some(Some(holder)) => holder,
             };
-            // A tool may take out any static member; else everybody goes by its own protocol.
-            let may_go = self.seats.get(id).is_some_and(|seat| seat.member.is_classic() || leaver.member.is_empty());
-            if may_go && gone.insert(id.clone()) { ErrorCode::NONE } else { ErrorCode::UNKNOWN_MEMBER_ID }
+            // Of either protocol: tools take out any member so.
+            if !self.seats.contains_key(id) {
+                return ErrorCode::UNKNOWN_MEMBER_ID;
+            }
+            gone.insert(id.clone());
+            ErrorCode::NONE
         });
         let codes = codes.collect();
         self.remove(&gone.into_iter().collect::<Vec<_>>(), scope);

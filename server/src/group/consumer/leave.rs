@@ -41,9 +41,15 @@ impl Consumer {
         Ok(Beat { member: beat.member.clone(), epoch: beat.epoch, interval, assignment: None })
     }
 
-    /// Takes members out; the group's next epoch begins.
+    /// Takes members out; the group's next epoch begins, unless it becomes a classic one now, whose members are still at this epoch:
+    /// they are told to join again, and are not fenced.
     pub(in crate::group) fn remove(&mut self, ids: &[Name], scope: &mut Scope<'_>) {
+        let epoch = self.epoch;
         self.remove_but(ids, None, scope);
+        if self.is_classic_again(scope.settings) {
+            // That the next one is written matters where the log ends before all of the classic group is.
+            self.epoch = epoch;
+        }
     }
 
     /// What it is to take a member out, in the measure of the output's work.

@@ -460,11 +460,14 @@ impl Consumer {
         let assignor = self.assignor(scope.settings);
         let mut topics = BTreeMap::new();
         let mut wishes: BTreeMap<Wish<'_>, Rc<BTreeSet<Uuid>>> = BTreeMap::new();
-        // Members with an instance id have their place by that, also under a new id.
-        let mut order: Vec<(&Name, &Name)> =
-            self.seats.iter().map(|(id, seat)| (seat.member.instance.as_ref().unwrap_or(id), id)).collect();
+        // As Kafka's: first those with an instance id, which have their place by that also under a new id, then the others by theirs.
+        let places = self.seats.iter().map(|(id, seat)| {
+            let instance = seat.member.instance.as_ref();
+            (instance.is_none(), instance.unwrap_or(id), id)
+        });
+        let mut order: Vec<(bool, &Name, &Name)> = places.collect();
         order.sort_unstable();
-        let subscriber = |(_, id): (&Name, &'_ Name)| {
+        let subscriber = |(_, _, id): (bool, &Name, &'_ Name)| {
             let Some((id, seat)) = self.seats.get_key_value(id) else { unreachable!("it is a member") };
             let wish = wishes.entry((&seat.member.topics, seat.member.regex.as_ref())).or_insert_with(|| {
                 let found = self.wanted_by(&seat.member).filter_map(|name| scope.topics.by_name(name));

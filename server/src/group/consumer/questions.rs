@@ -1,15 +1,19 @@
 //! What is asked of a group without changing it: who may commit and read offsets, and what there is to see of it.
 
+use std::collections::BTreeSet;
+
 use ringlog_protocol::{ErrorCode, Uuid};
 
-use super::{Consumer, Member, Seat};
+use super::reconcile::Place;
+use super::{Consumer, Member, Partitions, Seat, all_of};
 use crate::group::request::{DescribedConsumer, DescribedConsumers, Identity};
 use crate::group::topics::TopicView;
 use crate::group::{Name, Settings};
 
 impl Consumer {
     /// Whether offsets of these partitions may be committed by whoever says that it is this member. A member that is at a newer
-    /// epoch by now may commit what it has held since the one that it names (KIP-1251).
+    /// epoch by now, of either protocol, may commit what it has held since the one that it names, and what it is to give up and has
+    /// not said that it gave up (KIP-1251).
     pub(in crate::group) fn check_commit(
         &self,
         identity: &Identity,
@@ -23,19 +27,21 @@ impl Consumer {
         if !member.is_classic() && !knows_epochs {
             return Err(ErrorCode::UNSUPPORTED_VERSION);
         }
-        let epoch = member.place.epoch;
-        if identity.generation == epoch {
+        let (place, generation) = (&member.place, identity.generation);
+        if generation == place.epoch {
             return Ok(());
         }
-        if member.is_classic() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
         let has_held = |(topic, partition): (Uuid, i32)| {
-            let since = member.place.assigned.get(&topic).and_then(|partitions| partitions.get(&partition));
-            since.is_some_and(|since| *since <= identity.generation)
+            let mut held = [&place.assigned, &place.revoking].into_iter();
+            let since = held.find_map(|held| held.get(&topic)?.get(&partition));
+            since.is_some_and(|since| *since <= generation)
         };
-        let is_known = (0..epoch).contains(&identity.generation) && partitions.all(has_held);
-        if is_known { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
+        let is_known = (0..place.epoch).contains(&generation) && partitions.all(has_held);
+        match is_known {
+            true => Ok(()),
+            false if member.is_classic() => Err(ErrorCode::ILLEGAL_GENERATION),
+            false => Err(ErrorCode::STALE_MEMBER_EPOCH),
+        }
     }
 
     /// Whether a member may read the group's offsets. Who says that it is none may.
@@ -53,12 +59,22 @@ impl Consumer {
 
     /// The group with its members.
     pub(in crate::group) fn describe(&self, settings: &Settings, topics: &dyn TopicView) -> DescribedConsumers {
-        let named = |partitions: &mut dyn Iterator<Item = (Uuid, Vec<i32>)>| {
-            partitions.filter_map(|(id, partitions)| Some((id, topics.name_of(id)?, partitions))).collect()
+        let named = |partitions: &Partitions| {
+            let topic = |(id, partitions): (&Uuid, &BTreeSet<i32>)| {
+                Some((*id, topics.name_of(*id)?, partitions.iter().copied().collect()))
+            };
+            partitions.iter().filter_map(topic).collect()
+        };
+        // What it is to give up is its until it says that it gave it up.
+        let held = |place: &Place| {
+            let mut held = Partitions::new();
+            for (topic, partition) in all_of(place) {
+                held.get_or_default(topic).insert(partition);
+            }
+            held
         };
         let member = |(id, seat): (&Name, &Seat)| {
             let Member { instance, rack, client_id, client_host, topics, regex, classic, place, .. } = &seat.member;
-            let target = self.targets.get(id).into_iter().flatten();
             DescribedConsumer {
                 member: id.clone(),
                 instance: instance.clone(),
@@ -68,8 +84,8 @@ impl Consumer {
                 client_host: client_host.clone(),
                 topics: topics.iter().cloned().collect(),
                 regex: regex.clone(),
-                assigned: named(&mut place.assigned.iter().map(|(id, held)| (*id, held.keys().copied().collect()))),
-                target: named(&mut target.map(|(id, partitions)| (*id, partitions.iter().copied().collect()))),
+                assigned: named(&held(place)),
+                target: self.targets.get(id).map(named).unwrap_or_default(),
                 is_classic: classic.is_some(),
             }
         };

@@ -36,6 +36,34 @@ fn an_id_that_nobody_uses_ends_with_its_session_and_leaves_nothing() {
 }
 
 #[test]
+fn who_was_given_an_id_holds_up_no_first_member() {
+    let mut driver = Driver::new(Settings { initial_rebalance_delay: Duration::ZERO, ..settings() });
+    let with_id = || Join { requires_member_id: true, ..join("") };
+    let Ok(Reply::MemberIdRequired(_)) = driver.ask(Request::Join(Box::new(with_id()))) else { panic!("an id comes first") };
+    let first = joined(driver.ask(Request::Join(Box::new(join("")))));
+    assert_eq!((first.generation, first.members.len()), (1, 1));
+}
+
+#[test]
+fn a_group_of_members_has_a_name() {
+    let mut driver = Driver::new(settings());
+    let requests = [
+        Request::Join(Box::new(join(""))),
+        Request::Sync(Sync::default()),
+        Request::Heartbeat(Identity::default()),
+        leave("a"),
+        Request::Leave(Vec::new()),
+        Request::DeleteOffsets(vec![("t".into(), 0)]),
+    ];
+    for request in requests {
+        let call = driver.start_in("", request);
+        assert_eq!(error(driver.answer(call)), ErrorCode::INVALID_GROUP_ID);
+    }
+    let call = driver.start_in("", commit(nobody(), vec![offset("t", 0, 1)]));
+    assert!(driver.answer(call).is_ok(), "offsets alone need none");
+}
+
+#[test]
 fn joins_that_cannot_be() {
     let mut driver = Driver::new(settings());
     let mut refused = |join: Join| error(driver.ask(Request::Join(Box::new(join))));
@@ -46,8 +74,6 @@ fn joins_that_cannot_be() {
     assert_eq!(refused(Join { protocol_type: "".into(), ..join("") }), ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
     assert_eq!(refused(join("nobody")), ErrorCode::UNKNOWN_MEMBER_ID);
     assert_eq!(driver.usage.bytes(), 0, "none of them left a group behind");
-    let call = driver.start_in("", Request::Join(Box::new(join(""))));
-    assert_eq!(error(driver.answer(call)), ErrorCode::INVALID_GROUP_ID);
 
     driver.stable(1);
     let mut refused = |join: Join| error(driver.ask(Request::Join(Box::new(join))));

@@ -97,6 +97,9 @@ fn partitions_are_given_up_before_another_gets_them() {
     let told = driver.beat(beat("a", 1));
     let kept = told.assignment.unwrap();
     assert_eq!((told.epoch, kept.values().map(BTreeSet::len).sum::<usize>()), (1, 2));
+    let described = driver.described();
+    let (assigned, target) = (&described.members[0].assigned, &described.members[0].target);
+    assert_eq!((assigned[0].2.len(), target[0].2.len()), (3, 2), "it has what it has not given up");
     // It has not given up anything yet, or has not said so.
     assert_eq!(driver.beat(beat("a", 1)).epoch, 1);
     assert_eq!(driver.beat(holding("a", 1, &all)).epoch, 1);
@@ -379,14 +382,54 @@ fn commits_are_for_those_who_are_in() {
     assert_eq!(driver.ask(request(member("a", 1), true, *of_topic(&kept).first().unwrap())), committed);
     assert_eq!(driver.ask(request(member("a", 1), true, lost)), Err(ErrorCode::STALE_MEMBER_EPOCH));
 
+    // And what it is to give up, until it has said that it gave it up.
+    driver.beat(join_to("c", &["t"]));
+    let kept_then = driver.beat(beat("a", 2)).assignment.unwrap();
+    let given_up = *of_topic(&kept).difference(of_topic(&kept_then)).next().unwrap();
+    assert_eq!(driver.ask(request(member("a", 1), true, given_up)), committed);
+    driver.beat(holding("a", 2, &kept_then));
+    assert_eq!(driver.ask(request(member("a", 1), true, given_up)), Err(ErrorCode::STALE_MEMBER_EPOCH));
+    driver.beat(beat("c", -1));
+    assert_eq!(driver.beat(beat("a", 3)).epoch, 4);
+
     let fetch = |identity| Request::FetchAs(identity, Some(vec![("t".into(), vec![0])]));
-    assert!(matches!(driver.ask(fetch(member("a", 2))), Ok(Reply::Fetched(_))));
+    assert!(matches!(driver.ask(fetch(member("a", 4))), Ok(Reply::Fetched(_))));
     assert_eq!(driver.ask(fetch(member("a", 1))), Err(ErrorCode::STALE_MEMBER_EPOCH));
     assert_eq!(driver.ask(fetch(member("c", 1))), Err(ErrorCode::UNKNOWN_MEMBER_ID));
     assert!(matches!(driver.ask(fetch(nobody())), Ok(Reply::Fetched(_))));
     driver.beat(beat("a", -1));
     driver.beat(beat("b", -1));
     assert_eq!(driver.ask(request(nobody(), true, 0)), committed, "a tool sets offsets of a group without members");
+}
+
+#[test]
+fn tools_take_out_members_by_what_they_are_called() {
+    let mut driver = with_topics(&[("t", 1, 4)]);
+    for member in ["a", "b"] {
+        driver.beat(join_to(member, &["t"]));
+    }
+    for (instance, member) in [("one", "c"), ("two", "d")] {
+        driver.beat(of_instance(instance, join_to(member, &["t"])));
+    }
+    let leaver = |member: &str, instance: Option<&str>| Leaver { member: member.into(), instance: instance.map(Name::from) };
+    let leavers = vec![
+        leaver("a", None),
+        leaver("c", Some("one")),
+        leaver("", Some("two")),
+        leaver("b", Some("two")),
+        leaver("", Some("three")),
+        leaver("nobody", None),
+    ];
+    let codes = vec![
+        ErrorCode::NONE,
+        ErrorCode::NONE,
+        ErrorCode::NONE,
+        ErrorCode::FENCED_INSTANCE_ID,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+        ErrorCode::UNKNOWN_MEMBER_ID,
+    ];
+    assert_eq!(driver.ask(Request::Leave(leavers)), Ok(Reply::Left(codes)));
+    assert_eq!(driver.described().members.iter().map(|member| &*member.member).collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]

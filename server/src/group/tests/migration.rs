@@ -68,17 +68,24 @@ fn members_of_both_protocols_share_and_the_last_decides() {
         let (joined, part) = rejoin(&mut driver, &member.member);
         assert_eq!(joined.generation, 2);
         assert_eq!(driver.ask(heartbeat(&joined)), Ok(Reply::Alive));
-        parts.extend(part);
+        parts.push(part);
     }
+    let first_part = &parts[0];
     let new = told(&mut driver, beat("new", 2)).unwrap();
-    assert_eq!((parts.len(), count(&new)), (3, 1));
+    assert_eq!((parts.concat().len(), count(&new)), (3, 1));
     let Ok(Reply::DescribedConsumers(described)) = driver.ask(Request::DescribeConsumers) else { panic!("it is one") };
     assert_eq!((described.state, described.members.iter().filter(|member| member.is_classic).count()), ("Stable", 2));
 
-    // A member of the classic protocol commits by its generation.
+    // A member of the classic protocol commits by its generation, or by the one before what it has held since then (KIP-1251).
     let at_generation = |generation| Identity { member: members[0].member.clone(), instance: None, generation };
-    assert!(driver.ask(commit(at_generation(2), vec![offset("t", 0, 1)])).is_ok());
-    assert_eq!(driver.ask(commit(at_generation(1), vec![offset("t", 0, 1)])), Err(ErrorCode::ILLEGAL_GENERATION));
+    let at = |partition| vec![CommitOffset { topic_id: [1; 16], ..offset("t", partition, 1) }];
+    let own = first_part[0];
+    let other = (0..4).find(|partition| !first_part.contains(partition)).unwrap();
+    assert!(driver.ask(commit(at_generation(2), at(other))).is_ok());
+    assert!(driver.ask(commit(at_generation(1), at(own))).is_ok());
+    assert_eq!(driver.ask(commit(at_generation(1), at(other))), Err(ErrorCode::ILLEGAL_GENERATION));
+    assert_eq!(driver.ask(commit(at_generation(0), at(own))), Err(ErrorCode::ILLEGAL_GENERATION));
+    assert_eq!(driver.ask(commit(at_generation(3), at(own))), Err(ErrorCode::ILLEGAL_GENERATION));
 
     told(&mut driver, beat("new", -1)).unwrap();
     assert_eq!((driver.shard.list()[0].group_type, driver.shard.list()[0].state), ("classic", "PreparingRebalance"));
@@ -89,6 +96,32 @@ fn members_of_both_protocols_share_and_the_last_decides() {
     driver.seconds(60);
     let generations: Vec<i32> = calls.into_iter().map(|call| joined(driver.answer(call)).generation).collect();
     assert!(generations.iter().all(|generation| *generation > 2), "GenerationsGrow: {generations:?}");
+}
+
+#[test]
+fn classic_members_are_told_to_join_again_when_the_last_of_the_others_goes() {
+    for is_silent in [false, true] {
+        let (mut driver, members) = classic_group(settings());
+        told(&mut driver, join_to("new", &["t"])).unwrap();
+        let members: Vec<Joined> = members.iter().map(|member| rejoin(&mut driver, &member.member).0).collect();
+        if is_silent {
+            while driver.shard.list()[0].group_type == "consumer" {
+                driver.seconds(5);
+                for member in &members {
+                    let _ = driver.ask(heartbeat(member));
+                }
+            }
+        } else {
+            told(&mut driver, beat("new", -1)).unwrap();
+        }
+        assert_eq!(driver.ask(heartbeat(&members[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert_eq!(driver.ask(sync(&members[0], Vec::new())), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+        assert!(driver.ask(commit(identity(&members[0]), vec![offset("t", 0, 1)])).is_ok(), "what it has read is kept");
+        let calls: Vec<_> = members.iter().map(|member| driver.start(Request::Join(Box::new(join(&member.member))))).collect();
+        for (call, member) in calls.into_iter().zip(&members) {
+            assert_eq!(joined(driver.answer(call)).generation, member.generation + 1);
+        }
+    }
 }
 
 #[test]

@@ -430,7 +430,10 @@ impl World {
                 // It is in at the generation that it heard of last, or somebody new.
                 let is_same = client.member == joined.member && client.era == era;
                 assert!(!is_same || joined.generation >= client.generation, "GenerationsGrow: {joined:?} {client:?}");
-                if client.generation > 0 && (!is_same || client.generation < joined.generation) {
+                // In a group of the new protocol it may commit by an older generation what it has held since then.
+                let is_of_classic = self.driver.shard.groups.get(GROUP).is_some_and(|group| group.consumer.is_none());
+                let is_shut_out = !is_same || is_of_classic && client.generation < joined.generation;
+                if client.generation > 0 && is_shut_out {
                     self.ghosts.push((identity, is_new_protocol));
                 }
                 (client.member, client.generation) = (joined.member.clone(), joined.generation);

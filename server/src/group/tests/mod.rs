@@ -41,7 +41,7 @@ fn settings() -> Settings {
         serves_consumer_protocol: true,
         allows_upgrade: true,
         allows_downgrade: true,
-        offset_metadata_bytes_max: 20,
+        offset_metadata_units_max: 20,
         offsets_retention_ms: 1_000_000,
         memory_bytes_max: 1 << 20,
     }

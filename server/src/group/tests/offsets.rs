@@ -55,8 +55,11 @@ fn offsets_of_a_client_that_is_no_member_are_kept_and_found() {
 fn metadata_has_a_bound_and_the_rest_is_kept() {
     let mut driver = Driver::new(settings());
     let large = CommitOffset { metadata: "x".repeat(21).into(), ..offset("t", 1, 1) };
-    let codes = committed(driver.ask(commit(nobody(), vec![offset("t", 0, 1), large.clone()])));
-    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::OFFSET_METADATA_TOO_LARGE]);
+    // It is counted as Java counts: one that is outside of the basic plane is two.
+    let counted = |text: &str| CommitOffset { metadata: text.into(), ..offset("t", 0, 1) };
+    let (wide, wider) = ("é".repeat(20), "😀".repeat(10) + "é");
+    let codes = committed(driver.ask(commit(nobody(), vec![counted(&wide), counted(&wider), large.clone()])));
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::OFFSET_METADATA_TOO_LARGE, ErrorCode::OFFSET_METADATA_TOO_LARGE]);
     assert_eq!(fetch(&mut driver), [("t".to_owned(), 0, 1)]);
     let mut driver = Driver::new(settings());
     committed(driver.ask(commit(nobody(), vec![large])));
@@ -99,6 +102,23 @@ fn offsets_are_deleted_where_nobody_reads_any_more() {
     let connect = Join { protocol_type: "connect".into(), ..join("") };
     driver.join_all(vec![connect]);
     assert_eq!(driver.ask(wanted()), Err(ErrorCode::NON_EMPTY_GROUP));
+}
+
+#[test]
+fn a_group_whose_last_offset_was_deleted_is_there_until_offsets_expire() {
+    let with_none = || {
+        let mut driver = Driver::new(settings());
+        committed(driver.ask(commit(nobody(), vec![offset("t", 0, 1)])));
+        assert!(driver.ask(Request::DeleteOffsets(vec![("t".into(), 0)])).is_ok());
+        assert_eq!(driver.shard.list()[0].state, "Empty");
+        driver
+    };
+    let mut driver = with_none();
+    assert_eq!(driver.ask(Request::Delete), Ok(Reply::Deleted));
+    assert_eq!((driver.shard.list(), driver.usage.bytes()), (Vec::new(), 0));
+    let mut driver = with_none();
+    expire(&mut driver);
+    assert_eq!((driver.shard.list(), driver.usage.bytes()), (Vec::new(), 0));
 }
 
 #[test]

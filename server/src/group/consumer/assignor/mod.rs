@@ -5,7 +5,7 @@
 //!
 //! - **EveryPartitionOnce**: a partition of a topic that somebody wants goes to exactly one member that wants the topic.
 //! - **Balanced**: see each.
-//! - **Sticky**: as long as it is balanced, a member keeps what it was to hold.
+//! - **Sticky** (`uniform`): as long as it is balanced, a member keeps what it was to hold.
 
 mod range;
 mod uniform;

@@ -84,18 +84,16 @@ fn all(topics: usize, members: usize) -> Vec<BTreeSet<usize>> {
 
 #[test]
 fn a_new_member_takes_no_more_than_its_share() {
-    for assignor in [Assignor::Uniform, Assignor::Range] {
-        let mut held: Vec<Partitions> = Vec::new();
-        for members in 1..=12 {
-            let next = assign(assignor, &all(1, members), &held, &[10]);
-            assert!(moved(&held, &next) <= 10_usize.div_ceil(members), "{assignor:?}: {held:?} {next:?}");
-            held = next;
-        }
-        // Those who stay keep what they have when others go.
-        let left = held.split_off(5);
-        let next = assign(assignor, &all(1, 5), &held, &[10]);
-        assert_eq!(moved(&held, &next), 0, "{left:?}");
+    let mut held: Vec<Partitions> = Vec::new();
+    for members in 1..=12 {
+        let next = assign(Assignor::Uniform, &all(1, members), &held, &[10]);
+        assert!(moved(&held, &next) <= 10_usize.div_ceil(members), "{held:?} {next:?}");
+        held = next;
     }
+    // Those who stay keep what they have when others go.
+    let left = held.split_off(5);
+    let next = assign(Assignor::Uniform, &all(1, 5), &held, &[10]);
+    assert_eq!(moved(&held, &next), 0, "{left:?}");
 }
 
 #[test]
@@ -106,6 +104,15 @@ fn range_gives_the_same_numbers_of_topics_that_are_joined() {
         assert_eq!(numbers.len(), 1, "{assigned:?}");
     }
     assert_eq!(*assigned[0].get(&topic(0)).unwrap(), BTreeSet::from([0, 1, 2]));
+}
+
+#[test]
+fn range_forgets_what_was_where_topics_are_joined_later() {
+    // The first wanted one topic, the second both; now both want both.
+    let before = assign(Assignor::Range, &[BTreeSet::from([0]), BTreeSet::from([0, 1])], &[], &[8, 8]);
+    assert_eq!((size(&before[0]), size(&before[1])), (4, 12));
+    let both = |numbers: std::ops::Range<i32>| (0..2).map(|at| (topic(at), numbers.clone().collect())).collect::<Partitions>();
+    assert_eq!(assign(Assignor::Range, &all(2, 2), &before, &[8, 8]), [both(0..4), both(4..8)]);
 }
 
 #[test]
@@ -148,6 +155,10 @@ proptest! {
         let assigned = assign(assignor, &wants, &held, &counts);
         prop_assert!(is_balanced(assignor, &wants, &assigned, &counts).is_ok(), "{:?}", is_balanced(assignor, &wants, &assigned, &counts));
         prop_assert_eq!(assign(assignor, &wants, &assigned, &counts), assigned.clone(), "Sticky: where nothing changes nothing moves");
+        if assignor == Assignor::Range {
+            prop_assert_eq!(assign(assignor, &wants, &[], &counts), assigned, "what was before does not matter");
+            return Ok(());
+        }
 
         // One member goes: nothing moves between the others that they do not need for balance.
         if wants.len() > 1 && wants.iter().all(|one| *one == wants[0]) {

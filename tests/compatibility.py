@@ -76,7 +76,7 @@ ROWS = [
      [("tools", r"test_directories\.|test_group_records\.")], None),
     ("`ringlog log dump`, `ringlog log verify`", lambda: "", "read directories that Kafka wrote", [("tools", r"test_offline\.")], None),
     ("`ringlog` as a tool", lambda: "", "topics, records, groups, settings; questions on a terminal, completions", [("python", r"test_tool\.")], None),
-    ("Requests by hand", lambda: "", "what no client sends: frames, batches, members of groups, and these without end", [("python", r"test_(bad_|many_members)")], None),
+    ("Requests by hand", lambda: "", "what no client sends: frames, batches, members of groups, and these without end; several requests in one write", [("python", r"test_(bad_|many_members|order)")], None),
 ]
 STORY_SUITES = ["groups", "go", "kafkajs", "groups848"]
 SUITES = ["kcat", "python", "java", "tools", "rdkafka", *STORY_SUITES]

@@ -1,5 +1,6 @@
-//! What recovery has to leave behind besides the batches: where each leader epoch begins, and the producers. Invariant ProducersOutliveSegments: what is known of an idempotent
-//! producer does not go with the segments that it wrote, whatever crashes lie between.
+//! What recovery has to leave behind besides the batches: where each leader epoch begins, and the producers. Invariant
+//! ProducersOutliveSegments: what is known of an idempotent producer does not go with the segments that it wrote, whatever crashes
+//! lie between.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,14 @@ async fn reopen_in(disk: &Rc<dyn Disk>, leader_epoch: LeaderEpoch, recovery_poin
         leader_epoch,
     };
     open(disk, &Pool::new(16 << 20), params, TimestampMs(2000)).await.unwrap()
+}
+
+/// Makes a file of these bytes, durable but for its name.
+async fn write(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) {
+    let file = disk.open(path, OpenOptions::WRITE).await.unwrap();
+    file.set_len(0).await.unwrap();
+    file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
+    file.sync_data().await.unwrap();
 }
 
 #[test]
@@ -82,11 +91,7 @@ fn an_index_that_was_lost_is_built_anew() {
     simulation.block_on(async move {
         let directory = Path::new("/topic-0");
         disk.create_dir(directory).await.unwrap();
-        let write = async |name: String, bytes: Vec<u8>| {
-            let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
-            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
-            file.sync_data().await.unwrap();
-        };
+        let write = async |name: String, bytes: Vec<u8>| write(&disk, &directory.join(name), bytes).await;
         let batch = |offset: i64| BatchBuilder::new(Offset(offset)).record(TimestampMs(1000 + offset), None, Some(b"a")).build();
         for (base, batches) in [(0, vec![batch(0), batch(1)]), (2, vec![batch(2)])] {
             write(format!("{base:020}.log"), batches.concat()).await;
@@ -111,12 +116,7 @@ fn epochs_begin_where_they_began() {
     simulation.block_on(async move {
         let directory = Path::new("/topic-0");
         disk.create_dir(directory).await.unwrap();
-        let write = async |name: String, bytes: Vec<u8>| {
-            let file = disk.open(&directory.join(name), OpenOptions::WRITE).await.unwrap();
-            file.set_len(0).await.unwrap();
-            file.write_at(Payload::Bytes(bytes), 0).await.unwrap();
-            file.sync_data().await.unwrap();
-        };
+        let write = async |name: String, bytes: Vec<u8>| write(&disk, &directory.join(name), bytes).await;
         let batch = |(offset, epoch): (i64, i32)| {
             // A snapshot of the producer makes it needless to read the sealed segment again.
             let batch =

@@ -4,40 +4,26 @@
 
 mod sim_support;
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
-use ringlog_engine::core::scrubber::{ScrubSettings, Scrubber};
-use ringlog_engine::core::{Core, CoreSettings, recover};
-use ringlog_engine::disk::Disk;
+use ringlog_engine::core::CoreSettings;
 use ringlog_engine::log::config::LogConfig;
-use ringlog_engine::types::{Offset, PartitionId, TimestampMs, TopicId};
+use ringlog_engine::types::{Offset, TimestampMs};
 
-use sim_support::{Boot, Machine, begin, open_all};
+use sim_support::{Boot, Machine};
 
-const ID: PartitionId = PartitionId { topic: TopicId([1; 16]), index: 0 };
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn boot(machine: &Machine, config: LogConfig) -> Boot {
-    let env = machine.simulation.env();
-    let (disk, data): (Rc<dyn Disk>, _) = (machine.disk.mount(), machine.data.clone());
-    machine.block_on(async move {
-        let found = recover::recover(&disk, &data).await.unwrap();
-        let settings = CoreSettings {
-            data_directory: data.clone(),
-            journal_bytes: 1 << 20,
-            journal_run_bytes_max: 2 << 10,
-            tail_bytes: 4 << 20,
-            open_files_max: 8,
-        };
-        let core = Core::new(0, settings, disk.clone(), env, Box::new(|_, _, _| true)).await.unwrap();
-        core.start();
-        let partitions = open_all(&core, &found, [(ID, "topic-0".to_owned(), Arc::new(config))]).await;
-        begin(&core, &data).await;
-        Boot { core, partitions, scrubber: Scrubber::new(ScrubSettings { enabled: false, ..ScrubSettings::default() }) }
-    })
+    let settings = CoreSettings {
+        data_directory: machine.data.clone(),
+        journal_bytes: 1 << 20,
+        journal_run_bytes_max: 2 << 10,
+        tail_bytes: 4 << 20,
+        open_files_max: 8,
+    };
+    sim_support::boot(machine, settings, config, &["topic-0"])
 }
 
 fn append(machine: &Machine, boot: &Boot, timestamp: TimestampMs) {

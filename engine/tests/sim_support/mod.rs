@@ -125,14 +125,19 @@ pub(crate) struct Boot {
     pub(crate) scrubber: Arc<Scrubber>,
 }
 
-/// Boots a machine: one core with these settings, no scrub, no compaction, and partitions of durable topics in these folders, the
-/// topic of the first being number 1 and so on.
+/// Boots a machine with partitions of durable topics.
 pub(crate) fn boot_durable(machine: &Machine, settings: CoreSettings, segment_bytes: Option<u64>, folders: &[&str]) -> Boot {
-    let env = machine.simulation.env();
-    let disk: Rc<dyn Disk> = machine.disk.mount();
     let defaults = LogConfig::default();
     let segment_bytes = segment_bytes.unwrap_or(defaults.segment_bytes);
-    let config = Arc::new(LogConfig { flush_messages: 1, segment_bytes, ..defaults });
+    boot(machine, settings, LogConfig { flush_messages: 1, segment_bytes, ..defaults }, folders)
+}
+
+/// Boots a machine: one core with these settings, no scrub, no compaction, and partitions in these folders, the topic of the first
+/// being number 1 and so on.
+pub(crate) fn boot(machine: &Machine, settings: CoreSettings, config: LogConfig, folders: &[&str]) -> Boot {
+    let env = machine.simulation.env();
+    let disk: Rc<dyn Disk> = machine.disk.mount();
+    let config = Arc::new(config);
     let id = |topic| PartitionId { topic: TopicId([topic; 16]), index: 0 };
     let wanted: Vec<_> = (1..).zip(folders).map(|(topic, folder)| (id(topic), (*folder).to_owned(), config.clone())).collect();
     machine.block_on(async move {

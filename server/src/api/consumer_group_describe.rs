@@ -31,8 +31,11 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     let operations = if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
     let answers = join_all(asked).await;
     let groups = groups.iter().zip(answers).map(|(group, answer)| {
-        let described = describe(group, answer);
-        if described.error_code.is_none() { DescribedGroup { authorized_operations: operations, ..described } } else { described }
+        let mut described = describe(group, answer);
+        if described.error_code.is_none() {
+            described.authorized_operations = operations;
+        }
+        described
     });
     reply(&context, &ConsumerGroupDescribeResponse { groups: groups.collect(), ..ConsumerGroupDescribeResponse::default() })
 }

@@ -69,8 +69,7 @@ pub(super) struct Shared {
     /// What the last handler that runs changes, if it does.
     changing: Cell<Option<ApiKey>>,
     /// The request that waits for the changes before it. Nothing is read behind it.
-    held: Cell<Option<Box<Request>>>,
-    is_held: Cell<bool>,
+    held: RefCell<Option<Box<Request>>>,
     ready: RefCell<VecDeque<Outcome>>,
     /// Requests that were read and whose answers are not all written.
     requests: Cell<usize>,
@@ -122,7 +121,7 @@ impl Shared {
         let limits = &self.core.limits;
         let requests = self.requests.get();
         requests < limits.connection_requests_max
-            && !self.is_held.get()
+            && self.held.borrow().is_none()
             && self.bytes.get() < limits.connection_bytes_max
             && (requests == 0 || !self.info.crowd.is_there())
     }
@@ -135,8 +134,7 @@ impl Shared {
         let is_idle = self.running.borrow().is_empty();
         match self.changing.get() {
             Some(changing) if !is_idle && (changing, api) != (ApiKey::Produce, ApiKey::Produce) => {
-                self.is_held.set(true);
-                self.held.set(Some(Box::new(request)));
+                self.held.replace(Some(Box::new(request)));
             }
             _ => self.begin(request),
         }
@@ -187,7 +185,7 @@ impl Shared {
             while let Poll::Ready(Some((outcome, bytes))) = running.poll_next_unpin(cx) {
                 self.bytes.set(self.bytes.get() - bytes);
                 if matches!(outcome, Outcome::Close(_)) {
-                    self.take_held();
+                    self.held.take();
                 }
                 self.push_ready(outcome);
                 self.is_active();
@@ -197,13 +195,9 @@ impl Shared {
                 return;
             }
             drop(running);
-            let Some(request) = self.take_held() else { return };
+            let Some(request) = self.held.take() else { return };
             self.begin(*request);
         }
-    }
-
-    fn take_held(&self) -> Option<Box<Request>> {
-        if self.is_held.replace(false) { self.held.take() } else { None }
     }
 
     /// The next answer that is ready to be sent, and whether it is the only one.
@@ -260,8 +254,7 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         info: info.clone(),
         running: RefCell::default(),
         changing: Cell::new(None),
-        held: Cell::new(None),
-        is_held: Cell::new(false),
+        held: RefCell::default(),
         ready: RefCell::default(),
         requests: Cell::new(0),
         bytes: Cell::new(0),
@@ -283,7 +276,7 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
     };
     log(&info, end, result);
     // What was not begun when the connection broke is as if it had not come.
-    shared.take_held();
+    shared.held.take();
     let drain = poll_fn(|cx| {
         shared.drive(cx);
         shared.ready.borrow_mut().clear();

@@ -55,7 +55,7 @@ def test_what_was_deleted_is_gone_for_the_next_request(broker, topic):
     name = topic()
     for n in range(1, ROUNDS):
         delete = struct.pack(">i", 1) + string(name) + struct.pack(">iiqi", 1, 0, n, 30_000)
-        produced, deleted, answer = at_once(
+        produced, _, answer = at_once(
             broker, (PRODUCE, 7, produce(name, batch())), (DELETE_RECORDS, 0, delete), list_offsets(name, EARLIEST),
         )
         assert wire.produce_result(b"\0" * 4 + produced) == (0, n - 1)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
+use crate::disk::BLOCK_BYTES;
 use crate::journal::format::JournalId;
 use crate::types::{Offset, PartitionId, TopicId};
 
@@ -17,7 +18,7 @@ pub struct Checkpoint {
     pub generation: u64,
     /// The first round that is still needed: the sequence that it follows …
     pub previous: u64,
-    /// … and its position in the file.
+    /// … and its position in the file, where a block starts.
     pub position: u64,
     /// Each partition's recovery point and log start offset.
     pub partitions: Vec<(PartitionId, Offset, Offset)>,
@@ -78,6 +79,9 @@ impl Checkpoint {
             position: number(2, position)?,
             partitions: Vec::new(),
         };
+        if !checkpoint.position.is_multiple_of(BLOCK_BYTES as u64) {
+            return Err(error(2, "no round is at this position: rounds start at a block"));
+        }
         for (at, line) in lines.enumerate() {
             let fields: Vec<&str> = line.split(' ').collect();
             let parsed = match fields[..] {
@@ -104,14 +108,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_position_within_a_block_is_refused() {
+        let text = Checkpoint { position: BLOCK_BYTES as u64 + 8, ..Checkpoint::default() }.encode();
+        assert_eq!(Checkpoint::decode(&text).unwrap_err().line, 2);
+    }
+
     proptest! {
         #[test]
         fn checkpoints_come_back(
-            id in any::<[u8; 16]>(), generation in any::<u64>(), previous in any::<u64>(), position in any::<u64>(),
+            id in any::<[u8; 16]>(), generation in any::<u64>(), previous in any::<u64>(), block in 0..u64::MAX / BLOCK_BYTES as u64,
             partitions in prop::collection::vec((any::<[u8; 16]>(), any::<i32>(), any::<i64>(), any::<i64>()), 0..5),
         ) {
             let partitions = partitions.into_iter()
                 .map(|(topic, index, a, b)| (PartitionId { topic: TopicId(topic), index }, Offset(a), Offset(b))).collect();
+            let position = block * BLOCK_BYTES as u64;
             let checkpoint = Checkpoint { journal: JournalId(id), generation, previous, position, partitions };
             prop_assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
         }

@@ -20,7 +20,7 @@ use ringlog_bench::store;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// Long enough for any machine; only a failure waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A directory of results, with the files of a comparison of fakes beside it.
 struct Scene {
@@ -379,7 +379,8 @@ fn a_second_ctrl_c_leaves_nothing_either() {
     let mut child = command.args(["--brokers", "a"]).env("FAKE_HANGS_AT", "2").env("FAKE_IGNORES_INT", "1").spawn().unwrap();
     wait_for("the generator hangs", || scene.calls().len() == 2);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    // Two that come at once are one.
+    wait_for("the generator is told to end", || scene.path("calls.interrupted").exists());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     scene.assert_nothing_is_left();
@@ -478,8 +479,8 @@ fn a_comparison_runs_through_librdkafka() {
             sides.push(side.records);
         }
     }
-    assert_eq!(sides[..4], [2000, 5000, 2000, 2000]);
-    assert!((900..=1000).contains(&sides[4]) && sides[4] == sides[5], "{sides:?}");
+    // What was due in its half a second is sent, however late.
+    assert_eq!(sides, [2000, 5000, 2000, 2000, 1000, 1000]);
 }
 
 #[test]
@@ -627,15 +628,18 @@ fn fake_generator() {
     let ignores_int = std::env::var("FAKE_IGNORES_INT").is_ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let entered = runtime.enter();
-    let interrupt = ignores_int.then(|| tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap());
+    let mut interrupt = ignores_int.then(|| tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap());
     drop(entered);
     let mut log = fs::File::options().create(true).append(true).open(&calls).unwrap();
     log.write_all(format!("{arguments}\n").as_bytes()).unwrap();
     let number = fs::read_to_string(&calls).unwrap().lines().count();
     let is_at = |name: &str| std::env::var(name).is_ok_and(|at| at == number.to_string());
     if is_at("FAKE_HANGS_AT") {
+        if let Some(interrupt) = &mut interrupt {
+            runtime.block_on(interrupt.recv());
+            fs::write(calls.with_extension("interrupted"), "").unwrap();
+        }
         std::thread::sleep(PATIENCE);
-        drop(interrupt);
     }
     if is_at("FAKE_FAILS_AT") {
         eprintln!("ringlog-bench: it was told to fail");

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -41,6 +43,8 @@ pub(super) struct Instance<'a> {
     values: BTreeMap<String, String>,
     work: PathBuf,
     port: u16,
+    /// What keeps other processes from the ports.
+    _holders: [UnixDatagram; 2],
     child: Option<Child>,
     /// Where the log began that the running process writes.
     log_start: u64,
@@ -88,7 +92,8 @@ impl<'a> Instance<'a> {
         let work = std::path::absolute(&work).map_err(Error::io(work))?;
         let data = work.join("data");
         fs::create_dir_all(&data).map_err(Error::io(&data))?;
-        let [port, port2] = free_ports().map_err(|error| Error::Failed(format!("there is no free port: {error}")))?;
+        let [(port, holder), (port2, holder2)] =
+            free_ports().map_err(|error| Error::Failed(format!("there is no free port: {error}")))?;
         let mut values = set_up.clone();
         values.extend([
             ("data".to_owned(), data.display().to_string()),
@@ -97,7 +102,8 @@ impl<'a> Instance<'a> {
             ("port2".to_owned(), port2.to_string()),
             ("uuid".to_owned(), new_id()),
         ]);
-        let instance = Self { broker, guard: Rc::clone(guard), values, work, port, child: None, log_start: 0 };
+        let _holders = [holder, holder2];
+        let instance = Self { broker, guard: Rc::clone(guard), values, work, port, _holders, child: None, log_start: 0 };
         write_files(&broker.files, &instance.values, &instance.work)?;
         for command in &broker.prepare {
             run_command(broker, guard, command, &instance.values, &instance.work, Some(COMMAND_TIMEOUT))?;
@@ -299,19 +305,25 @@ fn new_id() -> String {
     }
 }
 
+/// A port, and what holds it.
+type HeldPort = (u16, UnixDatagram);
+
 /// Two different ports of loopback that nobody listens on now and, where the kernel leaves any below its range, that it gives to no client
-/// meanwhile (ip(7), ip_local_port_range): they have to be free when the broker comes to them, and again at each of its starts.
-fn free_ports() -> std::io::Result<[u16; 2]> {
+/// meanwhile (ip(7), ip_local_port_range): they have to be free when the broker comes to them, and again at each of its starts. Until
+/// then a name in the abstract namespace of Unix sockets (unix(7)) holds each against whoever chooses in the same way: another
+/// comparison, and Ringlog's tests (tests/harness.py).
+fn free_ports() -> std::io::Result<[HeldPort; 2]> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first_of_kernel = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0_u16);
     let count = u32::from(first_of_kernel.saturating_sub(PORT_MIN));
     let begin = (uuid::Uuid::new_v4().as_u128() % u128::from(count.max(1))) as u32;
-    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let mut below = (0..count).filter_map(|n| listen(PORT_MIN + ((begin + n) % count) as u16).ok());
-    let mut next = || below.next().map_or_else(|| listen(0), Ok);
-    // Both are held until both are chosen.
-    let (first, second) = (next()?, next()?);
-    Ok([first.local_addr()?.port(), second.local_addr()?.port()])
+    let hold = |port: u16| -> std::io::Result<HeldPort> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?.local_addr()?.port();
+        Ok((port, UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("ringlog-tests-port-{port}"))?)?))
+    };
+    let mut below = (0..count).filter_map(|n| hold(PORT_MIN + ((begin + n) % count) as u16).ok());
+    let mut next = || below.next().map_or_else(|| hold(0), Ok);
+    Ok([next()?, next()?])
 }
 
 fn fill(broker: &Broker, text: &str, values: &BTreeMap<String, String>) -> Result<String, Error> {

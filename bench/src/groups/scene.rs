@@ -373,9 +373,8 @@ async fn remove_groups_over(address: SocketAddr, groups: &[&(String, GroupProtoc
             Ok(()) => {}
         }
     }
-    let names: Vec<&str> = groups.iter().map(|(name, _)| name.as_str()).collect();
-    for names in names.chunks(DELETED_AT_ONCE) {
-        removed = removed.and(delete_groups(&mut connection, names.to_vec()).await);
+    for groups in groups.chunks(DELETED_AT_ONCE) {
+        removed = removed.and(delete_groups(&mut connection, groups.to_vec()).await);
     }
     removed
 }
@@ -420,12 +419,13 @@ async fn consumer_members(connection: &mut Connection, group: &str) -> Result<Ve
     answer.await
 }
 
-/// Deletes groups; one that is gone already is fine. A group whose last member has just left may need a moment.
-async fn delete_groups(connection: &mut Connection, mut groups: Vec<&str>) -> Result<(), ClientError> {
+/// Deletes groups; one that is gone already is fine. A group whose last member has just left may need a moment, and one may have a member
+/// again: whoever was cut off while it joined.
+async fn delete_groups(connection: &mut Connection, mut groups: Vec<&(String, GroupProtocol)>) -> Result<(), ClientError> {
     let started = Instant::now();
     let mut deleted = Ok(());
     while !groups.is_empty() {
-        let request = DeleteGroupsRequest { groups_names: groups.iter().map(|name| (*name).into()).collect() };
+        let request = DeleteGroupsRequest { groups_names: groups.iter().map(|(name, _)| name.as_str().into()).collect() };
         let answer = connection.call(&request, |decoder, version| {
             let answer = DeleteGroupsResponse::decode(decoder, version)?;
             let refused = answer
@@ -442,9 +442,16 @@ async fn delete_groups(connection: &mut Connection, mut groups: Vec<&str>) -> Re
         for (group, code) in refused {
             deleted = deleted.and(check_group(ApiKey::DeleteGroups, &group, code, None));
         }
-        groups.retain(|name| later.iter().any(|(group, _)| group == name));
+        groups.retain(|(name, _)| later.iter().any(|(group, _)| group == name));
         if !groups.is_empty() {
             tokio::time::sleep(PAUSE).await;
+        }
+        for (group, protocol) in &groups {
+            match empty(connection, group, *protocol).await {
+                // Who does not go now may be asked again.
+                Err(ClientError::Refused { .. }) => {}
+                other => other?,
+            }
         }
     }
     deleted

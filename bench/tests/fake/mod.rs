@@ -564,7 +564,8 @@ impl Log {
             let at = {
                 let records = BatchView::new(&bytes).unwrap().records(1 << 20).unwrap();
                 let key = records.iter().next().unwrap().unwrap().key.unwrap();
-                bytes.windows(key.len()).position(|window| window == key).unwrap()
+                // Behind the header, whose zeros and lengths look like a small key.
+                HEADER_BYTES + bytes[HEADER_BYTES..].windows(key.len()).position(|window| window == key).unwrap()
             };
             bytes[at] ^= 1;
             let crc = crc_of(&bytes);

@@ -26,13 +26,14 @@ fn the_running_broker_is_sound() {
 /// Drives a broker in every way, and reads back what it acknowledged.
 fn is_sound(address: &str, options: &str) {
     let bench = Bench::new();
+    // Topics of its own: the other test against the running broker is under way, too.
     for line in [
         "produce --verify --idempotent --partitions 3 --producers 2",
         "produce --verify --compression zstd --keys 100 --acks 1",
         "mixed --verify --partitions 4 --producers 2 --consumers 2 --threads 2",
         "end-to-end --rate 2000 --verify --linger 1ms",
     ] {
-        let load = bench.run(address, &format!("{line} --records 2000 --record-bytes 200 {options}")).ok();
+        let load = bench.run(address, &format!("{line} --topic sound --records 2000 --record-bytes 200 {options}")).ok();
         let verified = load.verify.unwrap();
         assert!(verified.is_sound(), "{line}: {verified:?}");
         assert_eq!((verified.acknowledged, verified.received), (2000, 2000), "{line}");
@@ -83,11 +84,12 @@ fn librdkafka_drives(address: &str) {
     assert!(consumed.count == 1000 && consumed.hlog.is_some(), "{consumed:?}");
 
     for client in ["librdkafka", "lean"] {
-        let line = format!("produce --client {client} --partitions 5 --records 5000 --record-bytes 20 --keys 100 --key-skew 1.2");
-        bench.run(address, &format!("{line} --keep-topic --topic keyed-{client}")).ok();
+        // The lean client draws a partition for each batch: of 500 batches, the law of large numbers holds.
+        let line = "--partitions 5 --records 5000 --batch-records 10 --record-bytes 20 --keys 100 --key-skew 1.2 --keep-topic";
+        bench.run(address, &format!("produce --client {client} --topic keyed-{client} {line}")).ok();
         let keys = keys_of(address, &format!("keyed-{client}"), 5000);
-        // By Zipf's law the first of 100 keys has 28 % of the records, more or less where batches are sent again and again; without
-        // it, it would be 1 %. And a key has one partition.
+        // By Zipf's law the first of 100 keys has 28 % of the records, 1390 with a standard deviation of 80; without it, it would be
+        // 1 %. The last has 5 or 6, so that of all keys but a few are there. And a key has one partition.
         let most = keys.values().map(|partitions| partitions.iter().sum::<usize>()).max().unwrap();
         assert!((600..2400).contains(&most), "{client}: {most} of 5000");
         let strays = keys.values().filter(|partitions| partitions.iter().filter(|count| **count > 0).count() > 1).count();
@@ -99,14 +101,19 @@ fn librdkafka_drives(address: &str) {
         ("end-to-end --rate 2000 --linger 1ms", 1),
         ("end-to-end --compression lz4 --keys 5 --key-skew 1", 1),
     ] {
-        let line = format!("{line} --client librdkafka --partitions 4 --records 2000 --record-bytes 100 --fetch-wait 20ms");
+        let line = format!(
+            "{line} --topic driven --client librdkafka --partitions 4 --records 2000 --record-bytes 100 --fetch-wait 20ms"
+        );
+        let started = Instant::now();
         let load = bench.run(address, &line).ok();
+        // Three digits of a latency are kept.
+        let longest_us = started.elapsed().as_micros() as f64 * 1.001;
         let (produce, consume) = (load.produce.unwrap(), load.consume.unwrap());
         assert_eq!((produce.records, consume.records), (2000, 2000 * readers), "{line}");
         let latency = consume.latency.unwrap();
         assert_eq!(latency.count, 2000 * readers, "{line}");
         // A record cannot have arrived before it was sent, nor be older than the run.
-        assert!((latency.max_us as f64) < 60e6 && latency.p50_us > 0, "{latency:?}");
+        assert!((latency.max_us as f64) < longest_us && latency.p50_us > 0, "{latency:?}");
     }
     for line in [
         "produce --partitions 3 --producers 2",
@@ -114,18 +121,19 @@ fn librdkafka_drives(address: &str) {
         "produce --keys 50 --acks 1 --batch-records 20",
         "mixed --partitions 4 --producers 2 --consumers 2",
         "mixed --consumers 2 --fan-out --keys 10 --compression gzip",
-        "end-to-end --rate 2000 --linger 1ms --warm-up 2s",
     ] {
-        let line = format!("{line} --client librdkafka --verify --records 2000 --record-bytes 100");
-        let load = bench.run(address, &line).ok();
-        let verified = load.verify.unwrap();
+        let verified = verified_by_c(&bench, address, line);
         let readers = if line.contains("fan-out") { 2 } else { 1 };
-        assert!(verified.is_sound() && verified.findings.is_empty(), "{line}: {verified:?}");
-        assert_eq!(verified.received, verified.acknowledged, "{line}");
-        // What is sent to warm up is verified as well; who was stopped meanwhile sends less.
-        let more = if line.contains("warm-up") { 1..=4100 } else { 0..=0 };
-        assert!(more.contains(&(verified.acknowledged - 2000 * readers)), "{line}: {verified:?}");
+        assert_eq!(verified.acknowledged, 2000 * readers, "{line}: {verified:?}");
     }
+    // What is sent to warm up is verified as well; who is stopped meanwhile sends less, or nothing: then there is a longer one.
+    let warmed_up = |seconds: u64| {
+        let line = format!("end-to-end --rate 2000 --linger 1ms --warm-up {seconds}s");
+        let more = verified_by_c(&bench, address, &line).acknowledged - 2000;
+        assert!(more <= 2000 * seconds, "{line}: {more}");
+        more
+    };
+    assert!([1, 4, 16].into_iter().any(|seconds| warmed_up(seconds) > 0));
     // A later process, which reads back by itself.
     let log = bench.out.path().join("log");
     let line = format!("--client librdkafka --records 1500 --verify-log {}", log.display());
@@ -133,11 +141,19 @@ fn librdkafka_drives(address: &str) {
     bench.run(address, &format!("produce --topic kept-by-c --record-bytes 100 --idempotent {line}")).ok();
     let verified = bench.run(address, &format!("verify --verify-log {}", log.display())).ok().verify.unwrap();
     assert!(verified.is_sound() && (verified.acknowledged, verified.received) == (3000, 3000), "{verified:?}");
-    // A warm-up that is not counted, on both sides.
-    let line = "end-to-end --client librdkafka --rate 1000 --warm-up 300ms --duration 500ms --record-bytes 100";
-    let load = bench.run(address, line).ok();
-    let counted = load.produce.unwrap().records;
-    assert!((400..=500).contains(&counted), "{counted}");
+    // A warm-up that is not counted: what was to be sent after it is, however late it was.
+    let line = "end-to-end --topic driven --client librdkafka --rate 1000 --warm-up 300ms --duration 500ms --record-bytes 100";
+    assert_eq!(bench.run(address, line).ok().produce.unwrap().records, 500);
+}
+
+/// Drives 2000 records through librdkafka, or a few more to warm up, all of which come back.
+#[cfg(feature = "librdkafka")]
+fn verified_by_c(bench: &Bench, address: &str, line: &str) -> Verified {
+    let line = format!("{line} --topic driven --client librdkafka --verify --records 2000 --record-bytes 100");
+    let verified = bench.run(address, &line).ok().verify.unwrap();
+    assert!(verified.is_sound() && verified.findings.is_empty(), "{line}: {verified:?}");
+    assert_eq!(verified.received, verified.acknowledged, "{line}");
+    verified
 }
 
 /// How many records each key has in each of five partitions, as librdkafka reads them.
@@ -150,8 +166,13 @@ fn keys_of(address: &str, topic: &str, records: usize) -> std::collections::BTre
     (0..5).for_each(|partition| wanted.add_partition_offset(topic, partition, Offset::Beginning).unwrap());
     consumer.assign(&wanted).unwrap();
     let mut keys = std::collections::BTreeMap::new();
-    for _ in 0..records {
-        let message = consumer.poll(Duration::from_secs(30)).unwrap().unwrap();
+    let until = Instant::now() + Duration::from_secs(180);
+    let mut left = records;
+    while left > 0 {
+        assert!(Instant::now() < until, "{left} of {records} records do not come");
+        // A connection that is lost is made again.
+        let Some(Ok(message)) = consumer.poll(Duration::from_secs(1)) else { continue };
+        left -= 1;
         assert_eq!(message.key().map(<[u8]>::len), Some(8));
         let of_key: &mut [usize; 5] = keys.entry(message.key().unwrap().to_vec()).or_default();
         of_key[message.partition() as usize] += 1;

@@ -145,6 +145,7 @@ fn consumer() -> BaseConsumer {
 
 /// All messages of a partition from `offset` to its end.
 fn read(topic: &str, partition: i32, offset: Offset) -> Vec<OwnedMessage> {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
     let consumer = consumer();
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic, partition, offset).unwrap();
@@ -154,6 +155,8 @@ fn read(topic: &str, partition: i32, offset: Offset) -> Vec<OwnedMessage> {
         match consumer.poll(TIMEOUT).expect("nothing came") {
             Ok(message) => messages.push(message.detach()),
             Err(KafkaError::PartitionEOF(_)) => return messages,
+            // A connection that is lost is made again.
+            Err(e) if matches!(e.rdkafka_error_code(), Some(BrokerTransportFailure | AllBrokersDown)) => {}
             Err(e) => panic!("{e}"),
         }
     }

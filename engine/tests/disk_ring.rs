@@ -152,7 +152,7 @@ fn a_busy_core_still_writes() {
             }
             assert_eq!(read(&*file, BLOCK_BYTES, 0).await, pattern(0, BLOCK_BYTES));
         };
-        tokio::time::timeout(Duration::from_secs(120), writing).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(600), writing).await.unwrap();
         stop.set(true);
     });
 }

@@ -79,4 +79,4 @@ impl BrokerCore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,13 +5,14 @@ mod groups;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ringlog_engine::batch::{BatchBuilder, BatchHeader};
 use ringlog_engine::core::{Append, Core, CoreHandle, CoreSettings, recover, run_mailbox};
 use ringlog_engine::disk::sim::{CrashOutcome, Injection, Operation, SimDisk};
 use ringlog_engine::disk::{Disk, OpenOptions};
+use ringlog_engine::env::random::Random;
 use ringlog_engine::env::sim::Simulation;
 use ringlog_engine::log::append::{Acks, Appended};
 use ringlog_engine::types::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId};
@@ -23,11 +24,21 @@ use ringlog_protocol::api::incremental_alter_configs as incremental;
 use tokio::sync::oneshot;
 
 use super::boot::{BootError, Start, boot};
+use super::controller::NewTopicId;
 use super::{Broker, BrokerCore, metadata_log};
 use crate::catalogue::Catalogue;
 use crate::config::BrokerConfig;
 
 const DATA: &str = "/data";
+
+/// Ids that follow from the seed, since it follows from a topic's id which cores have its partitions.
+pub(crate) fn topic_ids(seed: u64) -> NewTopicId {
+    let random = Mutex::new(Random::new(seed));
+    Arc::new(move || {
+        let mut random = random.lock().unwrap();
+        (u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())).to_be_bytes()
+    })
+}
 
 /// A machine with a data directory, and the broker's process on it.
 struct Machine {
@@ -85,7 +96,7 @@ impl Machine {
                 cluster_id: "cluster".into(),
                 data_dir: data.into_boxed_path().into(),
                 recovered,
-                new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+                new_topic_id: topic_ids(env.random_u64()),
                 snapshot_records: metadata_log::SNAPSHOT_RECORDS,
             };
             let broker = boot(&cores[0], handles.into(), start).await?;

@@ -103,7 +103,8 @@ fn flags() -> io_uring::Builder {
     builder
 }
 
-/// Rings are made one at a time, so that each can be told from the others.
+/// Rings are made and given back one at a time, so that each can be told from the others: one that ends while another is made may leave it
+/// its number.
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// The descriptors of this process that are rings. tokio-uring does not tell its own.
@@ -198,6 +199,7 @@ impl Drop for Runtime {
         });
         if drained {
             assert_eq!(self.gate.in_flight(), 0, "the kernel has let go of all memory");
+            let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: as above; nothing is in flight, so nothing points into memory that goes with it.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         } else {
@@ -214,6 +216,16 @@ pub fn run<F: Future>(entries: u32, future: F) -> Result<F::Output, RingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that ends meanwhile may leave its number to the new one.
+    #[test]
+    fn a_ring_is_told_from_those_that_end_while_it_is_made() {
+        let make = || (0..50).all(|_| Runtime::new(ENTRIES_MIN).unwrap().descriptor.is_some());
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(make)).collect();
+        for thread in threads {
+            assert!(thread.join().unwrap());
+        }
+    }
 
     #[test]
     fn errors_say_what_to_do() {

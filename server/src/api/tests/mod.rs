@@ -24,6 +24,7 @@ use ringlog_protocol::{ApiKey, Decoder, Encoder, Message, Records, ResponseHeade
 
 use super::*;
 use crate::broker::boot::{self, Start};
+use crate::broker::tests::topic_ids;
 use crate::broker::{Broker, Topic, metadata_log};
 use crate::config::BrokerConfig;
 use crate::net::{ConnectionInfo, Crowd, Home};
@@ -69,7 +70,7 @@ pub(super) fn with_broker<F: Future<Output = ()>>(options: &[(&str, &str)], test
             cluster_id: "cluster-of-tests".to_owned(),
             data_dir: data,
             recovered,
-            new_topic_id: Arc::new(|| uuid::Uuid::new_v4().into_bytes()),
+            new_topic_id: topic_ids(7),
             snapshot_records: metadata_log::SNAPSHOT_RECORDS,
         };
         let broker = boot::boot(&cores[0], handles, start).await.expect("an empty directory boots");

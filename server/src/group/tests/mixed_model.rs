@@ -282,6 +282,11 @@ impl World {
         }
         if asker.is_new_protocol {
             let beat = asker.beat();
+            if asker.generation == 0 && asker.era != self.era {
+                // Where epochs begin anew, what it was in an earlier era may be what it is again.
+                let member = asker.member.clone();
+                self.ghosts.retain(|(ghost, _)| ghost.member != member);
+            }
             return self.send(client, What::Beat, Request::ConsumerHeartbeat(Box::new(beat)));
         }
         if asker.is_to_join {
@@ -398,6 +403,9 @@ impl World {
         match (what, answer) {
             (What::Beat, Ok(Reply::Beat(Beat { epoch, assignment, .. }))) => {
                 assert!(epoch >= client.generation, "EpochsGrow: {epoch} after {}", client.generation);
+                if client.generation == 0 {
+                    client.era = era;
+                }
                 (client.generation, client.says_all) = (epoch, false);
                 if let Some(assignment) = assignment {
                     let partitions = assignment.get(&TOPIC).cloned().unwrap_or_default();

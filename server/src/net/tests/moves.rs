@@ -95,9 +95,8 @@ fn a_connection_with_anything_under_way_stays_where_it_is() {
         let broker = TwoCores::start();
         let mut client = broker.connect().await;
         // An unanswered request, and the beginning of another.
-        client.write_all(&[request(1, b"wait"), request(2, b"to 1")].concat()).await.unwrap();
         let next = request(3, b"where");
-        client.write_all(&next[..7]).await.unwrap();
+        client.write_all(&[&request(1, b"wait"), &request(2, b"to 1"), &next[..7]].concat()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         broker.gates.arrival(1).await;
         broker.gates.open(1);

@@ -284,8 +284,9 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
                 assert!(body == expected, "response {id}");
             }
         }
-        // The kernel may move a page just when it is asked for. Were all of it read, that would be three times for each response.
-        assert!(warm.reads.get() <= 4, "what is cached is not read: {}", warm.reads.get());
+        // The kernel may move a page just when it is asked for, or want its memory for somebody else. Were all of it read, that would be
+        // three times for each of the 16 responses.
+        assert!(warm.reads.get() <= 16, "what is cached is not read: {}", warm.reads.get());
         assert!(simulated.reads.get() > 0);
 
         // Cold: read once, into the cache, then sent.
@@ -297,7 +298,8 @@ fn pieces_of_memory_tail_and_files_arrive_byte_for_byte() {
         let cold = !is_cached(3, 3_000_000) || !is_cached(4_999_999, 1);
         client.write_all(&request(99, b"")).await.unwrap();
         assert!(response(&mut client).await.1 == expected);
-        assert_eq!(warm.reads.get() > 0, cold);
+        // What was still cached may have been dropped since.
+        assert!(warm.reads.get() > 0 || !cold);
         broker.until(|broker| broker.pool.out_bytes() == 0).await;
     });
 }

@@ -5,8 +5,8 @@ mod crashes;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use proptest::prelude::*;
 use ringlog_engine::batch::{BatchBuilder, batches as batches_of};
@@ -543,6 +543,18 @@ fn a_recovery_point_counts_for_every_journal() {
     }
 }
 
+/// Locks a file by fcntl(2) as another process would: a lock of the open file is not this process's, and stands in the way of those that
+/// are. Another process, until it runs its own program, would hold all that other tests have locked by flock(2).
+#[allow(unsafe_code, reason = "such a lock has no safe wrapper")]
+fn locked_by_another(path: &Path) -> fs::File {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    // SAFETY: the descriptor is open, and the structure, which the kernel only reads, lives until the call returns.
+    let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
+    assert_eq!(locked, 0, "{}", io::Error::last_os_error());
+    file
+}
+
 #[test]
 fn a_directory_in_use_is_refused() {
     let batches = batches();
@@ -559,19 +571,10 @@ fn a_directory_in_use_is_refused() {
     drop(held);
     data.repaired();
 
-    // As Kafka does it: only another process's lock counts.
-    let script = "import fcntl,sys;f=open(sys.argv[1],'r+');fcntl.lockf(f,fcntl.LOCK_EX);print(flush=True);sys.stdin.read()";
-    let mut python = Command::new("python3");
-    python.args(["-c", script]).arg(data.path().join(".lock"));
-    let mut child = match python.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn() {
-        Ok(child) => child,
-        Err(error) => return eprintln!("skipped: no python3 to lock a file as Kafka does: {error}"),
-    };
-    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    let refused = repair(data.path(), false, &mut Vec::new());
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    assert!(matches!(refused, Err(OfflineError::Used { .. })));
+    // As Kafka does it.
+    let held = locked_by_another(&data.path().join(".lock"));
+    assert!(matches!(repair(data.path(), false, &mut Vec::new()), Err(OfflineError::Used { .. })));
+    drop(held);
     assert!(run(data.path(), false).0);
 }
 

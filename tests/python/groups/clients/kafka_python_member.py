@@ -77,7 +77,7 @@ class Member(ConsumerRebalanceListener):
             sent = producer.send(command["topic"], value.encode(), partition=number % command["partitions"])
             sent.add_callback(lambda m, value=value: delivered.append((m.topic, m.partition, m.offset, value)))
             sent.add_errback(lambda error: failed.append(repr(error)))
-        producer.flush(30)
+        producer.flush(60)
         producer.close()
         self.line.reply(command, delivered=delivered, **({"error": failed} if failed else {}))
 

@@ -149,7 +149,7 @@ class Broker:
             )
         return self
 
-    def start(self, timeout_s=90):
+    def start(self, timeout_s=180):
         """Starts the process and returns once it answers."""
         self.launch()
         end = time.monotonic() + timeout_s

@@ -20,7 +20,7 @@ check() { # NAME EXPECTED GOT
     fi
 }
 
-run() { timeout 60 kcat -b "$BOOTSTRAP" -m 30 "$@" 2>>errors; }
+run() { timeout 180 kcat -b "$BOOTSTRAP" -m 30 "$@" 2>>errors; }
 consume() { run -C -q -e "$@"; }
 
 # Creates the topic by producing to it, then asks what the cluster is.

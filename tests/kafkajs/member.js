@@ -8,6 +8,9 @@ const options = JSON.parse(process.argv[2])
 const kafka = new Kafka({
   brokers: [options.bootstrap],
   logLevel: logLevel.ERROR,
+  // The default, a second, also bounds the first answer on a connection: where a machine stands still for longer, everything that waited
+  // for the connection would be sent again, each in its own time and so in another order.
+  connectionTimeout: 30000,
   retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 200 },
 })
 const consumer = kafka.consumer({

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition  # no
 from confluent_kafka.admin import AdminClient, NewTopic  # noqa: E402
 
 # Generous: a loaded machine must not fail a suite. Nothing here waits that long when all is well.
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 # Small enough that the suites can go over them.
 SESSION_SETTINGS = {"socket.request.max.bytes": 20_000_000}

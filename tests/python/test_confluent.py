@@ -222,7 +222,7 @@ def test_timestamps_out_of_range_are_refused(broker, topic):
         client.produce(name, b"x", timestamp=stamp, on_delivery=deliveries)
         assert client.flush(TIMEOUT_S) == 0
     assert deliveries.errors == [KafkaError.INVALID_TIMESTAMP] * 2
-    produce_all(broker, name, [{"value": b"x", "timestamp": now}])
+    produce_all(broker, name, [{"value": b"x", "timestamp": int(time.time() * 1000)}])
     assert watermarks(broker, name) == (0, 1)
 
 

@@ -62,7 +62,7 @@ def descriptors(broker):
     return len(os.listdir(f"/proc/{broker.pid}/fd"))
 
 
-def connect_all(broker, count, timeout_s=5):
+def connect_all(broker, count, timeout_s=30):
     """As many connections as there can be, up to `count`; those that are refused or cut at once are not among them."""
     sockets = []
     for _ in range(count):

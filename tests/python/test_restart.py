@@ -79,6 +79,9 @@ class Follower:
                     self.seen[message.partition()].append((message.offset(), message.value()))
 
     def end(self):
+        end = time.monotonic() + TIMEOUT_S
+        while not all(self.seen.values()) and time.monotonic() < end:  # whoever follows may be far behind
+            time.sleep(0.05)
         self.ending.set()
         self.thread.join()
         self.client.close()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(harness.broker_class() is not harness.Ringlog, r
 
 def run(*arguments, **options):
     return subprocess.run(
-        [harness.Ringlog.binary(), *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, **options
+        [harness.Ringlog.binary(), *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, **options
     )
 
 

@@ -198,7 +198,7 @@ def test_a_topic_is_created_on_demand_where_the_broker_does_that(broker, own_bro
     run(broker, "produce", name, stdin=b"hello\n")
     assert run(broker, "consume", name) == b"hello\n"
     strict = own_broker({"auto.create.topics.enable": "false"})
-    assert "ringlog topic create" in run(strict, "produce", name, "--timeout", "10", stdin=b"hello\n", status=1)
+    assert "ringlog topic create" in run(strict, "produce", name, "--timeout", "60", stdin=b"hello\n", status=1)
     assert run_json(strict, "topic", "list") == []
 
 

@@ -11,7 +11,7 @@ import harness
 class Connection:
     """One socket to the broker; never tries again."""
 
-    def __init__(self, broker, timeout_s=30):
+    def __init__(self, broker, timeout_s=120):
         self.socket = socket.create_connection((harness.HOST, broker.port), timeout=timeout_s)
 
     def __enter__(self):

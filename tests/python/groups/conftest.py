@@ -7,7 +7,7 @@ import uuid
 import pytest
 from conftest import TIMEOUT_S, admin, create_topic
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from groups.member import CLIENTS, CONSUMER_HEARTBEAT_MS, LACKS, SESSION_MS, Member
+from groups.member import CLIENTS, CONSUMER_HEARTBEAT_MS, LACKS, LIBRDKAFKA_HEARTBEAT_MS, SESSION_MS, Member
 
 
 def pytest_addoption(parser):
@@ -38,9 +38,10 @@ def needs(client):
     return check
 
 
-def set_times(broker, group, session_ms):
+def set_times(broker, group, client, session_ms):
     """By the new protocol not the member says how long it may be silent, but its group's own settings."""
-    times = {"consumer.session.timeout.ms": session_ms, "consumer.heartbeat.interval.ms": CONSUMER_HEARTBEAT_MS}
+    heartbeat_ms = LIBRDKAFKA_HEARTBEAT_MS if client in ("confluent-kafka", "rdkafka") else CONSUMER_HEARTBEAT_MS
+    times = {"consumer.session.timeout.ms": session_ms, "consumer.heartbeat.interval.ms": heartbeat_ms}
     entries = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in times.items()]
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
     admin(broker).incremental_alter_configs([resource])[resource].result(TIMEOUT_S)
@@ -60,7 +61,7 @@ def story(request, broker, client):
         options = {"protocol": protocol, "session_ms": SESSION_MS, **options}
         if protocol == "consumer" and broker is shared and times.get(name) != options["session_ms"]:
             times[name] = options["session_ms"]
-            set_times(broker, name, options["session_ms"])
+            set_times(broker, name, client, options["session_ms"])
         if "pattern" not in options:
             options["topics"] = [name] if topics is None else topics
         members.append(Member(client, broker, name, **options))

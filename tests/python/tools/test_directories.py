@@ -39,7 +39,10 @@ def fill(broker, topic):
                 key = None if n % 3 else b"key %d" % n
                 headers = [("codec", codec.encode()), ("empty", b"")] if n % 10 == 0 else None
                 records.append({"key": key, "value": value, "headers": headers, "timestamp": base + 10 * (len(sent) + n)})
-            produce_all(broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20)
+            # Full batches, however slowly they are filled: the tests know what lies where.
+            produce_all(
+                broker, topic, records, compression_type=codec, enable_idempotence=round_ % 2 == 0, batch_num_messages=20, linger_ms=10_000,
+            )
             sent += records
     return sent
 
@@ -102,6 +105,14 @@ def test_producer_snapshots_are_kafkas(own_broker):
     assert re.search(r"producerId: \d+ producerEpoch: 0 .* lastSequence: \d+", text), text
 
 
+def wait_for_directory(broker, topic):
+    """Kafka tells of a topic a little before it has made its directory."""
+    end = time.monotonic() + TIMEOUT_S
+    while not broker.partition_dir(topic, 0).exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("recover", [False, True])
 def test_kafka_serves_a_directory_that_we_wrote(own_broker, request, recover):
     broker = own_broker()
@@ -111,6 +122,7 @@ def test_kafka_serves_a_directory_that_we_wrote(own_broker, request, recover):
     request.addfinalizer(kafka.remove)
     kafka.start()
     create_topic(kafka, "moved")
+    wait_for_directory(kafka, "moved")
     kafka.stop()
     for file in kafka.partition_dir("moved", 0).iterdir():
         if file.name != "partition.metadata":
@@ -166,10 +178,10 @@ def test_dump_log_segments_reads_what_compaction_leaves(own_broker):
     filled = [index for index in indexes if index.with_suffix(".index").stat().st_size > 0]
     text = dump("--verify-index-only", "--files", ",".join(map(str, filled)))
     assert filled and "Mismatches" not in text and "out of order" not in text and "Found" not in text, text
-    offline = subprocess.run([broker.binary(), "log", "verify", str(directory)], capture_output=True, text=True, timeout=60)
+    offline = subprocess.run([broker.binary(), "log", "verify", str(directory)], capture_output=True, text=True, timeout=180)
     assert offline.returncode == 0 and "all is well" in offline.stdout, offline.stdout
     assert f"{len(there)} records" in offline.stdout
-    offline = subprocess.run([broker.binary(), "log", "dump", str(directory)], capture_output=True, text=True, timeout=60)
+    offline = subprocess.run([broker.binary(), "log", "dump", str(directory)], capture_output=True, text=True, timeout=180)
     assert offline.returncode == 0 and "delete-horizon" in offline.stdout and "BAD" not in offline.stdout
 
 
@@ -183,6 +195,7 @@ def test_kafka_serves_and_compacts_what_we_compacted(own_broker, request, recove
     request.addfinalizer(kafka.remove)
     kafka.start()
     create_topic(kafka, "moved", **test_compaction.COMPACTED)
+    wait_for_directory(kafka, "moved")
     kafka.stop()
     for file in kafka.partition_dir("moved", 0).iterdir():
         if file.name != "partition.metadata":

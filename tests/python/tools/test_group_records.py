@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import harness
-from conftest import TIMEOUT_S, create_topic
+from conftest import TIMEOUT_S, create_topic, watermarks
 from confluent_kafka import Consumer, TopicPartition
 from test_kafka_tools import TOOLS, run
 
@@ -108,7 +108,12 @@ def test_kafkas_decoder_reads_the_records(own_broker):
     protocol = {"group_protocol": "consumer", "group_remote_assignor": "range"}
     consumer = member_of_all(broker, "decoded-group", "^decode.*", client_id="decoder", **protocol)
     consumer.commit(offsets=[TopicPartition(topic, 2, 0)], asynchronous=False)
+    written = lambda: sum(watermarks(broker, "__consumer_offsets", partition)[1] for partition in range(4))  # noqa: E731
+    before, end = written(), time.monotonic() + TIMEOUT_S
     consumer.close()
+    while written() == before:  # the library does not wait for the answer to its farewell for long
+        assert time.monotonic() < end, "nothing is written of the member that left"
+        time.sleep(0.05)
     broker.stop()
 
     found = records(broker)

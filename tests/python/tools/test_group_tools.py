@@ -14,9 +14,14 @@ from test_kafka_tools import TOOLS, run
 GROUPS = TOOLS + "consumer.group.ConsumerGroupCommand"
 
 
+def consumer_groups(broker, *arguments, **options):
+    """Runs the tool, which gives up after five seconds if it is not told otherwise."""
+    return run(GROUPS, "--bootstrap-server", broker.bootstrap, "--timeout", 60000, *arguments, **options)
+
+
 @pytest.fixture
 def groups(broker):
-    return lambda *arguments, **options: run(GROUPS, "--bootstrap-server", broker.bootstrap, *arguments, **options)
+    return lambda *arguments, **options: consumer_groups(broker, *arguments, **options)
 
 
 def table(text):
@@ -175,7 +180,7 @@ def test_all_groups_all_topics_and_filters(own_broker):
         produce_all(broker, name, [{"partition": p, "value": b"v"} for p in range(2) for _ in range(10)])
 
     def groups(*arguments, **options):
-        return run(GROUPS, "--bootstrap-server", broker.bootstrap, *arguments, **options)
+        return consumer_groups(broker, *arguments, **options)
 
     def listed(*filters):
         return {r["GROUP"] for r in table(groups("--list", *filters))}

@@ -118,9 +118,9 @@ class Member:
         partitions = [TopicPartition(t, p) for t, p in command["partitions"]]
         asked = ConsumerGroupTopicPartitions(self.line.options["group"], partitions)
         [future] = admin.list_consumer_group_offsets([asked]).values()
-        committed = {(p.topic, p.partition): p.offset for p in future.result(30).topic_partitions}
+        committed = {(p.topic, p.partition): p.offset for p in future.result(90).topic_partitions}
         ends = admin.list_offsets({p: OffsetSpec.latest() for p in partitions})
-        lag = [(p.topic, p.partition, f.result(30).offset - committed[p.topic, p.partition]) for p, f in ends.items()]
+        lag = [(p.topic, p.partition, f.result(90).offset - committed[p.topic, p.partition]) for p, f in ends.items()]
         self.line.reply(command, lag=lag)
 
 

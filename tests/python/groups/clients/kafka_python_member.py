@@ -10,8 +10,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import OffsetAndMetadata
 from line import Line
 
-# Longer than the others' for kafka-python 3.0.12: where a poll's time runs out just when the answer to its SyncGroup has come, the
-# assignment is lost, and the consumer neither fetches nor sends heartbeats any more.
+# Longer than the others': a poll whose time runs out in a join may have to begin it again.
 POLL_MS = 500
 ASSIGNORS = {"range": RangePartitionAssignor, "cooperative-sticky": CooperativeStickyAssignor}
 
@@ -51,6 +50,12 @@ class Member(ConsumerRebalanceListener):
                 # While a broker restarts, poll may raise what an application tries again on.
                 print(f"poll: {error!r}", file=sys.stderr)
                 polled = {}
+            # Where kafka-python 3.0.12 joins again because of the metadata, as a leader does that was first to assign and did not know the
+            # topics yet, it has no reason to join any more once it has assigned: a poll whose time runs out then leaves a join that no later
+            # one goes on with, and the consumer neither fetches nor sends heartbeats. What it begins it is to end.
+            coordinator = self.consumer._coordinator
+            if coordinator.rejoining:
+                coordinator.request_rejoin()
             is_assigned, self.is_assigned = self.is_assigned, False
             self.line.holds({(p.topic, p.partition) for p in self.consumer.assignment()}, is_assigned)
             for partition, records in polled.items():
@@ -72,7 +77,7 @@ class Member(ConsumerRebalanceListener):
             sent = producer.send(command["topic"], value.encode(), partition=number % command["partitions"])
             sent.add_callback(lambda m, value=value: delivered.append((m.topic, m.partition, m.offset, value)))
             sent.add_errback(lambda error: failed.append(repr(error)))
-        producer.flush(30)
+        producer.flush(60)
         producer.close()
         self.line.reply(command, delivered=delivered, **({"error": failed} if failed else {}))
 

@@ -23,7 +23,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /** Clients of the broker at BOOTSTRAP, topics of one's own, and reading them back. */
 final class Cluster {
-    static final Duration TIMEOUT = Duration.ofSeconds(60);
+    static final Duration TIMEOUT = Duration.ofSeconds(120);
     private static final AtomicInteger NUMBER = new AtomicInteger();
 
     private Cluster() {}

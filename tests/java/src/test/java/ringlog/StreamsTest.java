@@ -192,7 +192,8 @@ class StreamsTest {
             List<String> thrice = IntStream.range(0, 3).boxed().flatMap(n -> LINES.stream()).toList();
             await(counts(thrice), () -> store(streams));
             await(counts(thrice), () -> latest(output));
-            assertEquals(counts(thrice), latest(changelog));
+            // It may be sent in another request than what is at the output already.
+            await(counts(thrice), () -> latest(changelog));
         }
     }
 }

@@ -20,6 +20,10 @@ use crate::load::client::{ClientError, Connection};
 /// What every client since Kafka 0.11 reads.
 const PAYLOAD_VERSION: i16 = 1;
 const ASSIGNOR: &str = "range";
+/// From this version on a member is given its id first, with which it joins then (KIP-394).
+const ID_FIRST_VERSION: i16 = 4;
+/// How long an id is kept for whoever does not come back with it: as long the group waits for them, where Ctrl-C has cut them off.
+const ID_KEPT_MAX: Duration = Duration::from_secs(10);
 
 /// A member, which asks over whatever connection it is given.
 #[derive(Debug)]
@@ -83,10 +87,11 @@ impl Classic {
             ..Default::default()
         };
         subscription.encode(&mut metadata, PAYLOAD_VERSION);
-        let session_ms = self.session.as_millis() as i32;
+        let asks_for_id = self.id.is_empty() && connection.versions.of(ApiKey::JoinGroup)? >= ID_FIRST_VERSION;
+        let session = if asks_for_id { self.session.min(ID_KEPT_MAX) } else { self.session };
         let request = JoinGroupRequest {
             group_id: Cow::Borrowed(&self.group),
-            session_timeout_ms: session_ms,
+            session_timeout_ms: session.as_millis() as i32,
             rebalance_timeout_ms: 60_000,
             member_id: Cow::Borrowed(&self.id),
             protocol_type: PROTOCOL_TYPE.into(),
@@ -107,6 +112,11 @@ impl Classic {
                 return Ok(None);
             }
             ErrorCode::REBALANCE_IN_PROGRESS => return Ok(None),
+            // The id was not kept until now.
+            ErrorCode::UNKNOWN_MEMBER_ID if self.generation < 0 && !self.id.is_empty() => {
+                self.id.clear();
+                return Ok(None);
+            }
             code if code.is_retriable() => return Ok(None),
             code => check_group(ApiKey::JoinGroup, &self.group, code, None)?,
         }

@@ -87,7 +87,7 @@ pub fn run(command: &GroupsCommand, shared: &Shared) -> Result<Groups, Error> {
     let mut scene = Scene::open(&plan)?;
     let measured = measure(&mut scene, &progress, &mut groups);
     groups.notes.append(&mut scene.notes);
-    scene.clean_up(measured.is_err() && !stop::requested());
+    scene.clean_up(measured.is_err());
     if let Err(error) = measured
         && (groups.is_empty() || !stop::requested())
     {

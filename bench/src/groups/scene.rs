@@ -24,6 +24,8 @@ use crate::stop;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long the request of a member that was cut off may take to be read by a broker that has answered others meanwhile.
+const LATE: Duration = Duration::from_millis(500);
 /// How long a coordinator may take to be there, and a group to be empty.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections over which groups are removed at the most, and how many groups each is worth it for.
@@ -219,9 +221,10 @@ impl<'a> Scene<'a> {
         Ok(Duration::from_millis(session_ms))
     }
 
-    /// Removes groups and the topic, as far as the broker lets us. `failed`: something is being told already, and a broker that is
-    /// gone is not told of again.
-    pub(super) fn clean_up(&mut self, failed: bool) {
+    /// Removes groups and the topic, as far as the broker lets us. `cut_off`: members may have gone in the middle of a request. Unless
+    /// that was the user's wish, something is being told already, and a broker that is gone is not told of again.
+    pub(super) fn clean_up(&mut self, cut_off: bool) {
+        let failed = cut_off && !stop::requested();
         let groups = std::mem::take(&mut self.groups);
         let delete_topic_too = self.ends_topic || (std::mem::take(&mut self.created) && !self.keeps_offsets);
         if groups.is_empty() && !delete_topic_too {
@@ -229,7 +232,12 @@ impl<'a> Scene<'a> {
         }
         let plan = self.plan;
         let cleaned = self.runtime.block_on(async {
-            let removed = remove_groups(&groups, plan).await;
+            let mut removed = remove_groups(&groups, plan).await;
+            if cut_off && removed.is_ok() && !groups.is_empty() {
+                // Who joins only now makes the group anew.
+                tokio::time::sleep(LATE).await;
+                removed = remove_groups(&groups, plan).await;
+            }
             if !delete_topic_too {
                 return removed;
             }

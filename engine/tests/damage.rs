@@ -393,6 +393,47 @@ fn a_time_index_that_lies_deletes_and_hides_nothing() {
     }
 }
 
+/// Only an index leads behind a batch whose length has rotted. A start that makes a sealed segment's anew stores it, since the next one
+/// may take the segment as it is.
+#[test]
+fn an_index_that_is_made_anew_leads_behind_damage_at_every_start() {
+    let batch = |offset: i64| {
+        let builder = BatchBuilder::new(Offset(offset)).leader_epoch(LeaderEpoch(0));
+        builder.record(TimestampMs(1000 + offset), None, Some(&[7; 3000])).build()
+    };
+    let mut segment: Vec<u8> = (0..3).flat_map(batch).collect();
+    segment[batch(0).len() + 9] ^= 1;
+    let name = |suffix: &str| format!("00000000000000000000.{suffix}");
+    for clean in [false, true] {
+        let lied = [7_u32.to_be_bytes(), 7_u32.to_be_bytes()].concat();
+        let times = [&1002_i64.to_be_bytes()[..], &2_i32.to_be_bytes()].concat();
+        let next = ("00000000000000000003.log", (3..5).flat_map(batch).collect());
+        let files = vec![
+            ("00000000000000000000.log", segment.clone()),
+            ("00000000000000000000.index", lied),
+            ("00000000000000000000.timeindex", times),
+            next.clone(),
+        ];
+        let opened = opened_from(files, 5, clean);
+        // With a snapshot of the producers the next start takes the segment as it is.
+        let again = opened_from(
+            vec![
+                ("00000000000000000000.log", segment.clone()),
+                ("00000000000000000000.index", opened.file(&name("index"))),
+                ("00000000000000000000.timeindex", opened.file(&name("timeindex"))),
+                next,
+                ("00000000000000000003.snapshot", ringlog_engine::log::producer_snapshot::encode(&[])),
+            ],
+            5,
+            false,
+        );
+        for (opened, what) in [(opened, "anew"), (again, "as it is")] {
+            let read: Vec<_> = (0..5).map(|offset| opened.read(offset).is_ok()).collect();
+            assert_eq!(read, [true, false, true, true, true], "clean {clean}, {what}");
+        }
+    }
+}
+
 /// A length that has rotted so that what follows is less than a header: what it hides is refused, not missing.
 #[test]
 fn a_wrong_length_that_leads_to_the_end_hides_nothing_quietly() {

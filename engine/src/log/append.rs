@@ -281,7 +281,7 @@ impl Log {
         active.bytes += size;
         active.modified = now;
         if let Some(live) = &mut active.live {
-            live.note(header, position, size, interval, committed);
+            live.note(header, position, interval, committed);
         }
         let newest = active.live.as_ref().map(|live| (live.max_timestamp, live.max_timestamp_offset));
         if let Some((timestamp, offset)) = newest {
@@ -356,7 +356,7 @@ impl LiveSegment {
         Self {
             index: Arc::new(LiveIndex::default()),
             first_timestamp: None,
-            bytes_since_index: 0,
+            indexed_at: 0,
             max_timestamp: TimestampMs::NONE,
             max_timestamp_offset: Offset(-1),
             maxima: VecDeque::new(),
@@ -371,7 +371,7 @@ impl LiveSegment {
     }
 
     /// Notes a batch at `position` in the indexes, as sparsely as Kafka does. What lies below `committed` is never cut.
-    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, size: u64, interval_bytes: u64, committed: Offset) {
+    pub(crate) fn note(&mut self, header: &BatchHeader, position: u64, interval_bytes: u64, committed: Offset) {
         if header.max_timestamp > self.max_timestamp {
             self.max_timestamp = header.max_timestamp;
             self.max_timestamp_offset = header.last_offset();
@@ -383,12 +383,11 @@ impl LiveSegment {
         if self.first_timestamp.is_none() && header.max_timestamp != TimestampMs::NONE {
             self.first_timestamp = Some(header.max_timestamp);
         }
-        if self.bytes_since_index > interval_bytes {
+        if position - self.indexed_at > interval_bytes {
             self.index.offsets.push(IndexEntry { last_offset: header.last_offset(), position });
             self.note_time();
-            self.bytes_since_index = 0;
+            self.indexed_at = position;
         }
-        self.bytes_since_index += size;
     }
 
     fn note_time(&mut self) {
@@ -407,8 +406,10 @@ impl LiveSegment {
     /// Forgets what lies at or above `offset`.
     pub(crate) fn cut(&mut self, offset: Offset, shared: &Segment) {
         let index = LiveIndex::default();
+        self.indexed_at = 0;
         for (_, entry) in self.index.offsets.iter().filter(|(_, entry)| entry.last_offset < offset) {
             index.offsets.push(*entry);
+            self.indexed_at = entry.position;
         }
         for (_, entry) in self.index.times.iter().filter(|(_, entry)| entry.offset < offset) {
             index.times.push(*entry);
@@ -425,8 +426,36 @@ impl LiveSegment {
                 self.maxima.back().copied().unwrap_or((TimestampMs::NONE, Offset(-1)));
             shared.set_max_timestamp(self.max_timestamp, self.max_timestamp_offset);
         }
-        self.bytes_since_index = 0;
         self.index = Arc::new(index);
         shared.live_index.store(Some(self.index.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+
+    /// A cut, as where the disk was full, leaves no gap: what lies between two entries is the interval and a batch at the most.
+    #[test]
+    fn what_was_cut_does_not_make_an_index_sparser() {
+        const BATCHES_BETWEEN: u64 = 4;
+        let header = |offset| {
+            let bytes = BatchBuilder::new(Offset(offset)).record(TimestampMs(1000), None, Some(&[7; 30])).build();
+            BatchHeader::parse(&bytes).unwrap()
+        };
+        let size = header(0).size_bytes() as u64;
+        let shared = Segment::new(Offset(0), "segment".into(), 0, Offset(0));
+        let mut live = LiveSegment::new();
+        for at in 0..40_u64 {
+            for time in 0..2 {
+                live.note(&header(at as i64), at * size, BATCHES_BETWEEN * size - 1, Offset(0));
+                if time == 0 {
+                    live.cut(Offset(at as i64), &shared);
+                }
+            }
+        }
+        let entries: Vec<u64> = live.index.offsets.iter().map(|(_, entry)| entry.position / size).collect();
+        assert_eq!(entries, (1..10).map(|nth| nth * BATCHES_BETWEEN).collect::<Vec<_>>());
     }
 }

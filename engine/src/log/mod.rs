@@ -69,7 +69,8 @@ pub(crate) struct LiveSegment {
     pub(crate) index: Arc<LiveIndex>,
     /// The timestamp that `segment.ms` counts from.
     pub(crate) first_timestamp: Option<TimestampMs>,
-    pub(crate) bytes_since_index: u64,
+    /// Where the batch of the index's last entry begins; 0 without one.
+    pub(crate) indexed_at: u64,
     pub(crate) max_timestamp: TimestampMs,
     pub(crate) max_timestamp_offset: Offset,
     /// The largest timestamps so far, as they grew: the last committed one, and all behind it, so that a cut finds back.

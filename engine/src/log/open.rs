@@ -433,6 +433,7 @@ impl Opening<'_> {
             (live.offsets_saved, live.times_saved) = live.indexes_synced;
         }
         let mut unconfirmed = last_entry(&loaded);
+        live.indexed_at = unconfirmed.map_or(0, |entry| entry.position);
         // What is left out because its batch comes behind the last one that the index has is found there, or has rotted.
         let mut unconfirmed_times: Vec<TimeEntry> = left_out.into_iter().collect();
         if let Some(entry) = newest {
@@ -547,8 +548,8 @@ impl Opening<'_> {
         shared.set_first_timestamp(live.first_timestamp);
         if next_base.is_some() && goes_on {
             live.close();
-            if !self.params.clean {
-                // From the next checkpoint on it lies below the recovery point, and its indexes are believed.
+            // From the next checkpoint on, if not already, it lies below the recovery point: nobody makes its indexes anew then.
+            if !self.params.clean || live.index.offsets.count() > live.indexes_synced.0 {
                 self.save_indexes(base, path, &mut live).await?;
             }
         }
@@ -584,9 +585,7 @@ impl Opening<'_> {
         // The batch of the last loaded index entry is read again but must not be indexed twice.
         let indexed = last_entry(&live.index).is_some_and(|entry| position <= entry.position);
         if position >= check_from && !indexed {
-            live.note(header, position, header.size_bytes() as u64, self.params.config.index_interval_bytes, Offset(i64::MAX));
-        } else if indexed {
-            live.bytes_since_index = header.size_bytes() as u64;
+            live.note(header, position, self.params.config.index_interval_bytes, Offset(i64::MAX));
         }
     }
 

@@ -257,7 +257,7 @@ impl Making {
             self.is_same &= kept.is_same;
             if let Some(header) = kept.batch {
                 let size = header.size_bytes() as u64;
-                self.index.note(&header, self.bytes, size, self.index_interval_bytes, Offset(i64::MAX));
+                self.index.note(&header, self.bytes, self.index_interval_bytes, Offset(i64::MAX));
                 self.bytes += size;
             }
             Ok(true)

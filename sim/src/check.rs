@@ -266,9 +266,12 @@ impl Model {
             let durable = partition.durable_end;
             partition.acknowledged.retain(|&base, known| !known.is_weak || (!is_dirty && base < durable));
         }
+        // Where the disk was full, a round that was given back may be there again, and the one that was written over it and not synced
+        // be gone.
+        let stays_below = if end == End::PowerLost && is_dirty { partition.durable_end.min(log_end) } else { log_end };
         let sent = &self.sent;
-        partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= log_end);
-        partition.seen.retain(|&base, _| base < log_end);
+        partition.acknowledged.retain(|&base, known| base + sent[&known.number].records <= stays_below);
+        partition.seen.retain(|&base, _| base < stays_below);
         // One below the log start may still hide what follows it, up to the next entry of the index.
         partition.damage.retain(|damage| damage.base < log_end);
         partition.visible = log_end;

@@ -64,7 +64,7 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 2] = [
+const COMMON_REGRESSIONS: [(u64, &str); 5] = [
     (
         403,
         "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
@@ -73,6 +73,18 @@ const COMMON_REGRESSIONS: [(u64, &str); 2] = [
     (
         230_241_447_142_579,
         "the checker took a commit, whose answer the disk held up until the member was out, for one of somebody who was out",
+    ),
+    (
+        250_660_729_130_496,
+        "an index that a start after a clean stop made anew was not stored, and the next start took its segment without one",
+    ),
+    (
+        250_660_729_130_503,
+        "the distance to the last entry of an index was forgotten with a cut, so that rot hid more than it has to",
+    ),
+    (
+        250_660_729_130_620,
+        "the checker did not allow that power loss brings back a round of a full disk in place of one that nobody had synced",
     ),
 ];
 

@@ -13,6 +13,7 @@ use disk_support::{buffer, contents, pattern, read, slices, start_and_abandon, w
 use ringlog_engine::disk::ring::{RingDisk, Runtime, probe};
 use ringlog_engine::disk::{BLOCK_BYTES, Disk, OpenOptions, Payload};
 use ringlog_engine::memory::Pool;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 fn place() -> (RingDisk, tempfile::TempDir) {
@@ -159,11 +160,11 @@ fn a_busy_core_still_writes() {
 
 /// The kernel cuts a write short at the file size limit of the process, and refuses what is left.
 #[test]
-#[allow(unsafe_code, reason = "a signal has to be ignored")]
 fn a_write_that_is_cut_short_goes_on_until_it_fails() {
     const LIMIT_BYTES: u64 = 64 << 20;
-    // SAFETY: no handler is installed.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // Who has no handler for the signal is killed.
+    let signals = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let _handled = signals.block_on(async { signal(SignalKind::from_raw(libc::SIGXFSZ)) }).unwrap();
     let limit = rustix::process::Rlimit { current: Some(LIMIT_BYTES), maximum: None };
     rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
     let (disk, dir) = place();

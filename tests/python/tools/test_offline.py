@@ -138,6 +138,8 @@ def test_kafka_reads_what_was_repaired(kafka_directory):
             checked = dump("--files", log.with_suffix(suffix), "--index-sanity-check")
             assert "passed sanity check" in checked, checked
     kafka.start()
+    in_use = ringlog("log", "repair", kafka.data_dir)
+    assert in_use.returncode == 1 and "is used by another process" in in_use.stderr, in_use.stderr
     offsets = [m.offset() for m in read(kafka, "theirs")]
     kafka.stop()
     lost = set(range(len(sent))) - set(offsets)

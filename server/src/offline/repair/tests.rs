@@ -5,7 +5,6 @@ mod crashes;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -543,18 +542,6 @@ fn a_recovery_point_counts_for_every_journal() {
     }
 }
 
-/// Locks a file by fcntl(2) as another process would: a lock of the open file is not this process's, and stands in the way of those that
-/// are. Another process, until it runs its own program, would hold all that other tests have locked by flock(2).
-#[allow(unsafe_code, reason = "such a lock has no safe wrapper")]
-fn locked_by_another(path: &Path) -> fs::File {
-    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-    let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
-    // SAFETY: the descriptor is open, and the structure, which the kernel only reads, lives until the call returns.
-    let locked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
-    assert_eq!(locked, 0, "{}", io::Error::last_os_error());
-    file
-}
-
 #[test]
 fn a_directory_in_use_is_refused() {
     let batches = batches();
@@ -570,12 +557,6 @@ fn a_directory_in_use_is_refused() {
     }
     drop(held);
     data.repaired();
-
-    // As Kafka does it.
-    let held = locked_by_another(&data.path().join(".lock"));
-    assert!(matches!(repair(data.path(), false, &mut Vec::new()), Err(OfflineError::Used { .. })));
-    drop(held);
-    assert!(run(data.path(), false).0);
 }
 
 proptest! {

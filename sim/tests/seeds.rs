@@ -64,7 +64,7 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 5] = [
+const COMMON_REGRESSIONS: [(u64, &str); 6] = [
     (
         403,
         "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
@@ -81,6 +81,10 @@ const COMMON_REGRESSIONS: [(u64, &str); 5] = [
     (
         250_660_729_130_503,
         "the distance to the last entry of an index was forgotten with a cut, so that rot hid more than it has to",
+    ),
+    (
+        192_833_807_575_714,
+        "what producers had sent behind a batch that had rotted was forgotten with a segment that a start removed",
     ),
     (
         250_660_729_130_620,

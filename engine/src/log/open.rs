@@ -278,7 +278,7 @@ impl Opening<'_> {
         Ok((ProducerStates::new(expiration_ms), VecDeque::new()))
     }
 
-    /// ProducersOutliveSegments: what producers wrote to a segment that is about to go, up to where it is sound.
+    /// ProducersOutliveSegments: what producers wrote to a segment that is about to go, as far as it is sound.
     async fn save_producers_of(
         &self,
         base: Offset,
@@ -295,6 +295,7 @@ impl Opening<'_> {
         loop {
             let header = match scanner.next().await {
                 Ok(Ok((header, _))) => header,
+                Ok(Err(Stop::Damage(_))) if scanner.skip_damage().await.unwrap_or(false) => continue,
                 Ok(Err(_)) => break,
                 Err(error) => {
                     // It was to be removed anyway: what it says of producers is all that is lost.

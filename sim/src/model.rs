@@ -15,7 +15,7 @@
 //! - **OffsetsGoForward**: what is sent after an acknowledgement gets a higher offset.
 //! - **OffsetsAreGivenOnce**, **DuplicatesGetTheFirstOffset**, **RetriesAreTaken**.
 //! - **ReadFindsTheBatch**: a read at any valid offset begins with the batch that contains it.
-//! - **RetentionTakesWhatIsOld**: retention by time takes no record that is younger, whatever has rotted.
+//! - **RetentionTakesWhatIsOld**: retention by time takes no sound record that is younger, whatever has rotted.
 //! - **HighWatermarkNeverRetreats**, **LogStartNeverRetreats**, **LogStartMovesWhenAsked**.
 //! - **TopicStays**, **TopicStaysDeleted**, **PartitionsStay**, **ConfigStays**: what was answered is so from then on.
 //! - **CutIsKeptAside**: what recovery cuts off behind rot, and was acknowledged as durable, is in a file beside the log.
@@ -455,17 +455,20 @@ impl Model {
         }
     }
 
-    /// RetentionTakesWhatIsOld: the log begins at `start` now. By the wall clock, wherever it has been, each record that went was old.
+    /// RetentionTakesWhatIsOld: the log begins at `start` now. By the wall clock, wherever it has been, each record that went was old. What
+    /// has rotted has no age, nor has what a header hides that has.
     pub fn check_retained(&self, at_topic: usize, at_partition: i32, start: i64) {
         let topic = &self.topics[at_topic];
         let partition = &topic.partitions[at_partition as usize];
         if topic.retains_by_bytes {
             return;
         }
+        let has_rotted =
+            |base: i64| partition.damage.iter().any(|damage| damage.has(base) || (damage.is_header && damage.base < base));
         for (&base, known) in partition.acknowledged.range(partition.log_start_min..start.max(partition.log_start_min)) {
             let sent = &self.sent[&known.number];
             let is_gone = base + sent.records <= start && base + sent.records > partition.deleted_to;
-            if !is_gone || known.is_weak {
+            if !is_gone || known.is_weak || has_rotted(base) {
                 continue;
             }
             let newest = BatchHeader::parse(&sent.bytes).map_or(i64::MAX, |header| header.max_timestamp.0);

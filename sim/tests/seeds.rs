@@ -64,7 +64,7 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 6] = [
+const COMMON_REGRESSIONS: [(u64, &str); 7] = [
     (
         403,
         "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
@@ -90,6 +90,7 @@ const COMMON_REGRESSIONS: [(u64, &str); 6] = [
         250_660_729_130_620,
         "the checker did not allow that power loss brings back a round of a full disk in place of one that nobody had synced",
     ),
+    (90_417_000_002_002, "the checker had retention know how young a batch had been that has rotted"),
 ];
 
 #[test]

@@ -147,7 +147,7 @@ enum Failure {
 /// Runs rounds as long as the core lives.
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
-        if core.dirty.borrow().is_empty() && !core.sync_due() {
+        if core.dirty.borrow().is_empty() && !core.sync_wanted.get() {
             core.round_wanted.notified().await;
         }
         // Whoever is ready to append now comes along.
@@ -161,13 +161,10 @@ pub(crate) async fn run(core: Rc<Core>) {
 }
 
 impl Core {
-    /// Whether a page-cache topic's `flush.ms` or `flush.messages` asks for a sync although nothing new arrived.
-    fn sync_due(&self) -> bool {
-        self.sync_wanted.replace(false)
-    }
-
     /// One round, from collecting to answering.
     async fn round(&self) {
+        // FlushedSurvives: what is old has its sync although nothing new arrived for it, also where something always does for others.
+        let sync_due = self.sync_wanted.replace(false);
         let (mut taken, straight) = self.collect();
         if taken.is_empty() && straight.is_empty() {
             return self.sync_only().await;
@@ -183,6 +180,7 @@ impl Core {
             result = self.write_round(&taken, Share::All).await;
         }
         match result {
+            Ok(()) if sync_due => return self.sync_only().await,
             Ok(()) => return,
             Err(Failure::NoRoom(reason)) => self.cut(&taken, &AppendError::NoRoom(reason)),
             Err(Failure::DiskFull(round, error)) => self.disk_full(&taken, round, &error),

@@ -201,7 +201,7 @@ impl Core {
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
         let round = self.place(len, payload_bytes, share).await?;
         let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
-            self.journal.borrow_mut().space.give_back(round);
+            self.take_back_place(round);
             return Err(Failure::NoRoom("no memory for a round of the journal".to_owned()));
         };
         for taken in taken {
@@ -311,14 +311,23 @@ impl Core {
                     // The little room that is left may be enough for the round itself, which finds it out.
                     return Ok(round);
                 }
-                let mut journal = self.journal.borrow_mut();
-                journal.space.give_back(round);
-                journal.in_flight = None;
-                drop(journal);
+                self.take_back_place(round);
                 Err(Failure::NoRoom(self.told_full(&error)))
+            }
+            // Zeros were not written, and nothing is known to be lost.
+            Err(error) if Shortage::of(&error) == Some(Shortage::Memory) => {
+                self.take_back_place(round);
+                Err(Failure::NoRoom("no memory to extend the journal".to_owned()))
             }
             Err(error) => Err(Failure::Journal(error)),
         }
+    }
+
+    /// A round that was not begun gives its place back.
+    fn take_back_place(&self, round: LiveRound) {
+        let mut journal = self.journal.borrow_mut();
+        journal.space.give_back(round);
+        journal.in_flight = None;
     }
 
     async fn free_place(&self, len: u64, payload_bytes: u64, share: Share) -> Result<LiveRound, String> {

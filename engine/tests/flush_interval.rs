@@ -48,3 +48,19 @@ fn a_busy_partition_does_not_put_off_the_sync_of_another() {
     let boot = self::boot(&machine);
     assert_eq!(boot.partitions[0].published.log_end(), Offset(1), "FlushedSurvives");
 }
+
+/// Topics of which nothing is to be synced cost no syncs, however their batches come: what arrives while a round is under way has the next
+/// one, and nobody waits for a sync behind that.
+#[test]
+fn what_is_not_to_be_synced_is_not() {
+    let machine = Machine::new(1, false);
+    let boot = boot(&machine);
+    let batch = BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(b"x")).build();
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(10)));
+    let before = machine.disk.counters().syncs;
+    for _ in 0..1_000 {
+        drop(boot.send(1, &batch));
+        machine.block_on(boot.core.env.sleep(Duration::from_micros(150)));
+    }
+    assert_eq!(machine.disk.counters().syncs, before);
+}

@@ -167,7 +167,11 @@ impl Core {
         let sync_due = self.sync_wanted.replace(false);
         let (mut taken, straight) = self.collect();
         if taken.is_empty() && straight.is_empty() {
-            return self.sync_only().await;
+            // What woke this was perhaps taken along by the round before.
+            if sync_due {
+                self.sync_only().await;
+            }
+            return;
         }
         let around = all(straight.iter().map(|taken| self.write_straight(taken)));
         // Whatever failed, what is still under way ends first.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
 use ringlog_engine::core::CoreSettings;
+use ringlog_engine::disk::sim::{Injection, Operation};
 use ringlog_engine::log::append::{AppendError, Appended};
 use ringlog_engine::log::producers::ProducerError;
 use ringlog_engine::types::{Offset, ProducerId, TimestampMs};
@@ -17,6 +18,10 @@ use sim_support::{Boot, Machine, boot_durable};
 const FILLER_BYTES: usize = 60 << 10;
 
 fn boot(machine: &Machine) -> Boot {
+    boot_with(machine, &["topic-0"])
+}
+
+fn boot_with(machine: &Machine, folders: &[&str]) -> Boot {
     let settings = CoreSettings {
         data_directory: machine.data.clone(),
         journal_bytes: 16 << 20,
@@ -24,7 +29,7 @@ fn boot(machine: &Machine) -> Boot {
         tail_bytes: 1 << 20,
         open_files_max: 8,
     };
-    boot_durable(machine, settings, None, &["topic-0"])
+    boot_durable(machine, settings, None, folders)
 }
 
 fn append(machine: &Machine, boot: &Boot, batch: &[u8]) -> Result<Appended, AppendError> {
@@ -72,4 +77,23 @@ fn what_was_sent_behind_a_refused_first_batch_waits_for_it() {
     // What was damaged on its way said nothing of that producer.
     let other = BatchBuilder::new(Offset(0)).producer(ProducerId(8), 2, 9).record(TimestampMs(1), None, None).build();
     append(&machine, &boot, &other).unwrap();
+}
+
+/// A partition whose file fails goes offline, and keeps in memory what its file lacks. A batch of another one for which too little is left
+/// used to wait for ever, and all behind it.
+#[test]
+fn what_waits_for_the_memory_of_an_offline_partition_is_refused() {
+    let machine = Machine::new(1, false);
+    let boot = boot_with(&machine, &["first-0", "second-0"]);
+    machine.disk.inject(Injection::always(Operation::Write, "first-0/00000000000000000000.log"));
+    let batch = |len| BatchBuilder::new(Offset(0)).record(TimestampMs(1), None, Some(&vec![1; len])).build();
+    let sent: Vec<_> = (0..100).map(|_| boot.send(0, &batch(FILLER_BYTES))).collect();
+    let answers: Vec<_> = sent.into_iter().map(|answer| machine.block_on(async move { answer.await.unwrap() })).collect();
+    assert!(answers[0].is_ok(), "{:?}", answers[0]);
+    assert!(matches!(answers[99], Err(AppendError::Offline(_))), "{:?}", answers[99]);
+    let (large, small) = (boot.send(1, &batch(300 << 10)), boot.send(1, &batch(100)));
+    let (large, small) = machine.block_on(async move { (large.await.unwrap(), small.await.unwrap()) });
+    for answer in [large, small] {
+        assert!(matches!(&answer, Err(AppendError::NoRoom(reason)) if reason.contains("offline")), "{answer:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A process that may open no more files for a while. Invariant ShortagesPass: nothing is given up for it. Producers wait or are told
+//! A process that may open no more files for a while, or gets no memory. Invariant ShortagesPass: nothing is given up for it. Producers wait or are told
 //! to come again, what was acknowledged is kept, and when descriptors are free again all goes on as before, without a new start.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ringlog_engine::batch::{self, BatchBuilder};
 use ringlog_engine::core::CoreSettings;
+use ringlog_engine::disk::sim::{Injection, Operation};
+use ringlog_engine::journal::{directory_name, generation_of};
 use ringlog_engine::log::append::AppendError;
 use ringlog_engine::types::{Offset, TimestampMs};
 
@@ -16,14 +18,19 @@ use sim_support::{Boot, Dice, Machine, boot_durable};
 const FOLDERS: [&str; 3] = ["first-0", "second-0", "third-0"];
 
 fn boot(machine: &Machine) -> Boot {
+    boot_with(machine, u64::MAX, Some(128 << 10))
+}
+
+/// Runs of more than `journal_run_bytes_max` go straight to their segments.
+fn boot_with(machine: &Machine, journal_run_bytes_max: u64, segment_bytes: Option<u64>) -> Boot {
     let settings = CoreSettings {
         data_directory: machine.data.clone(),
         journal_bytes: 4 << 20,
-        journal_run_bytes_max: u64::MAX,
+        journal_run_bytes_max,
         tail_bytes: 16 << 20,
         open_files_max: 2,
     };
-    boot_durable(machine, settings, Some(128 << 10), &FOLDERS)
+    boot_durable(machine, settings, segment_bytes, &FOLDERS)
 }
 
 fn batch(value_bytes: usize) -> Vec<u8> {
@@ -112,4 +119,58 @@ fn what_was_padded_is_cut_however_long_the_file_cannot_be_opened() {
     append_others(40).unwrap();
     sleep(120);
     assert_eq!(len(), batch.len());
+}
+
+/// A large run's file cannot be opened, and the journal has no room left either: nothing was written, so nothing has to be cut.
+#[test]
+fn large_runs_wait_for_descriptors_too() {
+    let machine = Machine::new(1, false);
+    let boot = boot_with(&machine, 64 << 10, None);
+    let append = || boot.append(&machine, 0, &batch(100 << 10));
+    append().unwrap();
+    // Until nobody has its file open any more.
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(120)));
+    machine.disk.set_descriptors(false);
+    let (mut taken, mut refused) = (1, 0);
+    for _ in 0..100 {
+        match append() {
+            Ok(_) => taken += 1,
+            Err(AppendError::NoRoom(_)) => refused += 1,
+            Err(error) => panic!("ShortagesPass: {error}"),
+        }
+        machine.block_on(boot.core.env.sleep(Duration::from_millis(100)));
+    }
+    assert!(refused > 10, "the journal is full: {refused}");
+    machine.disk.set_descriptors(true);
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(2)));
+    append().unwrap();
+    machine.lose_power();
+    let boot = boot_with(&machine, 64 << 10, None);
+    assert_eq!(boot.partitions[0].published.log_end().0, taken + 1);
+}
+
+/// Where there is no memory for the zeros that a round needs, its producers are told to come again, and the journal stays the one it is.
+#[test]
+fn a_journal_that_cannot_grow_for_want_of_memory_is_not_given_up() {
+    let machine = Machine::new(1, false);
+    let boot = boot(&machine);
+    boot.append(&machine, 0, &batch(1000)).unwrap();
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(1)));
+    let journals = || {
+        let files = machine.disk.entries(&machine.data.join(directory_name(0)));
+        files.into_iter().filter_map(|entry| generation_of(&entry.name)).collect::<Vec<_>>()
+    };
+    let before = journals();
+    machine.disk.inject(Injection { errno: libc::ENOMEM, ..Injection::next(Operation::Write, "ringlog-journal") });
+    // More than is written ahead.
+    let runs: Vec<_> = (0..15).map(|_| boot.send(0, &batch(100 << 10))).collect();
+    for answer in runs {
+        let answer = machine.block_on(async move { answer.await.unwrap() });
+        assert!(matches!(answer, Err(AppendError::NoRoom(_))), "{answer:?}");
+    }
+    assert_eq!(journals(), before);
+    boot.append(&machine, 0, &batch(1000)).unwrap();
+    machine.lose_power();
+    let boot = self::boot(&machine);
+    assert_eq!(boot.partitions[0].published.log_end().0, 2);
 }

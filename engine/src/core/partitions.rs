@@ -334,10 +334,15 @@ impl Core {
         flush::flush(&self.flush_io(), &slot.log, true).await?;
         flush::cut_to_length(&self.flush_io(), &slot.log).await?;
         let mut unsynced = side_files::prepare_settle(&self.flush_io(), &slot.log, true).await?;
-        for result in self.disk.sync_set(std::mem::take(&mut unsynced.files)).await {
-            result?;
-        }
+        let results = self.disk.sync_set(std::mem::take(&mut unsynced.files)).await;
         let mut log = slot.log.borrow_mut();
+        for result in results {
+            if let Err(error) = result {
+                // Whoever settles it before the process has ended must not believe a later sync, which would succeed.
+                log.flush_failed(&error);
+                return Err(error);
+            }
+        }
         log.settle(&unsynced);
         if log.is_settled() { Ok(()) } else { Err(io::Error::other("a segment failed while the broker was stopping")) }
     }

@@ -35,7 +35,8 @@ const FILES_IDLE: Duration = Duration::from_secs(30);
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// How often a shortage that lasts is worth a warning.
 const SHORTAGE_WARNINGS: Duration = Duration::from_secs(60);
-/// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none.
+/// How long the batch that has waited longest for memory goes on waiting when nothing of ours comes free and the system has none, or
+/// partitions that are offline keep theirs.
 const REFUSED_MAX: Duration = Duration::from_millis(500);
 
 /// Whether the block that is still being filled goes out too, padded, to be written again later.
@@ -240,6 +241,17 @@ impl Core {
         }
     }
 
+    /// Why memory may never come free, for all that is known.
+    fn why_no_memory(&self) -> Option<&'static str> {
+        if self.pool.is_refused() {
+            return Some("the system has no memory left");
+        }
+        // What is committed there is in its tail until the next start.
+        let keeps = |log: &Log| log.offline_reason().is_some() && !log.is_settled() && log.memory_bytes() > 0;
+        let is_kept = self.slots.borrow().values().any(|slot| keeps(&slot.log.borrow()));
+        is_kept.then_some("a partition that is offline keeps the memory")
+    }
+
     /// Runs `work` for each partition, at most `at_once` at a time.
     pub(crate) async fn for_each(
         self: &Rc<Self>,
@@ -286,6 +298,7 @@ fn keep_worse(failed: &mut Option<io::Error>, error: io::Error) {
 /// Settles when journal space or memory is short.
 pub(crate) async fn run(core: Rc<Core>) {
     let mut refused_since: Option<Duration> = None;
+    let mut first_waiting = None;
     loop {
         core.reclaim_wanted.notified().await;
         let middle = core.journal.borrow().space.middle();
@@ -327,15 +340,20 @@ pub(crate) async fn run(core: Rc<Core>) {
             core.env.sleep(Duration::from_millis(2)).await;
             core.retry_waiting();
         }
-        if core.waiting.borrow().is_empty() || !core.pool.is_refused() {
+        // Which batch that is, by its bytes.
+        let first = core.waiting.borrow().front().map(|append| append.batch.as_ptr() as usize);
+        if std::mem::replace(&mut first_waiting, first) != first {
             refused_since = None;
-        } else {
+        }
+        if let Some(reason) = first.and_then(|_| core.why_no_memory()) {
             let now = core.env.monotonic();
             if now - *refused_since.get_or_insert(now) >= REFUSED_MAX {
                 refused_since = None;
-                core.refuse_first_waiting("the system has no memory left");
+                core.refuse_first_waiting(reason);
                 core.retry_waiting();
             }
+        } else {
+            refused_since = None;
         }
         if !core.waiting.borrow().is_empty() {
             core.reclaim_wanted.notify_one();

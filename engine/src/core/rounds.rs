@@ -147,7 +147,7 @@ enum Failure {
 /// Runs rounds as long as the core lives.
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
-        if core.dirty.borrow().is_empty() && !core.sync_due() {
+        if core.dirty.borrow().is_empty() && !core.sync_wanted.get() {
             core.round_wanted.notified().await;
         }
         // Whoever is ready to append now comes along.
@@ -161,16 +161,17 @@ pub(crate) async fn run(core: Rc<Core>) {
 }
 
 impl Core {
-    /// Whether a page-cache topic's `flush.ms` or `flush.messages` asks for a sync although nothing new arrived.
-    fn sync_due(&self) -> bool {
-        self.sync_wanted.replace(false)
-    }
-
     /// One round, from collecting to answering.
     async fn round(&self) {
+        // FlushedSurvives: what is old has its sync although nothing new arrived for it, also where something always does for others.
+        let sync_due = self.sync_wanted.replace(false);
         let (mut taken, straight) = self.collect();
         if taken.is_empty() && straight.is_empty() {
-            return self.sync_only().await;
+            // What woke this was perhaps taken along by the round before.
+            if sync_due {
+                self.sync_only().await;
+            }
+            return;
         }
         let around = all(straight.iter().map(|taken| self.write_straight(taken)));
         // Whatever failed, what is still under way ends first.
@@ -183,6 +184,7 @@ impl Core {
             result = self.write_round(&taken, Share::All).await;
         }
         match result {
+            Ok(()) if sync_due => return self.sync_only().await,
             Ok(()) => return,
             Err(Failure::NoRoom(reason)) => self.cut(&taken, &AppendError::NoRoom(reason)),
             Err(Failure::DiskFull(round, error)) => self.disk_full(&taken, round, &error),
@@ -203,7 +205,7 @@ impl Core {
         let len = RoundBuilder::round_bytes(entries.len(), payload_bytes);
         let round = self.place(len, payload_bytes, share).await?;
         let Some(mut builder) = RoundBuilder::new(&self.scratch, &entries) else {
-            self.journal.borrow_mut().space.give_back(round);
+            self.take_back_place(round);
             return Err(Failure::NoRoom("no memory for a round of the journal".to_owned()));
         };
         for taken in taken {
@@ -313,14 +315,23 @@ impl Core {
                     // The little room that is left may be enough for the round itself, which finds it out.
                     return Ok(round);
                 }
-                let mut journal = self.journal.borrow_mut();
-                journal.space.give_back(round);
-                journal.in_flight = None;
-                drop(journal);
+                self.take_back_place(round);
                 Err(Failure::NoRoom(self.told_full(&error)))
+            }
+            // Zeros were not written, and nothing is known to be lost.
+            Err(error) if Shortage::of(&error) == Some(Shortage::Memory) => {
+                self.take_back_place(round);
+                Err(Failure::NoRoom("no memory to extend the journal".to_owned()))
             }
             Err(error) => Err(Failure::Journal(error)),
         }
+    }
+
+    /// A round that was not begun gives its place back.
+    fn take_back_place(&self, round: LiveRound) {
+        let mut journal = self.journal.borrow_mut();
+        journal.space.give_back(round);
+        journal.in_flight = None;
     }
 
     async fn free_place(&self, len: u64, payload_bytes: u64, share: Share) -> Result<LiveRound, String> {

@@ -23,6 +23,17 @@ pub(super) const STRAIGHT_AT_ONCE: usize = 8;
 /// How many bytes of a round may: the next one waits for them.
 pub(super) const STRAIGHT_BYTES_MAX: u64 = 8 << 20;
 
+/// How far a write came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// The file could not be opened.
+    Nothing,
+    /// Any of it may be in the file.
+    Begun,
+    /// All of it is, but for a sync.
+    Written,
+}
+
 impl Core {
     /// Decides whether a partition's next run goes around the journal. Where it would pay and cannot be, what stands in the way is
     /// seen to.
@@ -57,7 +68,7 @@ impl Core {
         let Ok(_files) = slot.files_lock.try_lock() else { return self.return_run(taken, false) };
         let write = slot.log.borrow_mut().begin_straight(&taken.run, &self.scratch);
         let Some(mut write) = write else { return self.return_run(taken, false) };
-        let (result, is_written) = self.write_and_sync(&mut write).await;
+        let (result, reached) = self.write_and_sync(&mut write).await;
         tracing::trace!(core = self.index, run = ?taken.run, ?result, "straight");
         match result {
             Ok(()) => {
@@ -79,25 +90,26 @@ impl Core {
             Err(error) => {
                 tracing::warn!(core = self.index, %error, "a run could not be written to its segment: it goes through the journal");
                 // A shortage loses nothing, but where a sync says so: a failed sync is believed by nobody.
-                let is_harmless = Shortage::of(&error).is_some() && !is_written;
+                let is_harmless = Shortage::of(&error).is_some() && reached != Reached::Written;
                 if !slot.deleted.get() && !is_harmless {
                     slot.log.borrow_mut().flush_failed(&error);
                 }
-                self.return_run(taken, true);
+                // ShortagesPass: a file that could not be opened has nothing that would have to be cut off again.
+                self.return_run(taken, reached != Reached::Nothing);
             }
         }
     }
 
-    /// Returns also whether at least the write succeeded.
-    async fn write_and_sync(&self, write: &mut StraightWrite) -> (io::Result<()>, bool) {
+    /// Returns also how far it came.
+    async fn write_and_sync(&self, write: &mut StraightWrite) -> (io::Result<()>, Reached) {
         let segment = &write.segment;
         let file = match self.files.open(segment.id, Purpose::Write, &segment.path).await {
             Ok(file) => file,
-            Err(error) => return (Err(error), false),
+            Err(error) => return (Err(error), Reached::Nothing),
         };
         let (written, mut told) = oneshot::channel();
         let result = file.write_and_sync(Payload::Slices(std::mem::take(&mut write.slices)), write.position, written).await;
-        (result, told.try_recv().is_ok())
+        (result, if told.try_recv().is_ok() { Reached::Written } else { Reached::Begun })
     }
 
     /// What could not go straight is for the journal, and so is for a while what comes next.

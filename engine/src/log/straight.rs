@@ -144,10 +144,11 @@ impl Log {
         self.pending_journaled = 0;
         if stains {
             self.stain = run.to;
-            let segment = self.segments.iter_mut().rev().find(|segment| segment.stream <= run.from);
-            if let Some(live) = segment.and_then(|segment| segment.live.as_mut()) {
-                live.padded = true;
-            }
+        }
+        // Also where nothing was written: the file may be padded from before, which the write would have filled.
+        let segment = self.segments.iter_mut().rev().find(|segment| segment.stream <= run.from);
+        if let Some(live) = segment.and_then(|segment| segment.live.as_mut()) {
+            live.padded = true;
         }
     }
 

@@ -45,7 +45,8 @@ const REGRESSIONS: [(u64, Groups, &str); 18] = [
 ];
 
 /// The same with hazards.
-const HAZARDOUS_REGRESSIONS: [(u64, &str); 9] = [
+const HAZARDOUS_REGRESSIONS: [(u64, &str); 10] = [
+    (78_002_403, "a stop whose sync of a segment failed left it to another sync to be believed"),
     (7_206_592, "a start believed an index entry that rot had moved, and what the index said of times was lost with it"),
     (101, "a rotted entry of an index led a fetch past what is there"),
     (10_537, "the same, in the middle of a segment"),

@@ -183,6 +183,9 @@ impl Core {
             self.cut_stains().await;
             result = self.write_round(&taken, Share::All).await;
         }
+        if result.is_err() && sync_due {
+            self.sync_wanted.set(true);
+        }
         match result {
             Ok(()) if sync_due => return self.sync_only().await,
             Ok(()) => return,

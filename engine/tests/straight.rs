@@ -182,6 +182,24 @@ fn a_full_disk_costs_an_error_and_nothing_else() {
     assert_eq!(fills(&machine, &boot, 0), [0, 2, 3, 4, 5, 6, 7]);
 }
 
+/// A round that a full disk refused may be in the journal all the same: replay must not put it in the place of what went straight.
+#[test]
+fn what_the_journal_gave_back_takes_no_place_from_a_large_run() {
+    // Whether it is in the file, and outlasts the loss of power, follows from the seed.
+    for seed in 0..40 {
+        let (machine, boot) = straightened(seed, LARGE_SEGMENT);
+        machine.disk.set_copies_on_write(true);
+        machine.leave_room(0);
+        let error = append(&machine, &boot, 0, 1, 10_000).unwrap_err();
+        assert!(matches!(error, AppendError::NoRoom(_)), "{error}");
+        machine.disk.set_capacity(None);
+        append(&machine, &boot, 0, 2, LARGE_BYTES).unwrap();
+        machine.lose_power();
+        let boot = self::boot(&machine, LARGE_SEGMENT);
+        assert_eq!(fills(&machine, &boot, 0), [0, 2], "seed {seed}");
+    }
+}
+
 /// What is appended while the journal is started anew, before the file is cut, must not hide what is in the file.
 #[test]
 fn what_is_appended_before_the_cut_does_not_hide_it() {

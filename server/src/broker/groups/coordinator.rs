@@ -6,6 +6,8 @@
 //! [`Coordinator::ask_now`] answers at once what seldom writes; where it does, its answer waits like any other.
 
 mod asks;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -419,6 +421,8 @@ impl Coordinator {
                 let _ = reply.send(self.list());
             }
             Message::TopicsDeleted(topics) => {
+                // Whoever found such a topic before it went may still commit: the shards have to know by then that it is gone.
+                self.follow();
                 let is_gone = |name: &str, id: Uuid| {
                     topics.iter().any(|(gone, gone_name)| if id == Uuid::default() { **gone_name == *name } else { gone.0 == id })
                 };

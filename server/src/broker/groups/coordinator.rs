@@ -350,7 +350,9 @@ impl Coordinator {
 
     /// The largest key and value that fit into the log.
     fn record_bytes_max(&self) -> usize {
-        let bytes = self.segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES);
+        // On many cores with little memory the log takes no batch that would fit into a segment.
+        let (_, memory_bytes) = self.core.memory_bytes();
+        let bytes = self.segment_bytes.min(memory_bytes / 2).saturating_sub(RECORD_OVERHEAD_BYTES);
         // What cannot be compressed becomes larger: by a sixth at the most, with snappy.
         if self.codec == Codec::None { bytes } else { bytes - bytes / 4 }
     }
@@ -540,7 +542,7 @@ impl Coordinator {
             slot.send_batches(*index, core, appends);
         }
         for (index, bytes) in too_large {
-            self.fail(index, &format!("a record takes {bytes} bytes, and {record_bytes_max} fit into a segment"));
+            self.fail(index, &format!("a record takes {bytes} bytes, and {record_bytes_max} fit into the log"));
         }
     }
 

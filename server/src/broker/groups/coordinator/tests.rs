@@ -3,7 +3,7 @@
 use super::*;
 use crate::broker::groups::Groups;
 use crate::broker::tests::Machine;
-use crate::group::request::{Commit, CommitOffset, Identity, Reply};
+use crate::group::request::{Commit, CommitOffset, Identity, Join, Reply, Sync};
 
 #[test]
 fn a_commit_that_comes_behind_the_end_of_its_topic_is_refused() {
@@ -39,5 +39,34 @@ fn a_commit_that_comes_behind_the_end_of_its_topic_is_refused() {
         coordinator.append_all();
         let refused = Reply::Committed(vec![ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
         assert_eq!(answer.try_recv(), Ok(Ok(refused)), "nothing is to be written");
+    });
+}
+
+#[test]
+fn a_group_that_is_larger_than_the_cores_memory_is_refused_and_costs_no_other_anything() {
+    let machine = Machine::new(2);
+    let running = machine.start();
+    machine.run(async {
+        let broker = &running.broker;
+        broker.controller.offsets_topic().await.unwrap();
+        let place = Groups::place_of(&broker.topics.load(), "g").unwrap();
+        let core = &running.cores[place.core];
+        let _served = crate::broker::BrokerCore::new(broker.clone(), core.clone());
+        let ask = |request| broker.groups.ask(&broker.topics.load(), "g", request);
+        let join = Join {
+            client_id: "client".into(),
+            session_timeout: Duration::from_secs(10),
+            rebalance_timeout: Duration::from_secs(60),
+            protocol_type: "p".into(),
+            // It fits into the memory of all groups, and into a segment.
+            protocols: vec![("x".into(), vec![7; core.memory_bytes().1].into())],
+            ..Join::default()
+        };
+        let Ok(Reply::Joined(joined)) = ask(Request::Join(Box::new(join))).await else { panic!("it joins") };
+        let identity = Identity { member: joined.member, instance: None, generation: joined.generation };
+        let sync = Sync { identity, protocol_type: None, protocol: None, assignments: Vec::new() };
+        assert_eq!(ask(Request::Sync(sync)).await, Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+        let Ok(Reply::Described(described)) = ask(Request::Describe).await else { panic!("the groups are still served") };
+        assert_eq!((described.state, described.members.len()), ("PreparingRebalance", 1));
     });
 }

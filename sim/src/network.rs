@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ringlog_engine::env::Env;
 use ringlog_engine::env::random::Random;
 use ringlog_engine::memory::Buffer;
-use ringlog_server::net::{ConnectionInfo, Crowd, FileRange, Handler, Home, Outcome, Response, Source, request};
+use ringlog_server::net::{ConnectionInfo, Crowd, FileRange, Gone, Handler, Home, Outcome, Response, Source, request};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long requests may take at a stop.
@@ -89,6 +89,7 @@ impl Network {
             principal: "User:ANONYMOUS".into(),
             home: Home::dealt_to(core),
             crowd: Crowd::default(),
+            gone: Gone::default(),
         };
         let (requests, incoming) = mpsc::unbounded_channel();
         let (outgoing, outcomes) = mpsc::unbounded_channel();

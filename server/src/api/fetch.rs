@@ -93,7 +93,8 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     Outcome::Reply(respond(&api, &context, &request, round))
 }
 
-/// Reads, and waits for more as the request says: until there is enough, an error to tell, or the time is up.
+/// Reads, and waits for more as the request says: until there is enough, an error to tell, or the time is up; or until nobody is
+/// there any more who would hear it.
 async fn gather(api: &Api, context: &RequestContext, request: &FetchRequest<'_>) -> Round {
     let mut round = plan(api, context, request, None).await;
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
@@ -116,9 +117,10 @@ async fn gather(api: &Api, context: &RequestContext, request: &FetchRequest<'_>)
             }
         }
         let is_late = {
-            let mut changed = pin!(watcher.changed());
+            let (mut changed, mut gone) = (pin!(watcher.changed()), pin!(context.connection.gone.wait()));
             poll_fn(|cx| match changed.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending if gone.as_mut().poll(cx).is_ready() => Poll::Ready(true),
                 Poll::Pending => deadline.as_mut().poll(cx).map(|()| true),
             })
             .await

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 
-use super::{Api, decode, group_client, reply};
+use super::{Api, decode, group_client, reply, unless_gone};
 use crate::group::Request;
 use crate::group::request::{Join, Reply};
 use crate::net::{Outcome, RequestContext};
@@ -32,7 +32,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     };
     drop(body);
     let mut response = JoinGroupResponse { generation_id: -1, member_id: Cow::Owned(member), ..JoinGroupResponse::default() };
-    match asked.await {
+    match unless_gone(&context, asked).await {
         Ok(Reply::Joined(joined)) => {
             let member =
                 |(id, instance, metadata): (crate::group::Name, Option<crate::group::Name>, Bytes)| JoinGroupResponseMember {

@@ -42,9 +42,11 @@ mod sync_group;
 
 use std::cell::Cell;
 use std::fmt::Display;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -232,6 +234,17 @@ fn reply<'a>(context: &RequestContext, response: &impl Message<'a>) -> Outcome {
 fn group_client(context: &RequestContext) -> (Name, Name) {
     let client_id = context.client_id.as_deref().unwrap_or_default();
     (client_id.into(), format!("/{}", context.connection.peer.ip().to_canonical()).into())
+}
+
+/// What a group answers, which may wait for its other members: not for longer than somebody is there to hear it. What was asked for
+/// is done all the same.
+async fn unless_gone(context: &RequestContext, asked: impl Future<Output = Answer>) -> Answer {
+    let (mut asked, mut gone) = (pin!(asked), pin!(context.connection.gone.wait()));
+    poll_fn(|cx| match asked.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(answer),
+        Poll::Pending => gone.as_mut().poll(cx).map(|()| Err(ErrorCode::NOT_COORDINATOR)),
+    })
+    .await
 }
 
 /// Compares the leader epoch that a client believes in with the partition's (KIP-320); -1 believes in none.

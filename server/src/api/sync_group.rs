@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringlog_protocol::ErrorCode;
 use ringlog_protocol::api::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
-use super::{Api, decode, reply};
+use super::{Api, decode, reply, unless_gone};
 use crate::group::Request;
 use crate::group::request::{Identity, Reply, Sync};
 use crate::net::{Outcome, RequestContext};
@@ -30,7 +30,7 @@ pub(super) async fn handle(api: Rc<Api>, context: RequestContext, body: Bytes) -
     };
     drop(body);
     let mut response = SyncGroupResponse::default();
-    match asked.await {
+    match unless_gone(&context, asked).await {
         Ok(Reply::Synced(synced)) => {
             response.protocol_type = synced.protocol_type.map(|name| name.to_string().into());
             response.protocol_name = synced.protocol.map(|name| name.to_string().into());

@@ -41,20 +41,20 @@ pub(crate) fn topic_ids(seed: u64) -> NewTopicId {
 }
 
 /// A machine with a data directory, and the broker's process on it.
-struct Machine {
+pub(super) struct Machine {
     simulation: Simulation,
     disk: SimDisk,
     cores: usize,
 }
 
-struct Running {
-    broker: Arc<Broker>,
-    cores: Vec<Rc<Core>>,
+pub(super) struct Running {
+    pub(super) broker: Arc<Broker>,
+    pub(super) cores: Vec<Rc<Core>>,
     disk: Rc<dyn Disk>,
 }
 
 impl Machine {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let simulation = Simulation::new(seed);
         let disk = SimDisk::new(&simulation, seed ^ 0xd15c);
         let mount = disk.mount();
@@ -104,11 +104,11 @@ impl Machine {
         }
     }
 
-    fn start(&self) -> Running {
+    pub(super) fn start(&self) -> Running {
         self.try_start().unwrap()
     }
 
-    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(super) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.simulation.block_on(future)
     }
 
@@ -135,7 +135,7 @@ impl Machine {
 }
 
 impl Running {
-    async fn create(&self, names: &[&str], partitions: i32) -> Vec<ErrorCode> {
+    pub(super) async fn create(&self, names: &[&str], partitions: i32) -> Vec<ErrorCode> {
         let topics = names.iter().map(|name| CreatableTopic {
             name: (*name).into(),
             num_partitions: partitions,

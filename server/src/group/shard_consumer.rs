@@ -172,7 +172,7 @@ pub(super) fn ask_as_classic(group: &mut Group, request: &Request, scope: &mut S
 
 /// Makes a group a classic one again, if nobody in it speaks the new protocol any more.
 pub(super) fn downgrade(group: &mut Group, scope: &mut Scope<'_>) {
-    let is_due = |consumer: &mut Box<Consumer>| consumer.is_classic_again(scope.settings);
+    let is_due = |consumer: &mut Box<Consumer>| consumer.is_classic_again(scope);
     let Some(mut consumer) = group.consumer.take_if(is_due) else { return };
     consumer.forget(scope);
     let (generation, members) = consumer.to_classic(scope);

@@ -275,6 +275,7 @@ pub(super) async fn run(core: Rc<Core>, stream: TcpStream, info: Rc<ConnectionIn
         Err(_) => false,
     };
     log(&info, end, result);
+    info.gone.tell();
     // What was not begun when the connection broke is as if it had not come.
     shared.held.take();
     let drain = poll_fn(|cx| {
@@ -298,6 +299,10 @@ async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<En
                 if end.is_none()
                     && let Poll::Ready(why) = reader.as_mut().poll(cx)
                 {
+                    if matches!(why, End::PeerClosed | End::Io(_)) {
+                        // Who has closed its half alone is answered at once with what there is.
+                        shared.info.gone.tell();
+                    }
                     end = Some(why);
                     shared.reading.set(false);
                 }

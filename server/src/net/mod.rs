@@ -22,6 +22,7 @@ use crate::config::BrokerOptions;
 mod budget;
 mod connection;
 mod crowd;
+mod gone;
 mod home;
 pub mod listener;
 mod reader;
@@ -34,6 +35,7 @@ mod tests;
 mod writer;
 
 pub use crowd::Crowd;
+pub use gone::Gone;
 pub use home::Home;
 pub use response::{FileRange, Response, Source, TailRange};
 pub use server::{Core, Stop, StopSender, serve, stop_channel};
@@ -87,7 +89,7 @@ impl Default for Limits {
 }
 
 /// What is known of a connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[repr(C)]
 pub struct ConnectionInfo {
     /// The core that serves it best. In front, beside the counts of an `Rc`: every request looks at both.
@@ -104,6 +106,8 @@ pub struct ConnectionInfo {
     pub listener: Arc<str>,
     /// Who it is: `User:ANONYMOUS` until it says otherwise.
     pub principal: Rc<str>,
+    /// Whether nobody is there any more to hear an answer.
+    pub gone: Gone,
 }
 
 /// What is known of a request beside its body.
@@ -178,7 +182,8 @@ pub trait Handler {
     /// Serves one request. `body` is what follows the request header, kept alive by whoever holds it.
     ///
     /// Requests of one connection are started in the order in which they came: this future is polled once before the
-    /// next one is asked for, and ends before one is that has to see what it changes. They may finish in any order. A future that was started is polled to its end even when
-    /// the peer is gone, unless the broker stops without patience.
+    /// next one is asked for, and ends before one is that has to see what it changes. They may finish in any order. A future that
+    /// was started is polled to its end even when the peer is gone, unless the broker stops without patience; one that waits for
+    /// others may end when [`ConnectionInfo::gone`] says so.
     fn handle(self: Rc<Self>, context: RequestContext, body: Bytes) -> LocalBoxFuture<Outcome>;
 }

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::budget::Budget;
 use super::crowd::Crowd;
+use super::gone::Gone;
 use super::listener::{Accepted, Dealer};
 use super::reader::SCRATCH_BYTES;
 use super::{ConnectionInfo, Handler, Limits, connection};
@@ -135,8 +136,8 @@ async fn begin(core: Rc<Core>, accepted: Accepted, stop: Stop) {
     match ready() {
         Ok((local, stream)) => {
             let principal = Rc::from("User:ANONYMOUS");
-            let info =
-                Rc::new(ConnectionInfo { id, peer, local, listener: listener.clone(), principal, home, crowd: Crowd::default() });
+            let (crowd, gone) = (Crowd::default(), Gone::default());
+            let info = Rc::new(ConnectionInfo { id, peer, local, listener: listener.clone(), principal, home, crowd, gone });
             let Some(stream) = connection::run(core.clone(), stream, info.clone(), stop).await else { return };
             match stream.into_std() {
                 Ok(stream) => {

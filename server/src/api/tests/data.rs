@@ -132,6 +132,42 @@ fn a_long_poll_hears_of_a_deletion() {
 }
 
 #[test]
+fn nobody_waits_on_for_a_peer_that_is_gone() {
+    with_broker(&[], |broker| async move {
+        use ringlog_protocol::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+        let topic = broker.create("t", 1, &[]).await;
+        let env = broker.apis[0].core.core.env.clone();
+        broker.broker.controller.offsets_topic().await.unwrap();
+        let start = env.monotonic();
+        let ask = async |api: ApiKey, version, body: Bytes| {
+            let context = context(api, version, 1);
+            let gone = context.connection.clone();
+            let going = async {
+                env.sleep(Duration::from_millis(10)).await;
+                gone.gone.tell();
+            };
+            let handling = broker.apis[0].clone().handle(context, body);
+            answer(futures_util::future::join(handling, going).await.0, api, version).await
+        };
+        let request = FetchRequest { max_wait_ms: 3_600_000, ..fetch(&topic, 0, 0) };
+        assert_eq!(fetched(&ask(ApiKey::Fetch, 12, encode(&request, 12)).await).0, ErrorCode::NONE);
+        let protocols = vec![JoinGroupRequestProtocol { name: "range".into(), metadata: Cow::Borrowed(&[]) }];
+        // A group that was empty waits for others.
+        let request = JoinGroupRequest {
+            group_id: "g".into(),
+            protocol_type: "consumer".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 60_000,
+            protocols,
+            ..JoinGroupRequest::default()
+        };
+        let answer = ask(ApiKey::JoinGroup, 3, encode(&request, 3)).await;
+        assert_eq!(answer.read::<JoinGroupResponse<'_>>().error_code, ErrorCode::NOT_COORDINATOR);
+        assert!(env.monotonic() - start < Duration::from_secs(1));
+    });
+}
+
+#[test]
 fn a_fetch_says_what_is_wrong() {
     with_broker(&[], |broker| async move {
         let topic = broker.create("t", 1, &[]).await;

@@ -27,7 +27,7 @@ use crate::broker::boot::{self, Start};
 use crate::broker::tests::topic_ids;
 use crate::broker::{Broker, Topic, metadata_log};
 use crate::config::BrokerConfig;
-use crate::net::{ConnectionInfo, Crowd, Home};
+use crate::net::{ConnectionInfo, Crowd, Gone, Home};
 
 /// A broker with its handlers.
 pub(super) struct Fixture {
@@ -82,6 +82,7 @@ pub(super) fn with_broker<F: Future<Output = ()>>(options: &[(&str, &str)], test
 pub(super) fn context(api: ApiKey, api_version: i16, correlation_id: i32) -> RequestContext {
     let connection = ConnectionInfo {
         crowd: Crowd::default(),
+        gone: Gone::default(),
         id: 1,
         peer: "127.0.0.1:50000".parse().unwrap(),
         local: "127.0.0.1:9092".parse().unwrap(),

@@ -6,6 +6,8 @@
 //! [`Coordinator::ask_now`] answers at once what seldom writes; where it does, its answer waits like any other.
 
 mod asks;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -348,7 +350,9 @@ impl Coordinator {
 
     /// The largest key and value that fit into the log.
     fn record_bytes_max(&self) -> usize {
-        let bytes = self.segment_bytes.saturating_sub(RECORD_OVERHEAD_BYTES);
+        // On many cores with little memory the log takes no batch that would fit into a segment.
+        let (_, memory_bytes) = self.core.memory_bytes();
+        let bytes = self.segment_bytes.min(memory_bytes / 2).saturating_sub(RECORD_OVERHEAD_BYTES);
         // What cannot be compressed becomes larger: by a sixth at the most, with snappy.
         if self.codec == Codec::None { bytes } else { bytes - bytes / 4 }
     }
@@ -419,6 +423,8 @@ impl Coordinator {
                 let _ = reply.send(self.list());
             }
             Message::TopicsDeleted(topics) => {
+                // Whoever found such a topic before it went may still commit: the shards have to know by then that it is gone.
+                self.follow();
                 let is_gone = |name: &str, id: Uuid| {
                     topics.iter().any(|(gone, gone_name)| if id == Uuid::default() { **gone_name == *name } else { gone.0 == id })
                 };
@@ -536,7 +542,7 @@ impl Coordinator {
             slot.send_batches(*index, core, appends);
         }
         for (index, bytes) in too_large {
-            self.fail(index, &format!("a record takes {bytes} bytes, and {record_bytes_max} fit into a segment"));
+            self.fail(index, &format!("a record takes {bytes} bytes, and {record_bytes_max} fit into the log"));
         }
     }
 

@@ -46,7 +46,7 @@ impl Consumer {
     pub(in crate::group) fn remove(&mut self, ids: &[Name], scope: &mut Scope<'_>) {
         let epoch = self.epoch;
         self.remove_but(ids, None, scope);
-        if self.is_classic_again(scope.settings) {
+        if self.is_classic_again(scope) {
             // That the next one is written matters where the log ends before all of the classic group is.
             self.epoch = epoch;
         }

@@ -25,6 +25,7 @@ mod replay;
 mod subscription;
 mod upgrade;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -206,6 +207,8 @@ pub(super) struct Consumer {
     to_match: Option<Name>,
     /// When patterns may be matched with all topics again.
     patterns_from: Duration,
+    /// The epoch at which it was too large to become a classic group.
+    too_large_at: Cell<Option<i32>>,
     charge: Charge,
 }
 
@@ -231,6 +234,7 @@ impl Consumer {
             patterns_version: 0,
             to_match: None,
             patterns_from: Duration::ZERO,
+            too_large_at: Cell::new(None),
             charge: usage.charge(CONSUMER_BYTES),
         }
     }

@@ -8,10 +8,10 @@ use ringlog_protocol::consumer_protocol::{ConsumerProtocolAssignment, ConsumerPr
 
 use super::classic_member::assignment_bytes;
 use super::reconcile::{Held, Place, Progress};
-use super::{ClassicClient, Consumer, Member, in_order, partitions_of, records, refuse};
+use super::{ClassicClient, Consumer, Member, Seat, in_order, partitions_of, records, refuse};
+use crate::group::Name;
 use crate::group::classic::{Scope, Traveller};
 use crate::group::request::Refusal;
-use crate::group::{Name, Settings};
 
 impl Consumer {
     /// The group that a classic one of this generation becomes, with its members as they are.
@@ -70,6 +70,11 @@ impl Consumer {
                 })),
                 place: Place::default(),
             };
+            // What the classic protocol keeps of it in one record is its part of the group's; here it has records of its own.
+            let held_bytes: usize = assigned.values().map(|partitions| 32 + 8 * partitions.len()).sum();
+            if member.record_bytes(&id, group).max(held_bytes) > scope.record_bytes_max {
+                return impossible("a member takes more than a record may");
+            }
             consumer.seat(&id, member, scope.usage);
             consumer.targets.insert(id.clone(), partitions_of(&assigned));
             let place = Place {
@@ -105,14 +110,28 @@ impl Consumer {
     }
 
     /// Whether nobody in it speaks the new protocol any more, and it may be a classic group again.
-    pub(in crate::group) fn is_classic_again(&self, settings: &Settings) -> bool {
+    pub(in crate::group) fn is_classic_again(&self, scope: &Scope<'_>) -> bool {
+        let settings = scope.settings;
         let is_allowed = settings.allows_downgrade && self.seats.len() <= settings.group_size_max;
-        is_allowed && !self.is_empty() && self.census.classic_count() == self.seats.len()
+        let are_classic = is_allowed && !self.is_empty() && self.census.classic_count() == self.seats.len();
+        are_classic && self.fits_into_one_record(scope)
+    }
+
+    /// Whether all members fit into the one record of a classic group; here each has its own. A group that is too large stays as it
+    /// is, and is looked at again in its next epoch.
+    fn fits_into_one_record(&self, scope: &Scope<'_>) -> bool {
+        if self.too_large_at.get() == Some(self.epoch) {
+            return false;
+        }
+        let bytes: usize = self.seats.iter().map(|(id, seat)| classic_bytes(id, seat, scope)).sum();
+        let fits = bytes + scope.group.len() + 256 <= scope.record_bytes_max;
+        self.too_large_at.set((!fits).then_some(self.epoch));
+        fits
     }
 
     /// Its generation and members as those of a classic group.
     pub(in crate::group) fn to_classic(&self, scope: &Scope<'_>) -> (i32, Vec<Traveller>) {
-        let traveller = |(id, seat): (&Name, &super::Seat)| {
+        let traveller = |(id, seat): (&Name, &Seat)| {
             let member = &seat.member;
             let classic = member
                 .classic
@@ -134,4 +153,17 @@ impl Consumer {
         };
         (self.epoch, self.seats.iter().map(traveller).collect())
     }
+}
+
+/// What a member takes in the record of a classic group, or more: what it says in the protocol that is longest, and what it holds.
+fn classic_bytes(id: &Name, seat: &Seat, scope: &Scope<'_>) -> usize {
+    let member = &seat.member;
+    let protocols = member.classic.iter().flat_map(|classic| &classic.protocols);
+    let metadata = protocols.map(|(_, metadata)| metadata.len()).max().unwrap_or(0);
+    let assigned = member.place.assigned.iter();
+    let assignment: usize = assigned
+        .map(|(topic, partitions)| scope.topics.name_of(*topic).map_or(0, |name| name.len() + 8 + 4 * partitions.len()))
+        .sum();
+    let instance = member.instance.as_ref().map_or(0, |name| name.len());
+    id.len() + instance + member.client_id.len() + member.client_host.len() + metadata + assignment + 64
 }

@@ -327,3 +327,56 @@ fn of_two_of_one_instance_id_in_one_record_the_last_has_it() {
         told(&mut driver, join_to("new", &["t"])).unwrap();
     }
 }
+
+/// What does not fit into the log costs all groups of a partition what is not written of them: nothing too large is ever said.
+fn assert_fits(driver: &Driver, bytes_max: usize) {
+    assert!(driver.log.iter().all(|record| record.bytes() <= bytes_max), "records fit");
+}
+
+#[test]
+fn a_member_that_is_larger_than_a_record_stays_in_a_classic_group() {
+    const BYTES_MAX: usize = 4000;
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    driver.shard.set_record_bytes_max(BYTES_MAX);
+    // Of what it speaks, the record of a classic group has one protocol alone.
+    let wish = || {
+        let mut bytes = subscription(&["t"]).to_vec();
+        let user_data_at = bytes.len() - 4;
+        bytes.truncate(user_data_at);
+        bytes.extend(1000_u32.to_be_bytes());
+        bytes.extend([7; 1000]);
+        Bytes::from(bytes)
+    };
+    let protocols = (0..5).map(|at| (Name::from(format!("protocol-{at}")), wish())).collect();
+    let member = driver.join_all(vec![Join { protocols, ..join("") }]).remove(0);
+    let leader = sync(&member, vec![(member.member.clone(), bytes_of(&[0, 1, 2, 3]))]);
+    synced(driver.ask(leader));
+    let refusal = told(&mut driver, join_to("new", &["t"])).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::GROUP_ID_NOT_FOUND);
+    assert!(refusal.message.contains("more than a record"), "{}", refusal.message);
+    assert_eq!(driver.ask(heartbeat(&member)), Ok(Reply::Alive));
+    assert_fits(&driver, BYTES_MAX);
+}
+
+#[test]
+fn a_group_that_is_larger_than_a_record_stays_one_of_the_new_protocol() {
+    const BYTES_MAX: usize = 1000;
+    let mut driver = Driver::new(settings());
+    driver.set_topics(&[("t", 1, 4)]);
+    driver.shard.set_record_bytes_max(BYTES_MAX);
+    told(&mut driver, join_to("new", &["t"])).unwrap();
+    let members: Vec<Joined> = (0..8).map(|_| joined(driver.ask(Request::Join(Box::new(join("")))))).collect();
+    told(&mut driver, beat("new", -1)).unwrap();
+    assert_eq!(driver.shard.list()[0].group_type, "consumer");
+    assert_fits(&driver, BYTES_MAX);
+    // Those that are left are served as before, and the group becomes a classic one when it fits.
+    assert_eq!(driver.ask(heartbeat(&members[0])), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+    let (first, _) = rejoin(&mut driver, &members[0].member);
+    assert_eq!(driver.ask(heartbeat(&first)), Ok(Reply::Alive));
+    for member in &members[2..] {
+        driver.ask(leave(&member.member)).unwrap();
+    }
+    assert_eq!(driver.shard.list()[0].group_type, "classic");
+    assert_fits(&driver, BYTES_MAX);
+}

@@ -153,6 +153,27 @@ fn a_request_that_was_started_ends_though_its_peer_is_gone() {
 }
 
 #[test]
+fn who_waits_for_others_hears_that_the_peer_is_gone() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                context.connection.gone.wait().await;
+                reply(&context, &body)
+            })
+        });
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        client.write_all(&[request(1, b"x"), request(2, &[0; 100_000])].concat()).await.unwrap();
+        broker.until(|broker| broker.started().len() == 2).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(broker.dealer.connections(), 1);
+        drop(client);
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+        assert_eq!((broker.pool.out_bytes(), broker.core.budget.available()), (0, Limits::default().core_bytes_max));
+    });
+}
+
+#[test]
 fn a_stop_answers_what_is_in_flight_and_closes() {
     run(async {
         let gates = Gates::default();
@@ -219,6 +240,7 @@ fn a_connection_s_task_is_small() {
         let stream = broker.connect().await;
         let info = ConnectionInfo {
             crowd: Crowd::default(),
+            gone: Gone::default(),
             home: Home::dealt_to(0),
             id: 1,
             peer: stream.peer_addr().unwrap(),

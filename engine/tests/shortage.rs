@@ -1,5 +1,5 @@
-//! A process that may open no more files for a while, or gets no memory. Invariant ShortagesPass: nothing is given up for it. Producers wait or are told
-//! to come again, what was acknowledged is kept, and when descriptors are free again all goes on as before, without a new start.
+//! A process that may open no more files for a while, or gets no memory. Invariant ShortagesPass: nothing is given up for it. Producers
+//! wait or are told to come again, what was acknowledged is kept, and when that has passed all goes on as before, without a new start.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
 
 mod sim_support;

@@ -26,11 +26,7 @@ pub fn anything(disk: &SimDisk, model: &mut Model, random: &mut Random) -> Optio
     if len == 0 {
         return None;
     }
-    let (mut at, bit) = (random.below(len), random.below(8) as u8);
-    if suffix == ".timeindex" && at % 2 == 0 {
-        // The timestamp of its last entry, by which retention would go.
-        at = len.saturating_sub(12) + at / 2 % 8;
-    }
+    let (at, bit) = (random.below(len), random.below(8) as u8);
     disk.rot_at(&path, at, bit);
     let what = format!("{} rots at {at}", path.display());
     let there = model.partition(topic, partition);

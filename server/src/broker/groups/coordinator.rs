@@ -350,7 +350,7 @@ impl Coordinator {
 
     /// The largest key and value that fit into the log.
     fn record_bytes_max(&self) -> usize {
-        // On many cores with little memory the log takes no batch that would fit into a segment.
+        // On many cores with little memory the log takes less than a segment does. Half of it: a record need not wait for all others'.
         let (_, memory_bytes) = self.core.memory_bytes();
         let bytes = self.segment_bytes.min(memory_bytes / 2).saturating_sub(RECORD_OVERHEAD_BYTES);
         // What cannot be compressed becomes larger: by a sixth at the most, with snappy.

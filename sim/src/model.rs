@@ -128,7 +128,7 @@ pub struct Partition {
     pub damage: Vec<Damage>,
     /// Segments whose index rotted, by first offset: what rotted in one then hides all that follows it there.
     pub rotten_indexes: BTreeSet<i64>,
-    /// Whether a producer snapshot rotted: what producers did in segments that are gone is forgotten.
+    /// Whether a producer snapshot rotted, or could not be made anew: what producers did in segments that are gone is forgotten.
     pub are_producers_rotten: bool,
 }
 
@@ -234,14 +234,20 @@ impl Model {
         self.next_number
     }
 
-    /// Whether the broker may have forgotten what a producer sent: a snapshot rotted, and what the producer is known to have sent is not
-    /// in the log any more.
+    /// Whether the broker may have forgotten what a producer sent: see [`Partition::are_producers_rotten`], and what the producer is known
+    /// to have sent is not in the log any more.
     #[must_use]
     pub fn is_producer_forgotten(&self, topic: usize, partition: i32, producer: i64) -> bool {
         let partition = &self.topics[topic].partitions[partition as usize];
         let is_its = |number: u64| sequence_of(&self.sent[&number].bytes).is_some_and(|(id, ..)| id == producer);
         let there = partition.acknowledged.range(partition.log_start_max..);
         partition.are_producers_rotten && partition.log_start_max > 0 && !there.into_iter().any(|(_, known)| is_its(known.number))
+    }
+
+    /// A start could not read something: what it removes goes all the same, and what that says of producers.
+    pub fn fail_reads_of_a_start(&mut self) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.are_producers_rotten = true);
     }
 
     /// Any operation of the disk may fail from now on.

@@ -232,10 +232,14 @@ impl Story {
             self.machine.disk.set_descriptors(true);
             let fails = fails || faults.is_some() || room.is_some();
             faults.into_iter().for_each(|faults| self.machine.disk.set_faults(faults));
-            let full_before = self.machine.disk.counters().full;
+            let before = self.machine.disk.counters();
             let steps = may_crash.then(|| steps(&mut self.random, 600));
             let started = self.start(steps);
-            self.outcome.full_while_starting += u64::from(self.machine.disk.counters().full > full_before);
+            let after = self.machine.disk.counters();
+            self.outcome.full_while_starting += u64::from(after.full > before.full);
+            if after.errors_of[Operation::Read as usize] > before.errors_of[Operation::Read as usize] {
+                self.model.borrow_mut().fail_reads_of_a_start();
+            }
             self.machine.disk.set_capacity(None);
             match started {
                 Started::Running(running) => {

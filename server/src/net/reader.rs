@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringlog_engine::memory::Buffer;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::ReadHalf;
 use tokio::task::coop::has_budget_remaining;
@@ -39,6 +40,9 @@ const TURN_BYTES: usize = 1 << 20;
 const TURN_REQUESTS: usize = 256;
 /// A peer that stops in the middle of a large request, and so holds some of the core's budget, is waited for so long.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How often a connection on which nothing is read is asked whether its peer is still there.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why reading ended.
 pub(super) enum End {
@@ -349,14 +353,37 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Waits until one more request may be read. What has been sent already hides the peer's end from whoever does not read.
     async fn wait_room(&mut self) -> Result<(), End> {
+        let look = Instant::now() + LOOK;
+        if self.idle.deadline() > look {
+            self.set_idle(look);
+        }
+        let mut is_gone = false;
         poll_fn(|cx| {
             if self.poll_stopped(cx).is_ready() {
                 return Poll::Ready(Err(End::Stopped));
             }
-            self.shared.poll_room().map(Ok)
+            if self.shared.poll_room().is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            while !is_gone && self.poll_idle(cx).is_ready() {
+                is_gone = self.has_peer_ended();
+                if is_gone {
+                    self.shared.info.gone.tell();
+                }
+                self.set_idle(Instant::now() + LOOK);
+            }
+            Poll::Pending
         })
         .await
+    }
+
+    /// Whether nothing comes behind what is here (`POLLRDHUP`, poll(2)).
+    fn has_peer_ended(&self) -> bool {
+        let mut socket = [PollFd::new(self.socket.as_ref(), PollFlags::RDHUP)];
+        // What cannot be asked is still there, for all that is known.
+        rustix::event::poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ended| ended > 0)
     }
 
     /// Waits for something unless the broker stops.

@@ -173,6 +173,35 @@ fn who_waits_for_others_hears_that_the_peer_is_gone() {
     });
 }
 
+/// The end of a peer used to stand behind what it had sent, unread while that had to wait for the first request: up to 24 days for a
+/// fetch that asks so. Found by fuzzing.
+#[test]
+fn who_waits_for_others_hears_it_although_more_was_sent() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                context.connection.gone.wait().await;
+                reply(&context, &body)
+            })
+        });
+        let limits = Limits { connection_requests_max: 2, ..Limits::default() };
+        let broker = Broker::start(limits, serve);
+        let (mut half, mut whole) = (broker.connect().await, broker.connect().await);
+        let sent: Vec<_> = (1..=5).map(|at| request(at, b"x")).collect();
+        half.write_all(&sent.concat()).await.unwrap();
+        whole.write_all(&sent.concat()).await.unwrap();
+        broker.until(|broker| broker.started().len() == 4).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!((broker.started().len(), broker.dealer.connections()), (4, 2));
+        drop(whole);
+        half.shutdown().await.unwrap();
+        for at in 1..=5 {
+            assert_eq!(response(&mut half).await, (at, b"x".to_vec()));
+        }
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+    });
+}
+
 #[test]
 fn a_stop_answers_what_is_in_flight_and_closes() {
     run(async {

@@ -5,6 +5,7 @@
 
 mod connection;
 mod formats;
+pub mod frames;
 mod groups;
 mod input;
 mod journal;

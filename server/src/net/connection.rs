@@ -299,8 +299,8 @@ async fn serve(shared: &Shared, mut stream: TcpStream, stop: Stop) -> (Option<En
                 if end.is_none()
                     && let Poll::Ready(why) = reader.as_mut().poll(cx)
                 {
-                    if matches!(why, End::PeerClosed | End::Io(_)) {
-                        // Who has closed its half alone is answered at once with what there is.
+                    if !matches!(why, End::Stopped | End::Moves) {
+                        // Who has closed its half alone is answered at once with what there is, and who sent what is no request.
                         shared.info.gone.tell();
                     }
                     end = Some(why);

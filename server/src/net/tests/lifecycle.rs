@@ -202,6 +202,27 @@ fn who_waits_for_others_hears_it_although_more_was_sent() {
     });
 }
 
+/// What is no request ends a connection, and what was waited for before it: the answer comes, and then the end. Found by fuzzing.
+#[test]
+fn who_waits_for_others_does_not_hold_up_the_end_of_a_connection() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                context.connection.gone.wait().await;
+                reply(&context, &body)
+            })
+        });
+        let broker = Broker::start(Limits::default(), serve);
+        let mut client = broker.connect().await;
+        client.write_all(&request(1, b"x")).await.unwrap();
+        broker.until(|broker| broker.started().len() == 1).await;
+        client.write_all(&[0xff; 4]).await.unwrap();
+        assert_eq!(response(&mut client).await, (1, b"x".to_vec()));
+        assert_eq!(rest_of(&mut client).await, b"");
+        broker.until(|broker| broker.dealer.connections() == 0).await;
+    });
+}
+
 #[test]
 fn a_stop_answers_what_is_in_flight_and_closes() {
     run(async {

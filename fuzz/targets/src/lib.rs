@@ -57,7 +57,8 @@ targets! {
     INDEXES: "indexes", formats::indexes, 16 * KIB, 16;
     CHECKPOINTS: "checkpoints", formats::checkpoints, 16 * KIB, 100;
     PRODUCER_SNAPSHOT: "producer_snapshot", formats::producer_snapshot, 16 * KIB, 100;
-    SERVER_PROPERTIES: "server_properties", formats::server_properties, 256 * KIB, 100;
+    /// Each comma may be worth a sentence of what is wrong.
+    SERVER_PROPERTIES: "server_properties", formats::server_properties, 256 * KIB, 400;
     REQUESTS: "requests", wire::requests, 16 * KIB, 150;
     RESPONSES: "responses", wire::responses, 16 * KIB, 150;
     GROUP_RECORDS: "group_records", groups::group_records, MIB, 4 * KIB;

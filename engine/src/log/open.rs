@@ -517,8 +517,8 @@ impl Opening<'_> {
         let (end_position, end_offset) = match &cut {
             Some((position, next_offset, reason)) => {
                 let padding = self.cut(path, base, *position, *next_offset, file_bytes, reason).await?;
-                // The padding of a last block is nothing lost where the next segment goes on from there.
-                goes_on = padding && next_base.is_none_or(|next| next == *next_offset);
+                // Nothing is lost where the next segment goes on from there; and its name is what this one was judged by.
+                goes_on = next_base.map_or(padding, |next| next == *next_offset);
                 (*position, *next_offset)
             }
             None => {

@@ -61,7 +61,7 @@ impl Scanner {
     }
 
     /// The same where a batch begins at `boundary`, or ended there: a recovery point. What follows offsets before it and is said to
-    /// reach across it, or to lie behind it, is damage, too; and what is said to lie at it, where what comes next says otherwise.
+    /// reach across it is damage, too; and what is said to lie at it or behind it, where what comes next says otherwise.
     #[must_use]
     pub fn across(self, boundary: Offset) -> Self {
         Self { boundary, ..self }
@@ -117,8 +117,8 @@ impl Scanner {
         let crosses = self.next_offset < self.boundary && header.last_offset() >= self.boundary;
         if crosses {
             let (is, boundary) = (header.base_offset, self.boundary);
-            if is != boundary || !self.goes_on_behind(size as u64, header.next_offset()).await? {
-                return Ok(Err(Stop::Damage(format!("a batch at {is} where one at {boundary} is due"))));
+            if is < boundary || !self.goes_on_behind(size as u64, header.next_offset()).await? {
+                return Ok(Err(Stop::Damage(format!("a batch at {is}, before or across {boundary}"))));
             }
         }
         let at = self.position;

@@ -1,13 +1,16 @@
 //! What goes wrong beside the [`crate::weather`]: opens, listings, reservations and changes of length that fail, descriptors that are
-//! all taken for a while, a disk that is full while the broker starts, segments so small that they are full, and rot
-//! ([`crate::rot`]) in whatever can be made anew, between lives too. Drawn from luck of their own, so that a seed without hazards does
-//! what it has always done.
+//! all taken for a while, a partition whose segments cannot be written any more, a disk that is full while the broker starts, segments so
+//! small that they are full, and rot ([`crate::rot`]) in whatever can be made anew, between lives too. Drawn from luck of their own, so
+//! that a seed without hazards does what it has always done.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ringlog_engine::disk::sim::{Faults, Injection, Operation, SimDisk};
 use ringlog_engine::env::random::Random;
+use ringlog_engine::journal::is_directory_name;
+use ringlog_server::catalogue::names::CLUSTER_METADATA;
 use rustix::io::Errno;
 
 use crate::life::Life;
@@ -60,6 +63,8 @@ pub struct Plan {
     pub copies_on_write: bool,
     /// At times nothing can be opened.
     descriptors: bool,
+    /// At times the segments of a partition cannot be written, until it is offline.
+    bad_segments: bool,
 }
 
 impl Plan {
@@ -80,6 +85,7 @@ impl Plan {
             retains_by_time: Random::new(seed ^ 0x7137_ae57).chance(EACH),
             copies_on_write: Random::new(seed ^ 0xc0b1_e500).chance(EACH),
             descriptors: Random::new(seed ^ 0xde5c_4197).chance(EACH),
+            bad_segments: Random::new(seed ^ 0xbad5_e937).chance(EACH),
         };
         (plan, random)
     }
@@ -92,7 +98,7 @@ impl Plan {
     /// Whether anything goes wrong while the broker works.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        self.errors || self.full || self.rot || self.descriptors
+        self.errors || self.full || self.rot || self.descriptors || self.bad_segments
     }
 
     /// The machine stands still: what rots meanwhile. Returns what did.
@@ -113,12 +119,18 @@ impl Plan {
 
     /// As long as the life lasts.
     pub async fn run(self, disk: SimDisk, life: Rc<Life>, random: Random) {
-        if self.descriptors {
-            let luck = Random::new(random.clone().next_u64() ^ 0xde5c);
-            tokio::join!(descriptors(&disk, &life, luck), self.run_disk(&disk, &life, random));
-        } else {
-            self.run_disk(&disk, &life, random).await;
-        }
+        let luck = |of: u64| Random::new(random.clone().next_u64() ^ of);
+        let descriptors = async {
+            if self.descriptors {
+                descriptors(&disk, &life, luck(0xde5c)).await;
+            }
+        };
+        let bad_segments = async {
+            if self.bad_segments {
+                bad_segments(&disk, &life, luck(0xbad5)).await;
+            }
+        };
+        tokio::join!(descriptors, bad_segments, self.run_disk(&disk, &life, random.clone()));
     }
 
     async fn run_disk(&self, disk: &SimDisk, life: &Life, mut random: Random) {
@@ -166,6 +178,27 @@ async fn descriptors(disk: &SimDisk, life: &Life, mut random: Random) {
         life.say(|| "there are file descriptors".to_owned());
         disk.set_descriptors(true);
     }
+}
+
+/// At some time, until others end it or the broker is started again: a bad place under the files of one partition.
+async fn bad_segments(disk: &SimDisk, life: &Life, mut random: Random) {
+    life.env.sleep(Duration::from_millis(1 + random.below(3_000))).await;
+    let mut folders = disk.entries(Path::new(DATA));
+    // Without its metadata a broker does not go on.
+    folders.retain(|folder| {
+        folder.is_dir
+            && folder.name.contains('-')
+            && !is_directory_name(&folder.name)
+            && !folder.name.starts_with(CLUSTER_METADATA)
+    });
+    if folders.is_empty() {
+        return;
+    }
+    let folder = &folders[random.below(folders.len() as u64) as usize].name;
+    let operation = [Operation::Write, Operation::Sync][random.below(2) as usize];
+    life.model.borrow_mut().fail();
+    life.say(|| format!("each {operation:?} of a segment of {folder} fails from now on"));
+    disk.inject(Injection::always(operation, &format!("{folder}/0")));
 }
 
 /// A disk on which every operation fails at times.

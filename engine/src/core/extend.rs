@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::core::Core;
-use crate::core::rounds::Journal;
+use crate::core::generations::Journal;
 use crate::disk::{File, Payload, Shortage};
 
 /// How far the journal grows at a time: as much as it has, within these bounds.

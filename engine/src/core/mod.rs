@@ -9,6 +9,7 @@
 
 pub mod cleaner;
 mod extend;
+mod generations;
 mod mailbox;
 mod partitions;
 mod reclaim;
@@ -184,11 +185,13 @@ pub struct Core {
     scratch: Pool,
     slots: RefCell<BTreeMap<PartitionId, Rc<Slot>>>,
     dirty: RefCell<VecDeque<Rc<Slot>>>,
-    journal: RefCell<rounds::Journal>,
+    journal: RefCell<generations::Journal>,
     round_wanted: Notify,
     /// Told whenever a round ends.
     round_done: Notify,
     round_running: Cell<bool>,
+    /// Whether a round waits for space in the journal.
+    round_waits: Cell<bool>,
     extend_wanted: Notify,
     /// Told whenever the journal was made longer, or could not be.
     extend_done: Notify,
@@ -228,6 +231,8 @@ pub struct Core {
     carried: RefCell<Vec<(PartitionId, Offset, Offset)>>,
     /// Why there is no journal any more, where there is none.
     journal_lost: RefCell<Option<String>>,
+    /// Until when a full journal is not left for a new one, by the monotonic clock: that failed.
+    take_over_after: Cell<Duration>,
     /// When it was last said in the log what there is none of.
     short_warned: Cell<Option<Duration>>,
     /// Appends that wait for memory, in order.
@@ -256,7 +261,7 @@ impl Core {
     ) -> io::Result<Rc<Self>> {
         let files = Rc::new(FileCache::new(disk.clone(), settings.open_files_max));
         let scratch = Pool::new(SCRATCH_BYTES);
-        let journal = rounds::Journal::create(&disk, &env, index, &settings).await?;
+        let journal = generations::Journal::create(&disk, &env, index, &settings).await?;
         Ok(Rc::new(Self {
             index,
             reader: Reader::new(disk.clone(), env.clone(), files.clone(), scratch.clone(), probe),
@@ -272,6 +277,7 @@ impl Core {
             round_wanted: Notify::new(),
             round_done: Notify::new(),
             round_running: Cell::new(false),
+            round_waits: Cell::new(false),
             extend_wanted: Notify::new(),
             extend_done: Notify::new(),
             sync_wanted: Cell::new(false),
@@ -292,6 +298,7 @@ impl Core {
             begun: Cell::new(false),
             carried: RefCell::default(),
             journal_lost: RefCell::default(),
+            take_over_after: Cell::default(),
             short_warned: Cell::default(),
             waiting: RefCell::default(),
             releasable: RefCell::default(),

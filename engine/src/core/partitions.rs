@@ -130,7 +130,7 @@ impl Core {
             let journal = self.journal.borrow();
             (journal.directory.clone(), journal.generation)
         };
-        super::rounds::remove_other_generations(&self.disk, &directory, generation).await
+        super::generations::remove_other_generations(&self.disk, &directory, generation).await
     }
 
     /// Every core's own checkpoint says where its partitions begin.

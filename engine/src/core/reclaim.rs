@@ -216,6 +216,14 @@ impl Core {
         }
     }
 
+    /// Which rounds are to be settled: the older half. All of them where offline partitions may make a round wait for a new journal, for
+    /// which there has to be room.
+    fn settle_below(&self) -> u64 {
+        let space = &self.journal.borrow().space;
+        let all = self.round_waits.get() && self.oldest_rounds().offline.is_some();
+        if all { space.next_sequence() } else { space.middle() }
+    }
+
     /// Tells those who wait for space whether a shortage that may last is why there is none.
     fn note_short(&self, settled: &io::Result<()>) {
         let lasting = settled.as_ref().err().and_then(|error| Some((lasting_shortage(error)?, error)));
@@ -301,7 +309,7 @@ pub(crate) async fn run(core: Rc<Core>) {
     let mut first_waiting = None;
     loop {
         core.reclaim_wanted.notified().await;
-        let middle = core.journal.borrow().space.middle();
+        let middle = core.settle_below();
         let straight_bytes = core.straight_bytes.get();
         let bounds_recovery = straight_bytes > core.settings.journal_bytes / 2;
         let old = |log: &Log| {

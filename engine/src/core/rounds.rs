@@ -1,121 +1,31 @@
 //! The journal's rounds. A round takes all that arrived for the core's partitions since the last one, in one run of blocks; while
 //! it is in flight the next one collects, so group commit needs no timer. When it is written and synced, positions move,
 //! producers are answered and consumers woken. A full disk costs the producers of the round an error and nothing else, and what makes
-//! room on it has some of the journal to itself; any other failure of the journal is believed for good, and a new one is started.
+//! room on it has some of the journal to itself; any other failure of the journal is believed for good, and a new one is started
+//! ([`super::generations`]).
 
 use std::cell::Cell;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::core::straight::{STRAIGHT_AT_ONCE, STRAIGHT_BYTES_MAX};
-use crate::core::{Core, CoreSettings, Slot};
-use crate::disk::{Create, Disk, File, OpenOptions, Payload, Shortage};
-use crate::env::{Env, all};
-use crate::journal::checkpoint::Checkpoint;
-use crate::journal::format::{Entry, JournalId};
-use crate::journal::writer::{LiveRound, RoundBuilder, Space};
-use crate::journal::{CHECKPOINT_FILE, directory_name, generation_of, journal_path};
+use crate::core::{Core, Slot};
+use crate::disk::{Payload, Shortage};
+use crate::env::all;
+use crate::journal::format::Entry;
+use crate::journal::writer::{LiveRound, RoundBuilder};
 use crate::log::append::AppendError;
 use crate::log::journaling::{Replies, Run};
 use crate::types::{Offset, PartitionId};
 
 /// How many payload bytes a round takes at the most, unless one batch is larger.
-const ROUND_BYTES_MAX: u64 = 4 << 20;
+pub(super) const ROUND_BYTES_MAX: u64 = 4 << 20;
 
 /// How many passes of settling may leave the journal full before producers are told.
 const SPACE_PASSES_MAX: u32 = 4;
-
-/// A core's journal file and its space.
-pub(crate) struct Journal {
-    pub(crate) directory: PathBuf,
-    pub(crate) file: Rc<dyn File>,
-    pub(crate) id: JournalId,
-    pub(crate) generation: u64,
-    pub(crate) space: Space,
-    /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush, once one has followed
-    /// the growth.
-    pub(super) extent: u64,
-    /// Whether it is being made longer.
-    pub(super) extending: bool,
-    /// How long it was when it could not be made longer ahead of need: that is not tried again before it is.
-    pub(super) extend_refused_at: Option<u64>,
-    /// The round that is being written: it stays needed until it is known what became of it.
-    pub(crate) in_flight: Option<u64>,
-    /// The last round whose place was given back while no later one is synced: it may be in the file in spite of that.
-    pub(super) gave_back: Option<u64>,
-}
-
-impl Journal {
-    /// Starts the core's journal anew, in an empty directory or behind the generations that are there. Those stay the ones that
-    /// count until the first checkpoint.
-    pub(crate) async fn create(
-        disk: &Rc<dyn Disk>,
-        env: &Rc<dyn Env>,
-        index: usize,
-        settings: &CoreSettings,
-    ) -> io::Result<Self> {
-        let directory = settings.data_directory.join(directory_name(index));
-        crate::disk::ensure_dir(disk, &settings.data_directory, &directory).await?;
-        let newest = disk.list(&directory).await?.iter().filter_map(|entry| generation_of(&entry.name)).max();
-        Self::start(disk, env, directory, newest.map_or(0, |newest| newest + 1), settings.journal_bytes).await
-    }
-
-    async fn start(
-        disk: &Rc<dyn Disk>,
-        env: &Rc<dyn Env>,
-        directory: PathBuf,
-        generation: u64,
-        bytes_max: u64,
-    ) -> io::Result<Self> {
-        let options = OpenOptions { create: Create::New, ..OpenOptions::DIRECT };
-        let file = disk.open(&journal_path(&directory, generation), options).await?;
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&env.random_u64().to_le_bytes());
-        id[8..].copy_from_slice(&env.random_u64().to_le_bytes());
-        disk.sync_dir(&directory).await?;
-        Ok(Self {
-            directory,
-            file,
-            id: JournalId(id),
-            generation,
-            space: Space::new(bytes_max),
-            extent: 0,
-            extending: false,
-            extend_refused_at: None,
-            in_flight: None,
-            gave_back: None,
-        })
-    }
-
-    /// The checkpoint's text: with these recovery points, replay starts where everything below `oldest` is free.
-    pub(crate) fn checkpoint_text(&self, partitions: Vec<(PartitionId, Offset, Offset)>, oldest: u64) -> String {
-        let (previous, position) = self.space.start_at(oldest);
-        Checkpoint { journal: self.id, generation: self.generation, previous, position, partitions }.encode()
-    }
-
-    /// Whether a later round has the place of one that was given back, but for a sync.
-    fn replaces_given_back(&self) -> bool {
-        self.gave_back.is_some_and(|sequence| sequence < self.space.last_sequence())
-    }
-
-    pub(crate) fn checkpoint_path(&self) -> PathBuf {
-        self.directory.join(CHECKPOINT_FILE)
-    }
-}
-
-/// Removes the files of other generations, once a checkpoint names this one.
-pub(crate) async fn remove_other_generations(disk: &Rc<dyn Disk>, directory: &Path, generation: u64) -> io::Result<()> {
-    for entry in disk.list(directory).await? {
-        if generation_of(&entry.name).is_some_and(|found| found != generation) {
-            disk.remove_file(&directory.join(&entry.name)).await?;
-        }
-    }
-    disk.sync_dir(directory).await
-}
 
 /// A run that a round takes.
 pub(super) struct Taken {
@@ -176,6 +86,13 @@ impl Core {
         let around = all(straight.iter().map(|taken| self.write_straight(taken)));
         // Whatever failed, what is still under way ends first.
         let (mut result, _) = tokio::join!(self.write_round(&taken, Share::Common), around);
+        if matches!(result, Err(Failure::NoRoom(_))) && self.is_kept_by_offline() {
+            match self.take_over_journal().await {
+                Ok(true) => result = self.write_round(&taken, Share::Common).await,
+                Ok(false) => {}
+                Err(error) => result = Err(Failure::Journal(error)),
+            }
+        }
         if let Err(Failure::NoRoom(reason)) = &result {
             let others;
             (taken, others) = taken.into_iter().partition(|taken| taken.makes_room);
@@ -366,8 +283,10 @@ impl Core {
             }
             passes_left -= 1;
             let changed = self.space_changed.notified();
+            self.round_waits.set(true);
             self.reclaim_wanted.notify_one();
             changed.await;
+            self.round_waits.set(false);
             if let Some(reason) = self.short.borrow().as_ref() {
                 return Err(reason.clone());
             }
@@ -398,6 +317,17 @@ impl Core {
 
     /// A sync of what rounds have written without one.
     async fn sync_only(&self) {
+        if let Err(error) = self.sync_written().await {
+            self.restart_journal(&error).await;
+            self.cut_stains().await;
+        }
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Those of the disk: the journal is not to be believed any more.
+    pub(super) async fn sync_written(&self) -> io::Result<()> {
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         let unsynced: Vec<_> = slots
             .into_iter()
@@ -408,27 +338,21 @@ impl Core {
             .collect();
         let replaces = self.journal.borrow().replaces_given_back();
         if unsynced.is_empty() && !replaces {
-            return;
+            return Ok(());
         }
         let file = self.journal.borrow().file.clone();
-        match file.sync_data().await {
-            Ok(()) => {
-                if replaces {
-                    self.journal.borrow_mut().gave_back = None;
-                }
-                let mut replies = Replies::default();
-                for (slot, to, next_offset) in unsynced {
-                    if slot.log.borrow_mut().round_synced(to, next_offset, &mut replies) {
-                        slot.wake_watchers();
-                    }
-                }
-                replies.send();
-            }
-            Err(error) => {
-                self.restart_journal(&error).await;
-                self.cut_stains().await;
+        file.sync_data().await?;
+        if replaces {
+            self.journal.borrow_mut().gave_back = None;
+        }
+        let mut replies = Replies::default();
+        for (slot, to, next_offset) in unsynced {
+            if slot.log.borrow_mut().round_synced(to, next_offset, &mut replies) {
+                slot.wake_watchers();
             }
         }
+        replies.send();
+        Ok(())
     }
 
     /// The disk has no room for a round: the producers of the round are told.
@@ -463,87 +387,6 @@ impl Core {
             taken.slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
         }
         replies.send();
-    }
-
-    /// The journal failed and is believed by nobody any more. What it had not committed is answered with an error and cut; a new one
-    /// begins with what is committed and not in segments yet, which the tails still have. If that fails, the core's
-    /// partitions are out of service.
-    async fn restart_journal(&self, error: &io::Error) {
-        tracing::error!(core = self.index, %error, "the journal failed: a new one is started");
-        // What room there is the new one needs.
-        {
-            let mut journal = self.journal.borrow_mut();
-            journal.extend_refused_at = Some(journal.extent);
-        }
-        // No checkpoint may name the old journal from here on.
-        let _one = self.checkpoint_lock.lock().await;
-        let slots = self.cut_all(&AppendError::Journal(error.to_string()));
-        if let Err(error) = self.start_next_journal(&slots).await {
-            let reason = format!("its journal failed and no new one could be started: {error}");
-            // What the old one holds is needed at the next start: nothing of it may be freed from now on.
-            *self.journal_lost.borrow_mut() = Some(reason.clone());
-            // What was appended in the meantime has no journal to go to.
-            for slot in self.cut_all(&AppendError::Journal(reason.clone())) {
-                slot.log.borrow_mut().set_offline(&reason);
-                slot.wake_watchers();
-            }
-        }
-        self.space_changed.notify_waiters();
-    }
-
-    /// Answers everything that is not committed with an error and cuts it off all logs.
-    fn cut_all(&self, error: &AppendError) -> Vec<Rc<Slot>> {
-        let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
-        let mut replies = Replies::default();
-        for slot in &slots {
-            slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
-            slot.queued.set(false);
-            slot.makes_room.set(false);
-        }
-        self.dirty.borrow_mut().clear();
-        replies.send();
-        slots
-    }
-
-    async fn start_next_journal(&self, slots: &[Rc<Slot>]) -> io::Result<()> {
-        let (directory, generation) = {
-            let journal = self.journal.borrow();
-            (journal.directory.clone(), journal.generation + 1)
-        };
-        let mut journal = Journal::start(&self.disk, &self.env, directory, generation, self.settings.journal_bytes).await?;
-        for slot in slots {
-            slot.log.borrow_mut().forget_rounds();
-            let mut from = 0;
-            loop {
-                // Asked for one by one: what is settled in the meantime may have left the tail.
-                let Some(run) = slot.log.borrow().rejournal(from, ROUND_BYTES_MAX) else { break };
-                from = run.to;
-                let entry = run.entry(slot.id);
-                let payload_bytes = run.to - run.from;
-                let len = RoundBuilder::round_bytes(1, payload_bytes);
-                let full = || io::Error::from(io::ErrorKind::StorageFull);
-                let round =
-                    journal.space.place_to_the_last(len).map(|at| journal.space.take(at, len, payload_bytes)).ok_or_else(full)?;
-                let mut builder = RoundBuilder::new(&self.scratch, &[entry]).ok_or(io::ErrorKind::OutOfMemory)?;
-                {
-                    let mut log = slot.log.borrow_mut();
-                    log.visit_run(&run, |bytes| builder.push(bytes));
-                    log.note_round(round.sequence, run.to);
-                }
-                let (buffer, len) = builder.finish(journal.id, round);
-                journal.file.write_at(Payload::Buffer { buffer, len }, round.position).await?;
-                journal.extent = round.position + len as u64;
-            }
-        }
-        journal.file.sync_data().await?;
-        let text = journal.checkpoint_text(self.recovery_points(), 0);
-        crate::disk::replace_file(&self.disk, &journal.checkpoint_path(), text.into_bytes()).await?;
-        // They are not named any more, and go at the next start at the latest.
-        if let Err(error) = remove_other_generations(&self.disk, &journal.directory, generation).await {
-            tracing::warn!(core = self.index, %error, "an old journal could not be removed");
-        }
-        *self.journal.borrow_mut() = journal;
-        Ok(())
     }
 
     /// Each partition's recovery point and log start.

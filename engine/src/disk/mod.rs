@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -204,16 +204,35 @@ pub(crate) async fn ensure_dir(disk: &Rc<dyn Disk>, parent: &Path, path: &Path) 
 /// # Errors
 /// Those of the steps; the old file is then still there, or the new one is, whole.
 pub async fn replace_file(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = std::path::PathBuf::from(temporary);
-    let file = disk.open(&temporary, OpenOptions::WRITE).await?;
+    write_replacement(disk, path, bytes).await?;
+    put_replacement(disk, path).await
+}
+
+/// The first half: a new file beside the old one, synced, that [`put_replacement`] gives the name to.
+///
+/// # Errors
+/// Those of the steps; the old file is still there.
+pub(crate) async fn write_replacement(disk: &Rc<dyn Disk>, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let file = disk.open(&replacement_path(path), OpenOptions::WRITE).await?;
     file.set_len(0).await?;
     file.write_at(Payload::Bytes(bytes), 0).await?;
-    file.sync_data().await?;
-    disk.rename(&temporary, path).await?;
+    file.sync_data().await
+}
+
+/// The second half.
+///
+/// # Errors
+/// Those of the steps; either file may have the name then.
+pub(crate) async fn put_replacement(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<()> {
+    disk.rename(&replacement_path(path), path).await?;
     match path.parent() {
         Some(parent) => disk.sync_dir(parent).await,
         None => Ok(()),
     }
+}
+
+fn replacement_path(path: &Path) -> PathBuf {
+    let mut replacement = path.as_os_str().to_owned();
+    replacement.push(".tmp");
+    replacement.into()
 }

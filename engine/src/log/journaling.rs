@@ -227,9 +227,15 @@ impl Log {
         self.publish_view();
     }
 
-    /// Forgets the rounds of a journal that was given up.
-    pub(crate) fn forget_rounds(&mut self) {
-        self.rounds.clear();
+    /// Another journal has what is not settled: which of its rounds carry it, and how far each reaches.
+    pub(crate) fn replace_rounds(&mut self, rounds: Vec<(u64, u64)>) {
+        let settled = self.settled;
+        self.rounds = rounds.into_iter().filter(|&(_, end)| end > settled).collect();
+    }
+
+    /// How much is committed that the segment files are not known to have.
+    pub(crate) fn unsettled_bytes(&self) -> u64 {
+        self.visible.saturating_sub(self.settled)
     }
 
     /// The next run, from the stream position `from` on, of what is committed and not settled, for a new journal: about `room`

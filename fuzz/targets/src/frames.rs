@@ -169,7 +169,7 @@ mod tests {
         for seed in 0..100 {
             let mut out = vec![0; 60];
             let size = cross_over(&one, &other, &mut out, seed);
-            assert!(size <= 60 && size % 13 == 0 && size >= one.len(), "{size}");
+            assert!(size <= 60 && size.is_multiple_of(13) && size >= one.len(), "{size}");
         }
     }
 }

@@ -11,6 +11,7 @@ use ringlog_engine::core::CoreSettings;
 use ringlog_engine::disk::sim::{Injection, Operation};
 use ringlog_engine::journal::{directory_name, generation_of};
 use ringlog_engine::log::append::AppendError;
+use ringlog_engine::log::read::ReadError;
 use ringlog_engine::types::{Offset, TimestampMs};
 
 use sim_support::{Boot, Dice, Machine, boot_durable};
@@ -122,6 +123,31 @@ fn what_was_padded_is_cut_however_long_the_file_cannot_be_opened() {
 }
 
 /// A large run's file cannot be opened, and the journal has no room left either: nothing was written, so nothing has to be cut.
+/// An index that could not be opened was taken for empty from then on: each read of its segment walked it from the start, and ended at
+/// damage that the index leads past. Found by the simulator.
+#[test]
+fn an_index_that_cannot_be_opened_for_a_while_is_not_taken_for_empty() {
+    let machine = Machine::new(5, false);
+    let boot = boot(&machine);
+    for _ in 0..60 {
+        boot.append(&machine, 0, &batch(4_000)).unwrap();
+    }
+    machine.block_on(boot.core.env.sleep(Duration::from_secs(120)));
+    let plan = |offset| {
+        let (core, published) = (boot.core.clone(), boot.partitions[0].published.clone());
+        let before = machine.disk.counters().bytes_read;
+        let planned = machine.block_on(async move { core.reader.plan(&published, Offset(offset), 100, true).await.map(|_| ()) });
+        (planned, machine.disk.counters().bytes_read - before)
+    };
+    machine.disk.set_descriptors(false);
+    let (refused, _) = plan(25);
+    assert!(matches!(refused, Err(ReadError::Io(_))), "{refused:?}");
+    machine.disk.set_descriptors(true);
+    let (planned, bytes) = plan(25);
+    planned.unwrap();
+    assert!(bytes < 64 << 10, "{bytes} bytes read for one batch behind 100 KB");
+}
+
 #[test]
 fn large_runs_wait_for_descriptors_too() {
     let machine = Machine::new(1, false);

@@ -299,7 +299,8 @@ impl Model {
             between.sum::<usize>() <= INDEX_INTERVAL_BYTES_MAX
         };
         let hides = |damage: &Damage| {
-            if !damage.is_header || damage.base > at || partition.rotten_indexes.contains(&damage.segment) {
+            let has_no_index = self.reads_fail || partition.rotten_indexes.contains(&damage.segment);
+            if !damage.is_header || damage.base > at || has_no_index {
                 return damage.has(at) || (damage.is_header && damage.base <= at);
             }
             let mut others: Vec<_> = partition.damage.iter().filter(|other| other.segment == damage.segment).collect();

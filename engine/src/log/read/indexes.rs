@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{ReadError, Reader};
-use crate::disk::OpenOptions;
+use crate::disk::{OpenOptions, Shortage};
 use crate::log::published::Segment;
 use crate::memory::Buffer;
 use crate::segment::index::{self, IndexEntry, TimeEntry};
@@ -112,21 +112,35 @@ impl Reader {
         if let Some(found) = self.indexes.get(segment.id) {
             return Ok(found);
         }
-        let mut loaded = LoadedIndex::default();
         // A damaged or missing index makes a read slower, not wrong: it walks from the start.
-        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("index")).await {
-            loaded.offsets = index::parse_offset_index(&bytes, segment.base_offset, segment.file_bytes()).unwrap_or_default();
+        let (offsets, times) = (self.index_bytes(segment, "index").await?, self.index_bytes(segment, "timeindex").await?);
+        let parse_offsets = |bytes: &Vec<u8>| index::parse_offset_index(bytes, segment.base_offset, segment.file_bytes()).ok();
+        let parse_times = |bytes: &Vec<u8>| index::parse_time_index(bytes, segment.base_offset).ok();
+        let loaded = Rc::new(LoadedIndex {
+            offsets: offsets.as_ref().and_then(parse_offsets).unwrap_or_default(),
+            times: times.as_ref().and_then(parse_times).unwrap_or_default(),
+        });
+        // What could not be read is not taken for empty from now on.
+        if offsets.is_some() && times.is_some() {
+            self.indexes.put(segment.id, loaded.clone());
         }
-        if let Ok(bytes) = crate::disk::read_file(&self.disk, &segment.path.with_extension("timeindex")).await {
-            loaded.times = index::parse_time_index(&bytes, segment.base_offset).unwrap_or_default();
-        }
-        let loaded = Rc::new(loaded);
-        self.indexes.put(segment.id, loaded.clone());
         Ok(loaded)
+    }
+
+    /// The bytes of an index, none where it is not there; `None` where it cannot be read.
+    ///
+    /// # Errors
+    /// A shortage, which passes: to walk instead may be long, and ends at damage that the index leads past.
+    async fn index_bytes(&self, segment: &Segment, suffix: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        match crate::disk::read_file(&self.disk, &segment.path.with_extension(suffix)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(Vec::new())),
+            Err(error) if Shortage::of(&error).is_some() => Err(error.into()),
+            Err(_) => Ok(None),
+        }
     }
 }
 
-#[derive(Default)]
 struct LoadedIndex {
     offsets: Vec<IndexEntry>,
     times: Vec<TimeEntry>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ringlog_engine::batch::BatchBuilder;
 use ringlog_engine::core::CoreSettings;
+use ringlog_engine::disk::sim::{Injection, Operation};
 use ringlog_engine::log::config::LogConfig;
 use ringlog_engine::types::{Offset, TimestampMs};
 
@@ -91,4 +92,34 @@ fn a_segment_without_timestamps_is_not_written_to_for_ever() {
     assert_eq!(retained(&machine, &boot), (0, vec![0, 2]), "by an append");
     machine.simulation.run_for(HOUR * 5 / 4);
     assert_eq!(retained(&machine, &boot), (0, vec![0, 2, 3]), "by retention");
+}
+
+/// A removal that fails at one file leaves the others' to nobody, and of its own a start removes the rest.
+#[test]
+fn a_removal_that_fails_leaves_nothing_behind_for_good() {
+    let machine = Machine::new(3, false);
+    let config = LogConfig { segment_bytes: 2000, retention_ms: HOUR.as_millis() as i64, ..LogConfig::default() };
+    let booted = boot(&machine, config.clone());
+    for _ in 0..7 {
+        append(&machine, &booted, machine.simulation.env().now());
+    }
+    machine.simulation.run_for(HOUR * 2);
+    append(&machine, &booted, machine.simulation.env().now());
+    machine.simulation.run_for(Duration::from_secs(10));
+    let names = || {
+        let entries = machine.disk.entries(&machine.data.join("topic-0"));
+        let files = entries.into_iter().filter(|entry| entry.name.ends_with("index") || entry.name.ends_with("log"));
+        files.map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    let before = names().len();
+    machine.disk.inject(Injection::next(Operation::Remove, "00000000000000000000.timeindex"));
+    let core = booted.core.clone();
+    machine.block_on(async move { core.retain().await }).unwrap_err();
+    let left = names();
+    assert!(left.len() < before && left.contains(&"00000000000000000000.log".to_owned()), "{left:?}");
+    assert!(!left.iter().any(|name| name.starts_with("00000000000000000002")), "{left:?}");
+    machine.stop(&booted, false);
+    let _booted = boot(&machine, config);
+    let left = names();
+    assert!(left.iter().all(|name| name.starts_with("00000000000000000006")), "{left:?}");
 }

@@ -221,6 +221,10 @@ impl Core {
                 );
             }
             Err(CleanError::Abandoned) => {}
+            // The partition was deleted, or retention removed a segment, between two steps.
+            Err(CleanError::Io(error))
+                if error.kind() == io::ErrorKind::NotFound
+                    && (slot.deleted.get() || !slot.log.borrow().has_segments(&due.cleanable.segments)) => {}
             Err(error) => {
                 let shortage = if let CleanError::Io(error) = &error { Shortage::of(error) } else { None };
                 if matches!(error, CleanError::Unfit { .. }) {

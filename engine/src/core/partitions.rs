@@ -264,11 +264,8 @@ impl Core {
             let removed = slot.log.borrow_mut().remove_segments();
             for Removed { id, path } in removed {
                 self.close_files(id);
-                for extension in ["log", "index", "timeindex", "txnindex"] {
-                    match self.disk.remove_file(&path.with_extension(extension)).await {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
+                if let Err(error) = side_files::remove_segment(&self.disk, &path).await {
+                    failed = Err(error);
                 }
             }
         }

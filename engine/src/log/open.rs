@@ -391,13 +391,8 @@ impl Opening<'_> {
 
     async fn remove_segment(&mut self, base: Offset) -> io::Result<()> {
         let path = self.params.directory.join(names::log_file_name(base));
-        for suffix in ["log", "index", "timeindex", "txnindex"] {
-            match self.disk.remove_file(&path.with_extension(suffix)).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.changed = true,
-            }
-        }
-        Ok(())
+        self.changed = true;
+        crate::log::side_files::remove_segment(self.disk, &path).await
     }
 
     /// Reads a segment from where it has to be read. Returns whether it was cut, so that nothing may follow.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::disk::cache::Purpose;
-use crate::disk::{OpenOptions, Payload};
+use crate::disk::{Disk, OpenOptions, Payload};
 use crate::log::flush::{FlushIo, Unsynced};
 use crate::log::published::{LiveIndex, Segment};
 use crate::log::{Log, SnapshotDue};
@@ -277,4 +277,18 @@ impl Log {
         let (bytes, changes) = (self.producers.encode_snapshot(), self.producers.changes());
         self.snapshots_due.push(SnapshotDue { offset, stream, bytes, changes, synced });
     }
+}
+
+/// Removes a segment's files, `path` being its log's. That one goes last, so that a start finds what a failure leaves.
+///
+/// # Errors
+/// Those of the disk, but that one is not there.
+pub(crate) async fn remove_segment(disk: &Rc<dyn Disk>, path: &Path) -> io::Result<()> {
+    for extension in ["index", "timeindex", "txnindex", "log"] {
+        match disk.remove_file(&path.with_extension(extension)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }

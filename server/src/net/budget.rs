@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ringlog_engine::memory::{Buffer, Pool};
@@ -24,19 +25,43 @@ const POOL_WAIT_STEP: Duration = Duration::from_millis(1);
 pub(super) struct Budget {
     bytes: Arc<Semaphore>,
     bytes_max: u32,
+    /// How many wait for room.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// One of those, for as long as it waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
     pub(super) fn new(bytes_max: usize) -> Self {
         let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX).max(1);
-        Self { bytes: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max }
+        Self { bytes: Arc::new(Semaphore::new(bytes_max as usize)), bytes_max, waiting: Arc::default() }
     }
 
     /// Waits for room for `len` bytes. What is larger than the whole budget takes all of it.
     pub(super) async fn take(&self, len: usize) -> Permit {
         let wanted = u32::try_from(len).unwrap_or(u32::MAX).min(self.bytes_max);
+        let _waiting = Waiting::new(&self.waiting);
         // The semaphore is never closed, so that `None` does not happen.
         Permit(self.bytes.clone().acquire_many_owned(wanted).await.ok())
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     #[cfg(test)]

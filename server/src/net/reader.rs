@@ -41,6 +41,8 @@ const TURN_REQUESTS: usize = 256;
 /// A peer that stops in the middle of a large request, and so holds some of the core's budget, is waited for so long.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// How much has to come of it in that time while others wait for what it holds.
+const PROGRESS_BYTES_MIN: usize = 64 << 10;
 /// How often a connection on which nothing is read is asked whether its peer is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -68,6 +70,8 @@ enum Partial {
 struct Large {
     size: usize,
     filled: usize,
+    /// How much of it there was when the peer's patience was last looked at.
+    filled_before: usize,
     buffer: Buffer,
     permit: Permit,
 }
@@ -257,10 +261,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Until when the peer may be silent, or what is made of its silence.
-    fn patience_left(&self) -> Result<Instant, End> {
-        let idle_max = self.shared.core.limits.idle_max;
-        let (patience, end, excused) = match self.partial {
-            Partial::Large(_) => (idle_max.min(STALL_MAX), End::Stalled, false),
+    fn patience_left(&mut self) -> Result<Instant, End> {
+        let core = &self.shared.core;
+        let idle_max = core.limits.idle_max;
+        let (patience, end, excused) = match &mut self.partial {
+            Partial::Large(large) => {
+                let came = large.filled - std::mem::replace(&mut large.filled_before, large.filled);
+                if came < PROGRESS_BYTES_MIN && core.budget.is_wanted() {
+                    return Err(End::Stalled);
+                }
+                (idle_max.min(STALL_MAX), End::Stalled, false)
+            }
             Partial::Size { filled: 0, .. } => (idle_max, End::Idle, !self.shared.is_quiet()),
             Partial::Size { .. } | Partial::Small { .. } => (idle_max, End::Stalled, false),
         };
@@ -402,11 +413,8 @@ impl<'a> Reader<'a> {
         let proven = size <= self.proven_bytes.saturating_mul(2);
         let first = if proven { size } else { size.min(UNPROVEN_BYTES) };
         let buffer = self.unless_stopped(budget::buffer(&core.pool, first)).await?.map_err(|_| End::NoMemory(size))?;
-        self.partial = Partial::Large(Large { size, filled: 0, buffer, permit });
-        // What was waited for here is not the peer's silence.
-        self.shared.is_active();
-        let patience = self.shared.core.limits.idle_max.min(STALL_MAX);
-        self.set_idle(Instant::now() + patience);
+        self.partial = Partial::Large(Large { size, filled: 0, filled_before: 0, buffer, permit });
+        self.expect_more();
         Ok(())
     }
 
@@ -420,8 +428,15 @@ impl<'a> Reader<'a> {
         let Partial::Large(large) = &mut self.partial else { unreachable!("only large frames grow") };
         buffer[..large.filled].copy_from_slice(&large.buffer[..large.filled]);
         large.buffer = buffer;
-        self.shared.is_active();
+        self.expect_more();
         Ok(())
+    }
+
+    /// Of a large frame, from now on: what was waited for before is not the peer's silence.
+    fn expect_more(&mut self) {
+        self.shared.is_active();
+        let patience = self.shared.core.limits.idle_max.min(STALL_MAX);
+        self.set_idle(Instant::now() + patience);
     }
 }
 

@@ -306,6 +306,43 @@ fn a_connection_s_task_is_small() {
 }
 
 /// Whatever a task is polled for when its turn is used up wakes nobody, and has to be asked again.
+/// A peer that sent a large request a byte at a time kept what it takes of the core's budget for as long as it liked. It may, while
+/// nobody else wants it.
+#[test]
+fn who_drips_a_large_request_does_not_keep_the_budget_from_others() {
+    run(async {
+        let serve: Serve = Box::new(|context, body| {
+            Box::pin(async move {
+                drop(body);
+                reply(&context, b"")
+            })
+        });
+        let limits = Limits { idle_max: Duration::from_secs(1), core_bytes_max: 1 << 20, ..Limits::default() };
+        let broker = Broker::start(limits, serve);
+        let mut drips = broker.connect().await;
+        let frame = request(1, &[0; 900_000]);
+        drips.write_all(&frame[..70_000]).await.unwrap();
+        for byte in frame[70_000..].chunks(1).take(25) {
+            drips.write_all(byte).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(broker.dealer.connections(), 1, "nobody wants what it holds");
+        let mut drips = tokio::task::spawn_local(async move {
+            let mut rest = frame[70_025..].chunks(1);
+            while let Some(byte) = rest.next()
+                && drips.write_all(byte).await.is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let mut other = broker.connect().await;
+        other.write_all(&request(2, &[0; 500_000])).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(20), response(&mut other)).await;
+        assert_eq!(answer.expect("it gets room").0, 2);
+        tokio::time::timeout(Duration::from_secs(20), &mut drips).await.expect("it is closed").unwrap();
+    });
+}
+
 #[test]
 fn a_turn_that_is_used_up_loses_no_timer() {
     run(async {

@@ -152,16 +152,20 @@ fn a_request_that_was_started_ends_though_its_peer_is_gone() {
     });
 }
 
+/// Answers when the peer is gone.
+fn when_gone() -> Serve {
+    Box::new(|context, body| {
+        Box::pin(async move {
+            context.connection.gone.wait().await;
+            reply(&context, &body)
+        })
+    })
+}
+
 #[test]
 fn who_waits_for_others_hears_that_the_peer_is_gone() {
     run(async {
-        let serve: Serve = Box::new(|context, body| {
-            Box::pin(async move {
-                context.connection.gone.wait().await;
-                reply(&context, &body)
-            })
-        });
-        let broker = Broker::start(Limits::default(), serve);
+        let broker = Broker::start(Limits::default(), when_gone());
         let mut client = broker.connect().await;
         client.write_all(&[request(1, b"x"), request(2, &[0; 100_000])].concat()).await.unwrap();
         broker.until(|broker| broker.started().len() == 2).await;
@@ -178,14 +182,8 @@ fn who_waits_for_others_hears_that_the_peer_is_gone() {
 #[test]
 fn who_waits_for_others_hears_it_although_more_was_sent() {
     run(async {
-        let serve: Serve = Box::new(|context, body| {
-            Box::pin(async move {
-                context.connection.gone.wait().await;
-                reply(&context, &body)
-            })
-        });
         let limits = Limits { connection_requests_max: 2, ..Limits::default() };
-        let broker = Broker::start(limits, serve);
+        let broker = Broker::start(limits, when_gone());
         let (mut half, mut whole) = (broker.connect().await, broker.connect().await);
         let sent: Vec<_> = (1..=5).map(|at| request(at, b"x")).collect();
         half.write_all(&sent.concat()).await.unwrap();
@@ -206,13 +204,7 @@ fn who_waits_for_others_hears_it_although_more_was_sent() {
 #[test]
 fn who_waits_for_others_does_not_hold_up_the_end_of_a_connection() {
     run(async {
-        let serve: Serve = Box::new(|context, body| {
-            Box::pin(async move {
-                context.connection.gone.wait().await;
-                reply(&context, &body)
-            })
-        });
-        let broker = Broker::start(Limits::default(), serve);
+        let broker = Broker::start(Limits::default(), when_gone());
         let mut client = broker.connect().await;
         client.write_all(&request(1, b"x")).await.unwrap();
         broker.until(|broker| broker.started().len() == 1).await;

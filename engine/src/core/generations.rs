@@ -136,7 +136,8 @@ impl Core {
         }
         // No checkpoint may name the old journal from here on.
         let _one = self.checkpoint_lock.lock().await;
-        self.cut_all(&AppendError::Journal(error.to_string()));
+        let mut replies = Replies::default();
+        self.cut_all(&AppendError::Journal(error.to_string()), &mut replies);
         let started = match self.next_journal().await {
             Ok(next) => self.replace_journal(next).await,
             Err(error) => Err(error),
@@ -146,11 +147,13 @@ impl Core {
             // What the old one holds is needed at the next start: nothing of it may be freed from now on.
             *self.journal_lost.borrow_mut() = Some(reason.clone());
             // What was appended in the meantime has no journal to go to.
-            for slot in self.cut_all(&AppendError::Journal(reason.clone())) {
+            for slot in self.cut_all(&AppendError::Journal(reason.clone()), &mut replies) {
                 slot.log.borrow_mut().set_offline(&reason);
                 slot.wake_watchers();
             }
         }
+        // Whoever asks next what has become of it finds a log that takes it, or one that is out of service.
+        replies.send();
         self.space_changed.notify_waiters();
     }
 
@@ -200,17 +203,15 @@ impl Core {
         Ok(true)
     }
 
-    /// Answers everything that is not committed with an error and cuts it off all logs.
-    fn cut_all(&self, error: &AppendError) -> Vec<Rc<Slot>> {
+    /// Cuts everything that is not committed off all logs; `replies` has the error for it.
+    fn cut_all(&self, error: &AppendError, replies: &mut Replies) -> Vec<Rc<Slot>> {
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
-        let mut replies = Replies::default();
         for slot in &slots {
-            slot.log.borrow_mut().cut_uncommitted(error, &mut replies);
+            slot.log.borrow_mut().cut_uncommitted(error, replies);
             slot.queued.set(false);
             slot.makes_room.set(false);
         }
         self.dirty.borrow_mut().clear();
-        replies.send();
         slots
     }
 

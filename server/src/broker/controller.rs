@@ -215,9 +215,6 @@ impl Controller {
     }
 
     async fn commit(&self, state: OwnedMutexGuard<State>, records: Vec<MetadataRecord>) -> Result<(), CommandError> {
-        if records.is_empty() && !state.behind {
-            return Ok(());
-        }
         let controller = self.clone();
         let done = self.shared.cores[0].run(move |core| Box::pin(commit(core, controller, state, records)));
         done.await.unwrap_or(Err(CommandError::Stopping))
@@ -231,7 +228,12 @@ async fn commit(
     mut state: OwnedMutexGuard<State>,
     records: Vec<MetadataRecord>,
 ) -> Result<(), CommandError> {
-    if !records.is_empty() {
+    if records.is_empty() {
+        metadata_log::check_in_service(&core)?;
+        if !state.behind {
+            return Ok(());
+        }
+    } else {
         let mut committed = metadata_log::commit(&core, &mut state, &records).await;
         for _ in 0..FULL_TRIES {
             if !matches!(&committed, Err(CommitError::Append(AppendError::NoRoom(_)))) {

@@ -165,6 +165,17 @@ pub(crate) async fn commit(core: &Rc<Core>, state: &mut State, records: &[Metada
     Ok(())
 }
 
+/// Whether what the catalogue says is what the next start will find: that there is nothing to change is an answer, too.
+///
+/// # Errors
+/// The log is out of service, and it is not known what became of the last command that it refused.
+pub(crate) fn check_in_service(core: &Core) -> Result<(), CommitError> {
+    match core.with_log(PARTITION, |log| log.offline_reason().map(str::to_owned)).flatten() {
+        Some(reason) => Err(AppendError::Offline(reason).into()),
+        None => Ok(()),
+    }
+}
+
 /// Reads the catalogue: the newest sound snapshot in `directory`, then the log behind it. Returns the snapshot's end with it.
 ///
 /// # Errors

@@ -346,6 +346,25 @@ fn a_metadata_log_that_cannot_be_written_changes_nothing() {
     assert_eq!(running.names(), ["found"]);
 }
 
+/// A change that was refused with the journal may be in it. So nobody is told then that there is nothing to change: the next start may find
+/// otherwise. Found by the simulator.
+#[test]
+fn a_metadata_log_out_of_service_confirms_nothing() {
+    let machine = Machine::new(7);
+    let running = machine.start();
+    machine.run(running.create(&["t"], 1));
+    assert_eq!(machine.run(running.set_config("t", "flush.messages", "5")), ErrorCode::NONE);
+    assert_eq!(machine.run(running.set_config("t", "flush.messages", "5")), ErrorCode::NONE);
+    machine.disk.inject(Injection::always(Operation::Sync, ".journal"));
+    machine.disk.inject(Injection::always(Operation::Open, ".journal"));
+    assert_eq!(machine.run(running.set_config("t", "flush.messages", "3")), ErrorCode::KAFKA_STORAGE_ERROR);
+    assert_eq!(machine.run(running.set_config("t", "flush.messages", "5")), ErrorCode::KAFKA_STORAGE_ERROR);
+    machine.disk.clear_injections();
+    machine.crash(running, CrashOutcome::KeepUnsynced);
+    let running = machine.start();
+    assert_eq!(machine.run(running.set_config("t", "flush.messages", "5")), ErrorCode::NONE);
+}
+
 #[test]
 fn a_topic_that_comes_back_has_nothing_of_the_old_one() {
     let machine = Machine::new(7);

@@ -65,7 +65,7 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 10] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 8] = [
+const COMMON_REGRESSIONS: [(u64, &str); 9] = [
     (
         403,
         "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
@@ -95,6 +95,11 @@ const COMMON_REGRESSIONS: [(u64, &str); 8] = [
     (
         234_928_773_422_794,
         "the checker did not allow that a start which cannot read a segment that it removes forgets what producers sent there",
+    ),
+    (
+        135_299_827_150_627,
+        "a metadata log out of service confirmed that a topic's options were what they had been before a change that it had refused, and \
+         that change was in its journal",
     ),
 ];
 

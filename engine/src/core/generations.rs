@@ -27,6 +27,8 @@ pub(crate) struct Journal {
     pub(crate) file: Rc<dyn File>,
     pub(crate) id: JournalId,
     pub(crate) generation: u64,
+    /// The newest generation of which there may be a file: one that was begun and did not come to count may have left one.
+    newest: u64,
     pub(crate) space: Space,
     /// How long the file is: blocks below were written before, so that a sync of a round there is a bare flush, once one has followed
     /// the growth.
@@ -52,13 +54,17 @@ impl Journal {
     ) -> io::Result<Self> {
         let directory = settings.data_directory.join(directory_name(index));
         crate::disk::ensure_dir(disk, &settings.data_directory, &directory).await?;
-        Self::next(disk, env, directory, settings.journal_bytes).await
+        let newest = disk.list(&directory).await?.iter().filter_map(|entry| generation_of(&entry.name)).max();
+        Self::start(disk, env, directory, newest.map_or(0, |newest| newest + 1), settings.journal_bytes).await
     }
 
-    /// The generation behind all that are there.
-    async fn next(disk: &Rc<dyn Disk>, env: &Rc<dyn Env>, directory: PathBuf, bytes_max: u64) -> io::Result<Self> {
-        let newest = disk.list(&directory).await?.iter().filter_map(|entry| generation_of(&entry.name)).max();
-        let generation = newest.map_or(0, |newest| newest + 1);
+    async fn start(
+        disk: &Rc<dyn Disk>,
+        env: &Rc<dyn Env>,
+        directory: PathBuf,
+        generation: u64,
+        bytes_max: u64,
+    ) -> io::Result<Self> {
         let options = OpenOptions { create: Create::New, ..OpenOptions::DIRECT };
         let file = disk.open(&journal_path(&directory, generation), options).await?;
         let mut id = [0; 16];
@@ -70,6 +76,7 @@ impl Journal {
             file,
             id: JournalId(id),
             generation,
+            newest: generation,
             space: Space::new(bytes_max),
             extent: 0,
             extending: false,
@@ -218,8 +225,12 @@ impl Core {
     /// The next generation, with what is committed and not settled, and its checkpoint, but for the name: both synced. Of one that fails
     /// the file may stay until the next start.
     async fn next_journal(&self) -> io::Result<Next> {
-        let directory = self.journal.borrow().directory.clone();
-        let journal = Journal::next(&self.disk, &self.env, directory, self.settings.journal_bytes).await?;
+        let (directory, generation) = {
+            let mut journal = self.journal.borrow_mut();
+            journal.newest += 1;
+            (journal.directory.clone(), journal.newest)
+        };
+        let journal = Journal::start(&self.disk, &self.env, directory, generation, self.settings.journal_bytes).await?;
         let path = journal_path(&journal.directory, journal.generation);
         let mut next = Next { journal, rounds: Vec::new() };
         match self.fill(&mut next).await {

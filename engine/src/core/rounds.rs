@@ -315,7 +315,7 @@ impl Core {
         replies.send();
     }
 
-    /// A sync of what rounds have written without one.
+    /// A sync of what rounds have written without one, and what follows where it fails.
     async fn sync_only(&self) {
         if let Err(error) = self.sync_written().await {
             self.restart_journal(&error).await;
@@ -323,11 +323,15 @@ impl Core {
         }
     }
 
-    /// The same.
+    /// Syncs what rounds have written without a sync, and commits it.
     ///
     /// # Errors
     /// Those of the disk: the journal is not to be believed any more.
     pub(super) async fn sync_written(&self) -> io::Result<()> {
+        if self.journal_lost.borrow().is_some() {
+            // What it has is for the next start; a sync that succeeds now says nothing of it.
+            return Ok(());
+        }
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         let unsynced: Vec<_> = slots
             .into_iter()

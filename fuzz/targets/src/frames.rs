@@ -7,8 +7,8 @@ use ringlog_engine::env::random::Random;
 
 /// Of so many mutations one leaves lengths and CRCs as they come, for what is behind those checks has the rest.
 const RAW_ONE_IN: u64 = 8;
-/// In a frame, from its length on: key, version, then the correlation ID.
-const API_KEY_AT: usize = 4;
+/// In a frame, from its length on: behind the key the version, of which this is the lower byte; then the correlation ID.
+const VERSION_AT: usize = 7;
 const HEADER_BYTES: usize = 12;
 /// In a batch.
 const LENGTH_AT: usize = 8;
@@ -40,7 +40,7 @@ pub fn mutate(
         }
         1 if frames.len() > 1 => drop(frames.remove(at)),
         2 => frames.insert(to, frames[at].clone()),
-        3 => frames[at][API_KEY_AT + 3] = random.below(20) as u8,
+        3 => frames[at][VERSION_AT] = random.below(20) as u8,
         _ => body(&mut frames[at], size_max.saturating_sub(HEADER_BYTES).max(1), &bytes),
     }
     joined(&frames, &mut data[..size_max])
@@ -130,7 +130,7 @@ mod tests {
         [b"a topic".to_vec(), batch.build(), vec![0]].concat()
     }
 
-    /// Changes the last byte of a record, or makes it longer, or shorter.
+    /// Changes a byte near the end, and makes it longer.
     fn bytes(data: &mut [u8], size: usize, size_max: usize) -> usize {
         if size > 3 {
             data[size - 3] ^= 0x55;

@@ -297,7 +297,6 @@ fn a_connection_s_task_is_small() {
     });
 }
 
-/// Whatever a task is polled for when its turn is used up wakes nobody, and has to be asked again.
 /// A peer that sent a large request a byte at a time kept what it takes of the core's budget for as long as it liked. It may, while
 /// nobody else wants it.
 #[test]
@@ -335,6 +334,7 @@ fn who_drips_a_large_request_does_not_keep_the_budget_from_others() {
     });
 }
 
+/// Whatever a task is polled for when its turn is used up wakes nobody, and has to be asked again.
 #[test]
 fn a_turn_that_is_used_up_loses_no_timer() {
     run(async {

@@ -65,7 +65,7 @@ const HAZARDOUS_REGRESSIONS: [(u64, &str); 10] = [
 ];
 
 /// As they come.
-const COMMON_REGRESSIONS: [(u64, &str); 9] = [
+const COMMON_REGRESSIONS: [(u64, &str); 10] = [
     (
         403,
         "a group that had become a classic one again, and was loaded before its members had joined, had a leader who did not know of \
@@ -100,6 +100,11 @@ const COMMON_REGRESSIONS: [(u64, &str); 9] = [
         135_299_827_150_627,
         "a metadata log out of service confirmed that a topic's options were what they had been before a change that it had refused, and \
          that change was in its journal",
+    ),
+    (
+        222_396_692_972_919,
+        "a journal that failed before all partitions were open was replaced by one whose checkpoint knew only those that were: the others' \
+         log starts were lost",
     ),
 ];
 

@@ -126,6 +126,9 @@ type Rounds = Vec<(u64, u64)>;
 /// A generation that is written and does not count yet.
 struct Next {
     journal: Journal,
+    /// Whether it comes to count in the place of the present one. Before the core has begun the last run's counts, with what it knows of
+    /// partitions that are not open yet.
+    begun: bool,
     /// What each log needs of it.
     rounds: Vec<(Rc<Slot>, Rounds)>,
 }
@@ -232,7 +235,7 @@ impl Core {
         };
         let journal = Journal::start(&self.disk, &self.env, directory, generation, self.settings.journal_bytes).await?;
         let path = journal_path(&journal.directory, journal.generation);
-        let mut next = Next { journal, rounds: Vec::new() };
+        let mut next = Next { journal, begun: self.begun.get(), rounds: Vec::new() };
         match self.fill(&mut next).await {
             Ok(()) => Ok(next),
             Err(error) => {
@@ -245,9 +248,9 @@ impl Core {
         }
     }
 
-    /// Writes what it begins with, and the checkpoint.
+    /// Writes what it begins with, and the checkpoint where there is to be one.
     async fn fill(&self, next: &mut Next) -> io::Result<()> {
-        let Next { journal, rounds } = next;
+        let Next { journal, begun, rounds } = next;
         let slots: Vec<_> = self.slots.borrow().values().cloned().collect();
         for slot in slots {
             let mut needed = Vec::new();
@@ -272,22 +275,30 @@ impl Core {
             rounds.push((slot, needed));
         }
         journal.file.sync_data().await?;
+        if !*begun {
+            return Ok(());
+        }
         let text = journal.checkpoint_text(self.recovery_points(), 0);
         crate::disk::write_replacement(&self.disk, &journal.checkpoint_path(), text.into_bytes()).await
     }
 
-    /// Makes the next generation the one that counts.
+    /// Makes the next generation the core's, and the one that counts.
     ///
     /// # Errors
     /// Those of the disk: it is not known which one does.
     async fn replace_journal(&self, next: Next) -> io::Result<()> {
-        let Next { journal, rounds } = next;
-        crate::disk::put_replacement(&self.disk, &journal.checkpoint_path()).await?;
+        let Next { journal, begun, rounds } = next;
+        if begun {
+            crate::disk::put_replacement(&self.disk, &journal.checkpoint_path()).await?;
+        }
         for (slot, rounds) in rounds {
             slot.log.borrow_mut().replace_rounds(rounds);
         }
         let (directory, generation) = (journal.directory.clone(), journal.generation);
         *self.journal.borrow_mut() = journal;
+        if !begun {
+            return Ok(());
+        }
         // They are not named any more, and go at the next start at the latest.
         if let Err(error) = remove_other_generations(&self.disk, &directory, generation).await {
             tracing::warn!(core = self.index, %error, "an old journal could not be removed");

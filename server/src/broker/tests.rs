@@ -365,6 +365,27 @@ fn a_metadata_log_out_of_service_confirms_nothing() {
     assert_eq!(machine.run(running.set_config("t", "flush.messages", "5")), ErrorCode::NONE);
 }
 
+/// The terms of a start after a crash are committed before all partitions are open. Where that fails with the journal, the one of the last
+/// run still counts, with where the logs begin. Found by the simulator.
+#[test]
+fn a_journal_that_fails_before_the_broker_is_up_leaves_the_last_run_s() {
+    let mut machine = Machine::new(8);
+    machine.cores = 1;
+    let running = machine.start();
+    machine.run(running.create(&["t"], 1));
+    let partition = PartitionId { topic: running.id("t").unwrap(), index: 0 };
+    machine.run(running.append("t", 0, 10));
+    machine.run(running.cores[0].delete_records(partition, Offset(7))).unwrap();
+    machine.crash(running, CrashOutcome::LoseUnsynced);
+    machine.disk.inject(Injection::next(Operation::Sync, ".journal"));
+    let failed = machine.try_start().err();
+    assert!(matches!(failed, Some(BootError::Commit(_))), "{failed:?}");
+    machine.simulation.crash();
+    machine.disk.crash_with(CrashOutcome::LoseUnsynced);
+    let running = machine.start();
+    assert_eq!(running.cores[0].with_log(partition, |log| log.published().log_start()), Some(Offset(7)));
+}
+
 #[test]
 fn a_topic_that_comes_back_has_nothing_of_the_old_one() {
     let machine = Machine::new(7);
